@@ -1,0 +1,89 @@
+package engine
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Policy is the SPD (RFC 4301 section 4.4.1): rules in order, of which the
+// first that matches decides, and what happens to traffic that none names.
+// A Policy is never changed once an Engine has it.
+type Policy struct {
+	Rules []Rule
+	// Default is the verdict for each Direction when no rule matches;
+	// Bypass or Discard.
+	Default [directionCount]Verdict
+}
+
+// Rule is one SPD entry. Engine code refers to it by its index in
+// Policy.Rules; people and SAs refer to it by Name.
+type Rule struct {
+	Name        string // unique in the policy
+	Place       string // "file:line", for people
+	Description string
+
+	Action Verdict
+	With   string // for Protect: the name of the ipsec block whose SAs carry it
+
+	// In, Out and Forward say to which sides' opening packets the rule
+	// applies; In and Out together are direction "both".
+	In, Out, Forward bool
+	// OpenedBy narrows a Forward rule to one opener.
+	OpenedBy Opener
+
+	Selector
+
+	Reject    bool // answer a discard with TCP reset or ICMP unreachable
+	Log       bool
+	Audit     bool   // log the match, then let the next rules decide
+	Limit     *Limit // nil: no limit
+	Essential bool   // ipfw's own, from `essentials`
+}
+
+// Opener says which side of the forward path may open a flow.
+type Opener uint8
+
+// The openers; local is the network behind this host.
+const (
+	OpenedByEither Opener = iota
+	OpenedByLocal
+	OpenedByRemote
+)
+
+// Selector says which packets a rule speaks of (RFC 4301 section 4.4.1.1).
+// An empty list matches everything. Local is this host's side of the packet:
+// the destination inbound, the source outbound, and for Forward the network
+// behind this host.
+type Selector struct {
+	Protocols   []uint8
+	Local       []AddrRange
+	Remote      []AddrRange
+	LocalPorts  []PortRange // only packets that have ports can match
+	RemotePorts []PortRange
+	Interfaces  []string // names, "*" at the end matches any rest; inbound interface in, outbound out, either one for Forward
+	ICMP        []ICMPSel
+	DSCP        []uint8
+}
+
+// AddrRange is all addresses from First to Last, both included, of one family.
+type AddrRange struct{ First, Last netip.Addr }
+
+// PortRange is all ports from First to Last, both included.
+type PortRange struct{ First, Last uint16 }
+
+// ICMPSel is one ICMP or ICMPv6 type, or one code of it.
+type ICMPSel struct {
+	Protocol uint8 // packet.ICMP or packet.ICMPv6
+	Type     uint8
+	Code     int16 // -1: any code
+}
+
+// Limit is a token bucket (rule block `limit`). What is over it does not match.
+type Limit struct {
+	Events uint32        // tokens gained ...
+	Per    time.Duration // ... in this time
+	Burst  uint32        // size of the bucket
+	// ByRemote and ByLocal keep one bucket for each address; neither: one
+	// bucket for the rule.
+	ByRemote, ByLocal bool
+}

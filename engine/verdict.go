@@ -1,0 +1,43 @@
+package engine
+
+// Verdict is what becomes of one packet (RFC 4301 section 4.4.1). The zero
+// value discards, so that whatever forgets to decide has decided to drop.
+type Verdict uint8
+
+// The verdicts of RFC 4301.
+const (
+	Discard Verdict = iota
+	Bypass
+	Protect
+)
+
+var verdictNames = [...]string{"discard", "bypass", "protect"}
+
+// String gives the word that a policy uses for the verdict.
+func (v Verdict) String() string {
+	if int(v) < len(verdictNames) {
+		return verdictNames[v]
+	}
+	return "discard"
+}
+
+// Direction says which way one packet crosses the host.
+type Direction uint8
+
+// The three ways, one for each hook. The zero value is In.
+const (
+	In Direction = iota
+	Out
+	Forward
+	directionCount
+)
+
+var directionNames = [...]string{"in", "out", "forward"}
+
+// String gives the word that a policy uses for the direction.
+func (d Direction) String() string {
+	if int(d) < len(directionNames) {
+		return directionNames[d]
+	}
+	return "unknown"
+}
