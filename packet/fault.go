@@ -8,12 +8,12 @@ type Fault uint8
 const (
 	OK              Fault = iota
 	Truncated             // fewer bytes than the header in hand needs
-	BadVersion            // neither IPv4 nor IPv6
+	BadVersion            // neither IPv4 nor IPv6, or IPv4-mapped addresses in an IPv6 header
 	BadHeaderLength       // IPv4 IHL below 5, TCP data offset below 5, an AH too short, ...
 	BadLength             // a length field that says more, or less, than there is
 	BadChain              // IPv6 extension headers too many, too long, or out of place (RFC 8200 section 4.1)
 	BadFragment           // tiny, misaligned or over-long fragment (RFC 1858, 3128, 5722, 7112)
-	BadTransport          // a transport header that no host may send (TCP SYN+FIN, SYN+RST)
+	BadTransport          // a transport header that no host may send (TCP SYN+FIN, SYN+RST, SPI 0)
 	faultCount
 )
 

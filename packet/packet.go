@@ -5,8 +5,13 @@
 // Packet or in a Fault; it never panics, never reads past the slice and never
 // allocates, because it runs once for each packet of the host.
 //
-// Limits: IPv6 jumbograms (RFC 2675) are refused; a Packet refers to the
-// caller's bytes and is valid only as long as they are.
+// Lengths come first, meaning second: no field is read before the length that
+// covers it has been held against the bytes that are there.
+//
+// Limits: IPv6 jumbograms (RFC 2675) are refused. Checksums are not verified:
+// the kernel has done so inbound, and outbound they are often not filled in
+// yet. Source addresses are not judged here. A Packet refers to the caller's
+// bytes and is valid only as long as they are.
 package packet
 
 import "net/netip"
@@ -15,7 +20,8 @@ import "net/netip"
 // Parse overwrites every field, so one Packet can be used again and again.
 type Packet struct {
 	// Bytes is what was captured, from the first byte of the IP header.
-	// It may be shorter than Len when the capture was cut.
+	// It may be shorter than Len when the capture was cut; it is never
+	// longer, what a link layer padded is left out.
 	Bytes []byte
 
 	Src, Dst netip.Addr // never IPv4-mapped, never with a zone
@@ -27,16 +33,27 @@ type Packet struct {
 	// walks over. For a later fragment it is the offset of the data.
 	Transport int
 	// Payload is the offset of what follows the upper-layer header; equal to
-	// Transport for a protocol whose header Parse does not know.
+	// Transport for a protocol whose header Parse does not know, for a later
+	// fragment and for a quoted packet. For AH it is past the integrity
+	// check value, at the header that the AH protects.
 	Payload int
 
-	Version  uint8 // 4 or 6
-	Protocol uint8 // upper-layer protocol, an IANA protocol number
+	Version uint8 // 4 or 6
+	// Protocol is the upper-layer protocol, an IANA protocol number. ESP and
+	// AH are upper-layer protocols: what they carry is read once they have
+	// been opened. For a later IPv6 fragment it is the Next Header field of
+	// the Fragment header, which may name an extension header.
+	Protocol uint8
 	TOS      uint8 // IPv4 type of service or IPv6 traffic class: DSCP<<2 | ECN
 	TTL      uint8 // IPv4 time to live or IPv6 hop limit
 
+	// SourceRouted says that Dst is a stop on the way and not the end of it:
+	// an IPv4 source route option or an IPv6 Routing header with segments
+	// left (RFC 791 section 3.1, RFC 8200 section 4.4).
+	SourceRouted bool
+
 	// Fragmentation (RFC 791 section 3.2, RFC 8200 section 4.5).
-	Fragment     bool   // the datagram is a fragment, first or later
+	Fragment     bool   // the datagram is a fragment, first or later; not an atomic one (RFC 6946)
 	MoreFragment bool   // the M flag
 	DontFragment bool   // IPv4 DF; always true for IPv6
 	FragOffset   int    // in bytes; 0 for a first fragment
@@ -51,12 +68,14 @@ type Packet struct {
 	Seq, Ack uint32
 	Window   uint16
 
-	// ICMP and ICMPv6 (RFC 792, RFC 4443). EchoID is set for echo messages.
+	// ICMP in IPv4 and ICMPv6 in IPv6 (RFC 792, RFC 4443). EchoID is the
+	// identifier of echo and of the other queries and replies that have one.
 	HasICMP            bool
 	ICMPType, ICMPCode uint8
 	EchoID             uint16
 
-	// ESP and AH (RFC 4303 section 2, RFC 4302 section 2).
+	// ESP and AH (RFC 4303 section 2, RFC 4302 section 2). The header is at
+	// Transport.
 	HasSPI bool
 	SPI    uint32
 	SPISeq uint32
@@ -79,6 +98,23 @@ func (p *Packet) DSCP() uint8 { return p.TOS >> 2 }
 
 // LaterFragment reports a fragment that does not hold the upper-layer header.
 func (p *Packet) LaterFragment() bool { return p.FragOffset != 0 }
+
+// ICMPError reports an ICMP or ICMPv6 message that quotes the packet it is
+// about, which Quoted then reads.
+func (p *Packet) ICMPError() bool {
+	if !p.HasICMP {
+		return false
+	}
+	if p.Version == 6 {
+		return p.ICMPType >= 1 && p.ICMPType <= 4
+	}
+	return p.ICMPType < 32 && icmpErrors>>p.ICMPType&1 != 0
+}
+
+// icmpErrors has a bit for each ICMP type that is an error message (RFC 1122
+// section 3.2.2): destination unreachable, source quench, redirect, time
+// exceeded, parameter problem.
+const icmpErrors uint32 = 1<<3 | 1<<4 | 1<<5 | 1<<11 | 1<<12
 
 // IANA protocol numbers that ipfw itself has to know.
 const (

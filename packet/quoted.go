@@ -1,0 +1,81 @@
+package packet
+
+// Quoted reads into q the packet that p, an ICMP or ICMPv6 error, is about.
+// Of the quoted datagram the IP header and the first 8 bytes of the
+// upper-layer header must be there (RFC 792, RFC 1812 section 4.3.2.3, RFC
+// 4443 section 2.4(c)); q.Len is what its header states, mostly more than was
+// quoted. Only the fields in these 8 bytes are read: ports, the sequence
+// number of TCP, ICMP type, code and identifier, the SPI. A p that quotes
+// nothing (see ICMPError) gives Truncated.
+func (p *Packet) Quoted(q *Packet) Fault {
+	if !p.ICMPError() || p.Payload > len(p.Bytes) {
+		*q = Packet{}
+		return Truncated
+	}
+	b := p.Bytes[p.Payload:]
+	if n := p.quotedLength(); n >= 128 && n < len(b) {
+		b = b[:n]
+	}
+	// Routers have always cut what they quote: its length is not held
+	// against the bytes that are there.
+	if f := q.network(b, ipv6Header+65535); f != OK {
+		return f
+	}
+	if q.Version != p.Version {
+		return BadVersion
+	}
+	if q.FragOffset != 0 {
+		return OK
+	}
+	return q.quotedTransport()
+}
+
+// quotedLength is how long the quoted datagram is when an extension structure
+// follows it (RFC 4884, section 3 and 4), 0 if nothing says so. It is then at
+// least 128 bytes.
+func (p *Packet) quotedLength() int {
+	b := p.Bytes[p.Transport:]
+	if p.Version == 6 {
+		if p.ICMPType == 1 || p.ICMPType == 3 {
+			return int(b[4]) * 8
+		}
+		return 0
+	}
+	if p.ICMPType == 3 || p.ICMPType == 11 || p.ICMPType == 12 {
+		return int(b[5]) * 4
+	}
+	return 0
+}
+
+func (p *Packet) quotedTransport() Fault {
+	b := p.Bytes[p.Transport:]
+	if p.Protocol == NoNext {
+		return OK
+	}
+	if len(b) < 8 {
+		return Truncated
+	}
+	switch p.Protocol {
+	case TCP:
+		p.ports(b)
+		p.Seq = be.Uint32(b[4:])
+	case UDP, UDPLite, SCTP:
+		p.ports(b)
+	case ICMP, ICMPv6:
+		if (p.Protocol == ICMP) == (p.Version == 4) {
+			p.HasICMP = true
+			p.ICMPType, p.ICMPCode = b[0], b[1]
+			if isQuery(p.Version, b[0]) {
+				p.EchoID = be.Uint16(b[4:])
+			}
+		}
+	case ESP:
+		p.HasSPI = true
+		p.SPI = be.Uint32(b)
+		p.SPISeq = be.Uint32(b[4:])
+	case AH:
+		p.HasSPI = true
+		p.SPI = be.Uint32(b[4:])
+	}
+	return OK
+}
