@@ -13,15 +13,16 @@ type Input struct {
 	// goes back; the engine has no clock of its own.
 	Now int64
 
-	// Tracked, when true, says that the kernel's connection tracking knows
-	// the flow and that ipfw had let it through before: the connection mark
-	// says so (a daemon that takes over sees flows it did not see open).
+	// Tracked says that ipfw had let this flow through before: the
+	// connection mark says so. A daemon that takes over sees flows whose
+	// opening it did not see.
 	Tracked bool
-	// Reply says, when Tracked, that the packet runs against the direction
-	// in which the flow was opened.
+	// Reply says that by the kernel's connection tracking the packet runs
+	// against the direction in which its flow was opened. The kernel
+	// remembers only connections whose first packet passed every hook.
 	Reply bool
 
-	// SA is the SA the packet came out of, by ipsec block name; empty for a
+	// SA is the ipsec block whose SA the packet came out of; empty for a
 	// packet that arrived in the clear.
 	SA string
 }

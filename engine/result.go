@@ -1,23 +1,29 @@
 package engine
 
-// Result is the answer for one packet.
+import "github.com/ipfw/ipfw/packet"
+
+// Result is the answer for one packet. Its zero value discards.
 type Result struct {
-	// Verdict is what happens to this packet. Discard unless said otherwise.
+	// Verdict is what happens to this packet: Discard drops it, Bypass lets
+	// it go on as it is. Protect says that the packet is under an SA:
+	// outbound it leaves sealed, inbound it has been opened and may go on.
 	Verdict Verdict
 	// Reason says why, from a closed list; each reason has a counter.
 	Reason Reason
 	// Rule is the index in Policy.Rules of the rule that decided, or one of
-	// NoRule and DefaultRule.
+	// NoRule and DefaultRule. For a packet of a flow it is the rule that let
+	// the flow open.
 	Rule int32
-	// Reject asks for an answer: a TCP reset or an ICMP unreachable.
-	Reject bool
-	// Log asks for an event.
-	Log bool
-	// Established says that the packet belongs to a flow that was let
-	// through before; its rule is the one that let the flow open.
-	Established bool
-	// NewFlow says that this packet opened a flow.
-	NewFlow bool
+
+	Reject      bool // answer with a TCP reset or an ICMP unreachable
+	Log         bool // the rule asks for an event
+	Established bool // the packet belongs to a flow that was let through
+	NewFlow     bool // the packet opened a flow
+
+	// Audits are the first audit rules (rule attribute `audit`) that matched
+	// before the rule that decided, by index; NAudits of them are valid.
+	Audits  [4]int32
+	NAudits uint8
 }
 
 // Values of Result.Rule that are not an index.
@@ -30,22 +36,22 @@ const (
 type Reason uint8
 
 // The reasons. Discards that are not by rule are grouped by what an
-// administrator has to look at. RFC 4301 section 4.4.1 and 5.
+// administrator has to look at (RFC 4301 sections 4.4.1, 5.1 and 5.2).
 const (
-	ReasonNone           Reason = iota // the zero value: nobody decided; discards
-	ReasonRule                         // a rule matched
-	ReasonDefault                      // no rule matched: the policy block's default
-	ReasonFlow                         // belongs to a flow that was let through
-	ReasonRelated                      // an ICMP error about such a flow
-	ReasonNoSA                         // policy says protect, and there is no SA
-	ReasonClear                        // arrived in the clear, policy says protect
-	ReasonWrongSA                      // came out of an SA that policy does not name for it (RFC 4301 5.2 step 4)
-	ReasonTCPState                     // TCP segment that fits no flow and opens none
-	ReasonFlowTableFull                // no room for another flow
-	ReasonFragmentOrphan               // later fragment whose first was not seen
-	ReasonFragmentFull                 // no room to remember another fragmented datagram
-	ReasonUnrelatedICMP                // ICMP error about a flow that does not exist
-	ReasonTruncated                    // from here on: packet.Fault, one for one
+	ReasonNone            Reason = iota // the zero value: nobody decided; discards
+	ReasonRule                          // a rule matched
+	ReasonDefault                       // no rule matched: the policy block's default
+	ReasonFlow                          // belongs to a flow that was let through
+	ReasonRelated                       // an ICMP error about such a flow
+	ReasonNoSA                          // policy says protect, and there is no SA
+	ReasonClear                         // arrived in the clear, policy says protect
+	ReasonWrongSA                       // came out of an SA that policy does not name for it (RFC 4301 section 5.2 step 4)
+	ReasonTCPState                      // TCP segment that fits no flow and opens none
+	ReasonFlowTableFull                 // no room for another flow
+	ReasonFragmentOrphan                // later fragment whose first fragment was not seen
+	ReasonFragmentOverlap               // fragment over bytes already seen (RFC 5722)
+	ReasonFragmentFull                  // no room to remember another fragmented datagram
+	ReasonTruncated                     // from here on: packet.Fault, one for one
 	ReasonBadVersion
 	ReasonBadHeaderLength
 	ReasonBadLength
@@ -55,10 +61,19 @@ const (
 	reasonCount
 )
 
+// ReasonOf gives the reason for a packet that Parse refused.
+func ReasonOf(f packet.Fault) Reason {
+	r := ReasonTruncated + Reason(f) - 1
+	if f == packet.OK || r >= reasonCount {
+		return ReasonNone
+	}
+	return r
+}
+
 var reasonNames = [reasonCount]string{
 	"undecided", "rule", "default", "flow", "related",
 	"no-sa", "clear-text", "wrong-sa", "tcp-state", "flow-table-full",
-	"fragment-orphan", "fragment-table-full", "unrelated-icmp",
+	"fragment-orphan", "fragment-overlap", "fragment-table-full",
 	"truncated", "bad-version", "bad-header-length", "bad-length",
 	"bad-extension-chain", "bad-fragment", "bad-transport",
 }

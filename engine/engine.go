@@ -1,0 +1,196 @@
+// Package engine is RFC 4301 section 5 as code: it gives every packet of a
+// host one of three verdicts, bypass, discard or protect.
+//
+//	            nfq                 packet               engine
+//	kernel --> receive --bytes--> Parse --Packet--> Outbound | Inbound
+//	                                                     |
+//	   Outbound:  SPD lookup, first match                |
+//	                DISCARD -> drop                      |
+//	                BYPASS  -> accept unchanged          |
+//	                PROTECT -> SA of that rule -> esp.Seal
+//	   Inbound, ESP or AH addressed to us:               |
+//	                SAD by SPI -> esp.Open -> Parse inner
+//	                -> the SPD must say PROTECT by this very SA
+//	   Inbound, anything else:                           |
+//	                SPD lookup: BYPASS accepts; DISCARD drops; PROTECT in the clear drops
+//	                                                     v
+//	                                   Result{Verdict, Reason, Rule, bytes}
+//	kernel <-- drop | accept | accept new bytes | inject <-- nfq
+//
+// The forward path runs through the same code: a rule's local side is the
+// network behind this host. The engine does no I/O and has no clock; the daemon and every dry run
+// call the same Judge, so that they cannot drift apart.
+//
+// Limits: TCP windows are not tracked, only what a reset must hit to end a
+// flow (RFC 5961 section 3); SCTP and unknown protocols are tracked by
+// addresses and ports alone.
+package engine
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/ipfw/ipfw/packet"
+)
+
+// Options are the bounds of an Engine. The zero value takes the defaults.
+type Options struct {
+	MaxFlows     int // flows remembered at most; default 262,144
+	MaxFragments int // fragmented datagrams remembered at most; default 4,096
+}
+
+// Engine judges packets. All its methods may be called concurrently.
+type Engine struct {
+	spd       atomic.Pointer[spd]
+	reload    sync.Mutex // one Reload at a time
+	flows     flowTable
+	fragments fragmentTable
+	reasons   [reasonCount]atomic.Uint64
+}
+
+// New builds an engine for a policy.
+func New(p *Policy, o Options) *Engine {
+	e := new(Engine)
+	e.flows.init(o.MaxFlows)
+	e.fragments.init(o.MaxFragments)
+	e.spd.Store(compile(p, nil))
+	return e
+}
+
+// Reload puts another policy in force. Flows stay known, and each is looked
+// up again under the new policy when its next packet comes.
+func (e *Engine) Reload(p *Policy) {
+	e.reload.Lock()
+	defer e.reload.Unlock()
+	e.spd.Store(compile(p, e.spd.Load()))
+}
+
+// Policy gives the policy in force. It must not be changed.
+func (e *Engine) Policy() *Policy { return e.spd.Load().policy }
+
+// Judge gives the verdict for one packet that packet.Parse has accepted.
+func (e *Engine) Judge(in *Input) Result {
+	s := e.spd.Load()
+	r := e.judge(s, in)
+	s.count(in, &r)
+	e.reasons[r.Reason].Add(1)
+	return r
+}
+
+// Malformed gives the verdict for bytes that packet.Parse has refused.
+func (e *Engine) Malformed(f packet.Fault) Result {
+	r := Result{Reason: ReasonOf(f), Rule: NoRule}
+	e.reasons[r.Reason].Add(1)
+	return r
+}
+
+// judge is the way of one packet. Every return that is not an explicit
+// bypass or protect is a discard, because that is Result's zero value.
+func (e *Engine) judge(s *spd, in *Input) Result {
+	if in.Packet.Fragment {
+		return e.judgeFragment(s, in)
+	}
+	return e.judgeWhole(s, in)
+}
+
+// judgeWhole judges a packet whose upper-layer header is there.
+func (e *Engine) judgeWhole(s *spd, in *Input) Result {
+	p := &in.Packet
+	if p.HasICMP && isICMPError(p) {
+		if r, ok := e.related(s, in); ok {
+			return r
+		}
+	}
+	key, side, ok := flowKeyOf(in)
+	if !ok {
+		return s.judgeAlone(in)
+	}
+
+	shard := e.flows.shard(&key)
+	shard.Lock()
+	defer shard.Unlock()
+	f := shard.get(&key, in.Now)
+	if f != nil && f.reopenedBy(p) {
+		shard.remove(f)
+		f = nil
+	}
+	if f == nil {
+		return e.open(s, shard, in, key, side)
+	}
+	if f.generation != s.generation {
+		if r := s.redecide(f); r.Verdict == Discard {
+			shard.remove(f)
+			return r
+		}
+	}
+	r := conform(s, in, Result{Verdict: f.verdict, Reason: ReasonFlow, Rule: f.rule, Established: true})
+	if r.Verdict != Discard {
+		f.update(p, side, in.Now)
+	}
+	return r
+}
+
+// judgeAlone judges a packet that belongs to no flow by the rules alone.
+func (s *spd) judgeAlone(in *Input) Result {
+	q := queryOf(in)
+	return conform(s, in, s.lookup(&q, in.Now, fresh))
+}
+
+// open judges a packet that belongs to no known flow, and remembers the flow
+// if policy lets it open.
+func (e *Engine) open(s *spd, shard *flowShard, in *Input, key flowKey, side uint8) Result {
+	p := &in.Packet
+	// The kernel may know a flow that this engine has not seen open: then it
+	// is looked up as the packet that opened it, and no limit counts it.
+	known := in.Tracked || in.Reply
+	what, opener := fresh, side
+	if known {
+		what = again
+	}
+	if in.Reply {
+		opener = 1 - side
+	}
+	switch {
+	case known:
+	case p.Protocol == packet.TCP && !opensTCP(p):
+		return Result{Reason: ReasonTCPState, Rule: NoRule}
+	case p.HasICMP && isEchoReply(p):
+		// An answer to a question nobody asked opens nothing, but a rule
+		// may still let it pass.
+		return s.judgeAlone(in)
+	}
+
+	asked := flow{key: key, opener: opener, dir: openingDirection(in)}
+	asked.remember(in)
+	q := asked.query()
+	r := conform(s, in, s.lookup(&q, in.Now, what))
+	if r.Verdict == Discard {
+		return r // and nothing was allocated: a flood of these costs no memory
+	}
+	f := new(flow)
+	*f = asked
+	if !shard.insert(f, in.Now) {
+		return Result{Reason: ReasonFlowTableFull, Rule: r.Rule}
+	}
+	f.verdict, f.rule, f.generation = r.Verdict, r.Rule, s.generation
+	f.start(p, side, in.Now, known)
+	r.NewFlow, r.Established = !known, known
+	return r
+}
+
+// conform holds what policy says against how the packet came (RFC 4301
+// section 5.2): what must be protected may not come in the clear, and what
+// came out of an SA must be what that SA is for.
+func conform(s *spd, in *Input, r Result) Result {
+	inbound := in.Dir != Out
+	switch {
+	case r.Verdict == Protect && inbound && in.SA == "":
+		r.Verdict, r.Reason = Discard, ReasonClear
+	case r.Verdict == Protect && inbound && in.SA != s.policy.Rules[r.Rule].With,
+		r.Verdict == Bypass && in.SA != "":
+		r.Verdict, r.Reason = Discard, ReasonWrongSA
+	case r.Verdict == Protect && !inbound:
+		r.Verdict, r.Reason = Discard, ReasonNoSA
+	}
+	return r
+}

@@ -1,0 +1,55 @@
+package engine
+
+import (
+	"fmt"
+)
+
+// fate says in one sentence what happens to a packet.
+func fate(o *Outcome) string {
+	r := &o.Result
+	switch r.Reason {
+	case ReasonClear:
+		return fmt.Sprintf("it came in the clear, and policy wants it under %q: it is discarded, and counted as %s", o.Rule.With, r.Reason)
+	case ReasonNoSA:
+		return fmt.Sprintf("it may leave only under %q; while there is no SA it is discarded, never sent in the clear", o.Rule.With)
+	case ReasonWrongSA:
+		return fmt.Sprintf("it came out of SA %q, which policy does not name for it: it is discarded", o.Input.SA)
+	case ReasonTCPState:
+		return "it belongs to no flow that was let through, and opens none: it is discarded"
+	case ReasonFlow, ReasonRelated:
+		if r.Verdict != Discard {
+			return "it belongs to a flow that was let through: it passes"
+		}
+	}
+	switch {
+	case r.Reject:
+		return "it is discarded, and its sender is told so"
+	case r.Rule == NoRule:
+		return fmt.Sprintf("it is discarded without asking any rule (%s)", r.Reason)
+	case r.Verdict == Discard:
+		return "it is discarded in silence"
+	case r.Verdict == Protect:
+		return "it came out of the right SA: it passes"
+	}
+	return "it passes unchanged"
+}
+
+// reply says in one sentence what happens to the answer.
+func reply(o *Outcome) string {
+	p, r := &o.Input.Packet, &o.Result
+	switch {
+	case r.Verdict == Discard && o.Verdict == Protect:
+		return "there is no answer to a packet that does not pass; under its SA, the answers belong to the flow and are protected too"
+	case r.Verdict == Discard:
+		return "there is no answer to a packet that does not pass"
+	case r.Established:
+		return "the answers belong to the same flow and pass"
+	case p.HasICMP && !isEcho(p):
+		return "a message of this kind has no answer; each is judged by itself"
+	case p.HasICMP && isEchoReply(p):
+		return "it is an answer itself"
+	case o.Verdict == Protect:
+		return "the answers belong to the flow, and must use the same ipsec block"
+	}
+	return "the answers belong to the flow and pass, whatever the rules for the other direction say"
+}

@@ -1,0 +1,179 @@
+package engine
+
+import (
+	"github.com/ipfw/ipfw/engine/classify"
+	"github.com/ipfw/ipfw/packet"
+)
+
+// A flow is what RFC 4301 section 4.4.1 calls an entry of the SPD cache: the
+// packets of both directions between two ends, let through by the rule that
+// let the first of them pass.
+type flow struct {
+	key        flowKey
+	verdict    Verdict
+	dir        Direction // of the packet that opened it
+	opener     uint8     // the side of key that opened it: 0 is a, 1 is b
+	dscp       uint8     // of the packet that opened it
+	replied    bool      // both sides have been heard
+	state      tcpState
+	rule       int32
+	generation uint32 // of the policy that last let it through
+	inIf       string // interfaces of the packet that opened it
+	outIf      string
+
+	expires  int64 // nanoseconds on the clock of Input.Now
+	lastSeen int64
+	started  int64
+	ends     [2]tcpEnd // what each side has sent
+	packets  [2]uint64
+	bytes    [2]uint64
+
+	older, newer *flow // in order of last use within the shard
+}
+
+// flowKey names a flow whichever way its packets run: end a is the smaller.
+type flowKey struct {
+	a, b         classify.Addr
+	aPort, bPort uint16
+	proto        uint8
+	path         uint8 // bit 0: IPv6; bit 1: forwarded
+}
+
+const (
+	pathIPv6    = 1 << 0
+	pathForward = 1 << 1
+)
+
+// flowKeyOf gives the packet's flow and the side that sent it. Packets of
+// which each is judged by itself, such as neighbour discovery, have none.
+func flowKeyOf(in *Input) (k flowKey, side uint8, ok bool) {
+	p := &in.Packet
+	sp, dp := p.SrcPort, p.DstPort
+	if p.HasICMP {
+		if !isEcho(p) {
+			return k, 0, false
+		}
+		sp, dp = p.EchoID, p.EchoID
+	} else if p.Protocol == packet.ICMP || p.Protocol == packet.ICMPv6 {
+		return k, 0, false
+	}
+	k, side = makeFlowKey(p, sp, dp, in.Dir)
+	return k, side, true
+}
+
+func makeFlowKey(p *packet.Packet, sp, dp uint16, d Direction) (k flowKey, side uint8) {
+	k = flowKey{a: classify.AddrFrom(p.Src), b: classify.AddrFrom(p.Dst), aPort: sp, bPort: dp, proto: p.Protocol}
+	if k.b.Less(k.a) || k.a == k.b && k.bPort < k.aPort {
+		k.a, k.b, k.aPort, k.bPort = k.b, k.a, k.bPort, k.aPort
+		side = 1
+	}
+	if p.Version == 6 {
+		k.path = pathIPv6
+	}
+	if d == Forward {
+		k.path |= pathForward
+	}
+	return k, side
+}
+
+// openingDirection is the direction of the packet that opened a flow, told
+// from one of its packets.
+func openingDirection(in *Input) Direction {
+	if !in.Reply || in.Dir == Forward {
+		return in.Dir
+	}
+	return 1 - in.Dir // In for Out, Out for In
+}
+
+// remember keeps of the opening packet what a later lookup needs. A reply
+// uses the interfaces the other way round.
+func (f *flow) remember(in *Input) {
+	f.dscp = in.Packet.DSCP()
+	f.inIf, f.outIf = in.InIf, in.OutIf
+	if in.Reply {
+		f.inIf, f.outIf = f.outIf, f.inIf
+	}
+}
+
+// query is the question that the flow's opening packet asked.
+func (f *flow) query() query {
+	k := &f.key
+	q := query{dir: f.dir, v6: k.path&pathIPv6 != 0, dscp: f.dscp, inIf: f.inIf, outIf: f.outIf}
+	src, dst, sp, dp := k.a, k.b, k.aPort, k.bPort
+	if f.opener == 1 {
+		src, dst, sp, dp = dst, src, dp, sp
+	}
+	q.key.Proto = k.proto
+	switch k.proto {
+	case packet.ICMP:
+		sp, dp = echoRequest<<8, echoRequest<<8
+	case packet.ICMPv6:
+		sp, dp = echoRequest6<<8, echoRequest6<<8
+	}
+	if f.dir == In {
+		src, dst, sp, dp = dst, src, dp, sp
+	}
+	q.key.Local, q.key.LocalPort, q.key.Remote, q.key.RemotePort = src, sp, dst, dp
+	return q
+}
+
+// redecide looks a flow up again after a reload, and keeps the answer in it.
+func (s *spd) redecide(f *flow) Result {
+	q := f.query()
+	r := s.lookup(&q, 0, again)
+	f.verdict, f.rule, f.generation = r.Verdict, r.Rule, s.generation
+	return r
+}
+
+// start sets a new flow's state from its first packet.
+func (f *flow) start(p *packet.Packet, side uint8, now int64, tracked bool) {
+	f.started = now
+	f.replied = tracked
+	if p.Protocol == packet.TCP {
+		f.state = tcpNone
+		if tracked {
+			f.state = tcpEstablished
+		}
+	}
+	f.update(p, side, now)
+}
+
+// update counts a packet of the flow and moves its state and its end on.
+func (f *flow) update(p *packet.Packet, side uint8, now int64) {
+	f.packets[side]++
+	f.bytes[side] += uint64(p.Len)
+	f.lastSeen = now
+	if side != f.opener {
+		f.replied = true
+	}
+	if p.Protocol == packet.TCP {
+		f.updateTCP(p, side)
+	}
+	f.expires = now + f.timeout()
+}
+
+// Timeouts of flows that are not TCP, in nanoseconds; those of Linux's
+// connection tracking, because people know them.
+const (
+	second         = int64(1e9)
+	timeoutICMP    = 30 * second
+	timeoutUDP     = 30 * second
+	timeoutUDPBoth = 120 * second
+	timeoutOther   = 600 * second
+)
+
+// timeout is how long the flow is remembered after this packet.
+func (f *flow) timeout() int64 {
+	switch f.key.proto {
+	case packet.TCP:
+		return f.tcpTimeout()
+	case packet.ICMP, packet.ICMPv6:
+		return timeoutICMP
+	case packet.UDP, packet.UDPLite:
+		if f.replied {
+			return timeoutUDPBoth
+		}
+		return timeoutUDP
+	}
+	return timeoutOther
+}

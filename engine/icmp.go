@@ -1,0 +1,82 @@
+package engine
+
+import "github.com/ipfw/ipfw/packet"
+
+// Types of ICMP (RFC 792) and ICMPv6 (RFC 4443) that the flow cache knows.
+const (
+	echoReply   = 0
+	unreachable = 3
+	echoRequest = 8
+	timeExceed  = 11
+	paramProb   = 12
+
+	unreachable6  = 1
+	packetTooBig6 = 2
+	timeExceed6   = 3
+	paramProb6    = 4
+	echoRequest6  = 128
+	echoReply6    = 129
+)
+
+func isEcho(p *packet.Packet) bool {
+	if p.Protocol == packet.ICMP {
+		return p.ICMPType == echoRequest || p.ICMPType == echoReply
+	}
+	return p.ICMPType == echoRequest6 || p.ICMPType == echoReply6
+}
+
+func isEchoReply(p *packet.Packet) bool {
+	if p.Protocol == packet.ICMP {
+		return p.ICMPType == echoReply
+	}
+	return p.ICMPType == echoReply6
+}
+
+// isICMPError says whether a message reports on another packet. Redirects do
+// not belong to the flow they quote: they change routes, and need a rule.
+func isICMPError(p *packet.Packet) bool {
+	if p.Protocol == packet.ICMP {
+		switch p.ICMPType {
+		case unreachable, timeExceed, paramProb:
+			return true
+		}
+		return false
+	}
+	switch p.ICMPType {
+	case unreachable6, packetTooBig6, timeExceed6, paramProb6:
+		return true
+	}
+	return false
+}
+
+// related lets an ICMP error pass if it speaks of a packet of a flow that was
+// let through, and goes to that packet's sender (RFC 4301 section 6.2, RFC
+// 5927 section 4.1). It does not change the flow.
+func (e *Engine) related(s *spd, in *Input) (Result, bool) {
+	var quoted Input
+	if in.Packet.Quoted(&quoted.Packet) != packet.OK || quoted.Packet.Src != in.Packet.Dst {
+		return Result{}, false
+	}
+	quoted.Dir = in.Dir // only Forward matters to the key
+	key, sender, ok := flowKeyOf(&quoted)
+	if !ok {
+		return Result{}, false
+	}
+	shard := e.flows.shard(&key)
+	shard.Lock()
+	defer shard.Unlock()
+	f := shard.flows[key]
+	if f == nil || f.expires <= in.Now || f.packets[sender] == 0 {
+		return Result{}, false
+	}
+	if f.generation != s.generation && s.redecide(f).Verdict == Discard {
+		shard.remove(f)
+		return Result{}, false
+	}
+	// An error about a protected flow that comes in the clear from a router
+	// on the way is judged by the rules, not by the flow.
+	if f.verdict == Protect {
+		return Result{}, false
+	}
+	return conform(s, in, Result{Verdict: f.verdict, Reason: ReasonRelated, Rule: f.rule, Established: true}), true
+}

@@ -1,0 +1,147 @@
+package engine
+
+import (
+	"sync/atomic"
+
+	"github.com/ipfw/ipfw/engine/classify"
+)
+
+// spd is a policy made ready for lookup. It never changes, but for counters
+// and token buckets.
+type spd struct {
+	policy     *Policy
+	generation uint32
+	tables     [directionCount][2]*classify.Classifier // by direction, then IPv4 and IPv6
+	state      []ruleState                             // by rule index
+	defaults   [directionCount]counter
+}
+
+// ruleState is what a rule needs while it is in force.
+type ruleState struct {
+	counter
+	flows atomic.Uint64
+	// boxed says that the classifier's boxes say all that the selector says,
+	// so that a candidate needs no second look.
+	boxed  bool
+	bucket *limiter
+}
+
+type counter struct{ packets, bytes atomic.Uint64 }
+
+func (c *counter) add(n int) {
+	c.packets.Add(1)
+	c.bytes.Add(uint64(n))
+}
+
+// mode says what a lookup is for.
+type mode uint8
+
+const (
+	fresh mode = iota // a packet that opens something: limits count it
+	again             // a flow that is open already: limits have counted it
+)
+
+// compile makes a policy ready. Rules that were in force before under the
+// same name keep their counters and token buckets.
+func compile(p *Policy, old *spd) *spd {
+	s := &spd{policy: p, generation: 1, state: make([]ruleState, len(p.Rules))}
+	if old != nil {
+		s.generation = old.generation + 1
+	}
+	var boxes [directionCount][2][]classify.Box
+	for i := range p.Rules {
+		s.state[i].boxed = appendBoxes(&boxes, &p.Rules[i], int32(i))
+		if l := p.Rules[i].Limit; l != nil {
+			s.state[i].bucket = newLimiter(*l)
+		}
+	}
+	for d := range boxes {
+		s.tables[d][0] = classify.Build(boxes[d][0], classify.IPv4)
+		s.tables[d][1] = classify.Build(boxes[d][1], classify.IPv6)
+	}
+	if old != nil {
+		s.inherit(old)
+	}
+	return s
+}
+
+// inherit carries counters and buckets over from the policy before.
+func (s *spd) inherit(old *spd) {
+	byName := make(map[string]int, len(old.policy.Rules))
+	for i := range old.policy.Rules {
+		byName[old.policy.Rules[i].Name] = i
+	}
+	for i := range s.policy.Rules {
+		j, ok := byName[s.policy.Rules[i].Name]
+		if !ok {
+			continue
+		}
+		was, is := &old.state[j], &s.state[i]
+		is.packets.Store(was.packets.Load())
+		is.bytes.Store(was.bytes.Load())
+		is.flows.Store(was.flows.Load())
+		if is.bucket != nil && was.bucket != nil && is.bucket.Limit == was.bucket.Limit {
+			is.bucket = was.bucket
+		}
+	}
+	for d := range s.defaults {
+		s.defaults[d].packets.Store(old.defaults[d].packets.Load())
+		s.defaults[d].bytes.Store(old.defaults[d].bytes.Load())
+	}
+}
+
+// lookup finds the first rule that matches and gives what it says.
+func (s *spd) lookup(q *query, now int64, m mode) Result {
+	var r Result
+	family := 0
+	if q.v6 {
+		family = 1
+	}
+	table := s.tables[q.dir][family]
+	for from := int32(0); ; from++ {
+		from = table.First(&q.key, from)
+		if from < 0 {
+			break
+		}
+		rule, st := &s.policy.Rules[from], &s.state[from]
+		if !st.boxed && rule.mismatch(q) != matches {
+			continue
+		}
+		if m == fresh && st.bucket != nil && !st.bucket.take(q, now) {
+			continue
+		}
+		if rule.Audit {
+			if m == fresh {
+				st.packets.Add(1)
+				if int(r.NAudits) < len(r.Audits) {
+					r.Audits[r.NAudits] = from
+					r.NAudits++
+				}
+			}
+			continue
+		}
+		r.Verdict, r.Reason, r.Rule = rule.Action, ReasonRule, from
+		r.Log = rule.Log
+		r.Reject = rule.Reject && rule.Action == Discard
+		return r
+	}
+	r.Verdict, r.Reason, r.Rule = s.policy.Default[q.dir], ReasonDefault, DefaultRule
+	if r.Verdict == Protect { // a default names no SA
+		r.Verdict = Discard
+	}
+	return r
+}
+
+// count adds a judged packet to the counters of what decided it.
+func (s *spd) count(in *Input, r *Result) {
+	n := in.Packet.Len
+	switch {
+	case r.Rule >= 0:
+		s.state[r.Rule].add(n)
+		if r.NewFlow {
+			s.state[r.Rule].flows.Add(1)
+		}
+	case r.Rule == DefaultRule:
+		s.defaults[in.Dir].add(n)
+	}
+}

@@ -1,0 +1,109 @@
+package engine
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Stats are the counters of an engine at one moment.
+type Stats struct {
+	Reasons  [Reasons]uint64              // packets by Reason
+	Rules    []RuleStats                  // by index in Policy.Rules
+	Defaults [directionCount]DefaultStats // by Direction
+	Flows    int                          // flows known now
+}
+
+// RuleStats count what one rule has decided. The packets of a flow count for
+// the rule that let it open; Flows counts openings.
+type RuleStats struct{ Packets, Bytes, Flows uint64 }
+
+// DefaultStats count what no rule has decided.
+type DefaultStats struct{ Packets, Bytes uint64 }
+
+// Stats gives the counters. Rule counters are those of the policy in force;
+// a rule that a reload keeps by name keeps its counters.
+func (e *Engine) Stats() Stats {
+	s := e.spd.Load()
+	st := Stats{Rules: make([]RuleStats, len(s.state)), Flows: e.flows.len()}
+	for i := range st.Reasons {
+		st.Reasons[i] = e.reasons[i].Load()
+	}
+	for i := range s.state {
+		r := &s.state[i]
+		st.Rules[i] = RuleStats{r.packets.Load(), r.bytes.Load(), r.flows.Load()}
+	}
+	for d := range s.defaults {
+		st.Defaults[d] = DefaultStats{s.defaults[d].packets.Load(), s.defaults[d].bytes.Load()}
+	}
+	return st
+}
+
+// Expire forgets flows and fragments whose time is over. The host calls it
+// about once a second with the clock of Input.Now.
+func (e *Engine) Expire(now int64) {
+	e.flows.expire(now)
+	e.fragments.expire(now)
+}
+
+// FlowInfo describes one flow for people. Source is the side that opened it.
+type FlowInfo struct {
+	Protocol     uint8
+	Dir          Direction
+	Source, Dest netip.AddrPort // the port is the identifier for ICMP echo, else 0 where there is none
+	Verdict      Verdict
+	Rule         int32  // as in Result
+	State        string // of TCP; else "replied" or "unreplied"
+	Packets      [2]uint64
+	Bytes        [2]uint64 // by the opener and by the other side
+	Age          time.Duration
+	Idle         time.Duration
+	Expires      time.Duration // from now, if nothing comes
+}
+
+// Flows calls yield for each live flow until it returns false. Flows that
+// come and go meanwhile may be missed.
+func (e *Engine) Flows(now int64, yield func(FlowInfo) bool) {
+	var batch []FlowInfo
+	for i := range e.flows.shards {
+		shard := &e.flows.shards[i]
+		batch = batch[:0]
+		shard.Lock()
+		for f := shard.oldest; f != nil; f = f.newer {
+			if f.expires > now {
+				batch = append(batch, f.info(now))
+			}
+		}
+		shard.Unlock()
+		for _, fi := range batch {
+			if !yield(fi) {
+				return
+			}
+		}
+	}
+}
+
+func (f *flow) info(now int64) FlowInfo {
+	v6 := f.key.path&pathIPv6 != 0
+	ends := [2]netip.AddrPort{
+		netip.AddrPortFrom(netipAddr(f.key.a, v6), f.key.aPort),
+		netip.AddrPortFrom(netipAddr(f.key.b, v6), f.key.bPort),
+	}
+	o := f.opener
+	fi := FlowInfo{
+		Protocol: f.key.proto, Dir: f.dir, Verdict: f.verdict, Rule: f.rule,
+		Source: ends[o], Dest: ends[1-o],
+		Packets: [2]uint64{f.packets[o], f.packets[1-o]},
+		Bytes:   [2]uint64{f.bytes[o], f.bytes[1-o]},
+		Age:     time.Duration(now - f.started), Idle: time.Duration(now - f.lastSeen),
+		Expires: time.Duration(f.expires - now),
+	}
+	switch {
+	case f.state != tcpNone:
+		fi.State = f.state.String()
+	case f.replied:
+		fi.State = "replied"
+	default:
+		fi.State = "unreplied"
+	}
+	return fi
+}

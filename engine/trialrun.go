@@ -1,0 +1,165 @@
+package engine
+
+import (
+	"fmt"
+
+	"github.com/ipfw/ipfw/packet"
+)
+
+// Outcome is what a Trial came to.
+type Outcome struct {
+	// Verdict is what policy says of such packets: protect also where this
+	// very packet is dropped, because it came in the clear or no SA is there.
+	Verdict Verdict
+	// Result is what happened to the packet.
+	Result Result
+	// Rule is the rule that decided, nil for the policy's default and for
+	// packets no rule was asked about.
+	Rule *Rule
+	// Input is the packet as it was judged.
+	Input Input
+}
+
+// Run judges the trial's packet by the policy of e, with no flows known but
+// those that the trial itself speaks of. e does not change.
+func (t Trial) Run(e *Engine) (Outcome, error) {
+	scratch := New(e.Policy(), Options{MaxFlows: flowShards, MaxFragments: 1})
+	in, err := t.input(t.Spec, t.Dir)
+	if err != nil {
+		return Outcome{}, err
+	}
+	if t.Protected && in.SA == "" {
+		in.SA = scratch.saFor(&in)
+	}
+	if t.Established {
+		if err := t.openFlow(scratch, in.SA); err != nil {
+			return Outcome{}, err
+		}
+	}
+	r, judged := scratch.trial(&in)
+	if t.Fragment && judged {
+		later, err := t.laterFragment(in)
+		if err != nil {
+			return Outcome{}, err
+		}
+		in = later
+		r, _ = scratch.trial(&in)
+	}
+	o := Outcome{Verdict: r.Verdict, Result: r, Input: in}
+	if r.Rule >= 0 {
+		o.Rule = &scratch.Policy().Rules[r.Rule]
+	}
+	if r.Reason == ReasonClear || r.Reason == ReasonNoSA {
+		o.Verdict = Protect
+	}
+	return o, nil
+}
+
+// trial parses the input's bytes and judges them, as the daemon does.
+func (e *Engine) trial(in *Input) (r Result, judged bool) {
+	b := in.Packet.Bytes
+	if f := packet.Parse(&in.Packet, b, len(b)); f != packet.OK {
+		return e.Malformed(f), false
+	}
+	return e.Judge(in), true
+}
+
+// input builds the packet's bytes, so that a trial goes through the same
+// parser as live traffic.
+func (t Trial) input(spec packet.Spec, d Direction) (Input, error) {
+	if t.Fragment {
+		spec.Fragment, spec.ID = true, 1
+		spec.Payload = make([]byte, 64)
+	}
+	b, err := packet.Build(spec)
+	if err != nil {
+		return Input{}, fmt.Errorf("building the packet: %w", err)
+	}
+	in := Input{Dir: d, Now: 1, SA: t.SA}
+	if f := packet.Parse(&in.Packet, b, len(b)); f != packet.OK {
+		in.Packet.Bytes = b
+		return in, nil // judging it will say so
+	}
+	if d == In || d == Forward {
+		in.InIf = t.Interface
+	} else {
+		in.OutIf = t.Interface
+	}
+	return in, nil
+}
+
+// laterFragment is the next piece of the datagram whose first is in.
+func (t Trial) laterFragment(first Input) (Input, error) {
+	spec := t.Spec
+	spec.Fragment, spec.LastFragment, spec.ID = true, true, 1
+	spec.FragOffset = first.Packet.Len - first.Packet.Transport
+	spec.Payload = make([]byte, 64)
+	b, err := packet.Build(spec)
+	if err != nil {
+		return Input{}, fmt.Errorf("building the fragment: %w", err)
+	}
+	in := first
+	in.Packet.Bytes = b
+	return in, nil
+}
+
+// openFlow lets the flow of an established packet open, if policy lets one of
+// the two sides open it: a side that a rule names before one that only the
+// default lets open, and the packet's own side before the other. If it lets
+// neither, no such flow exists, and the packet will be judged without one.
+func (t Trial) openFlow(e *Engine, sa string) error {
+	var first *Input
+	byDefault := false
+	for _, turn := range []bool{false, true} {
+		in, err := t.opening(turn)
+		if err != nil {
+			return err
+		}
+		in.SA = sa
+		if in.Packet.HasICMP && isEchoReply(&in.Packet) {
+			continue // the other side asked
+		}
+		try := in
+		r, _ := New(e.Policy(), Options{MaxFlows: flowShards, MaxFragments: 1}).trial(&try)
+		if r.Verdict != Discard && (first == nil || byDefault && r.Rule >= 0) {
+			first, byDefault = &in, r.Rule < 0
+		}
+	}
+	if first != nil {
+		e.trial(first)
+	}
+	return nil
+}
+
+// opening is the packet that opens the trial's flow, sent by the packet's own
+// side or by the other.
+func (t Trial) opening(turn bool) (Input, error) {
+	t.Fragment = false
+	spec, d := t.Spec, t.Dir
+	if spec.Protocol == packet.TCP {
+		spec.TCPFlags = packet.SYN
+	}
+	if turn {
+		spec.Src, spec.Dst, spec.SrcPort, spec.DstPort = spec.Dst, spec.Src, spec.DstPort, spec.SrcPort
+		switch spec.Protocol {
+		case packet.ICMP:
+			spec.ICMPType = echoRequest
+		case packet.ICMPv6:
+			spec.ICMPType = echoRequest6
+		}
+		if d != Forward {
+			d = 1 - d
+		}
+	}
+	return t.input(spec, d)
+}
+
+// saFor names the SA that policy wants for a packet, if it wants one.
+func (e *Engine) saFor(in *Input) string {
+	s := e.spd.Load()
+	q := queryOf(in)
+	if r := s.lookup(&q, in.Now, again); r.Verdict == Protect {
+		return s.policy.Rules[r.Rule].With
+	}
+	return "an SA that no rule names"
+}
