@@ -1,0 +1,85 @@
+package lab
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+)
+
+// binary builds ipfw once for the test binary.
+var binary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "ipfw-e2e-")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "ipfw")
+	out, err := exec.Command("go", "build", "-o", path, "github.com/ipfw/ipfw/cmd/ipfw").CombinedOutput()
+	if err != nil {
+		return "", &buildError{out: string(out), err: err}
+	}
+	return path, nil
+})
+
+type buildError struct {
+	out string
+	err error
+}
+
+func (e *buildError) Error() string { return "building ipfw: " + e.err.Error() + "\n" + e.out }
+
+// Binary gives the path of the ipfw under test, built from this tree.
+func Binary(t testing.TB) string {
+	t.Helper()
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// RemoveBinary removes what Binary built; a TestMain calls it last.
+func RemoveBinary() {
+	if path, err := binary(); err == nil {
+		_ = os.RemoveAll(filepath.Dir(path))
+	}
+}
+
+// Daemon is an ipfw that runs in a host.
+type Daemon struct {
+	*Process
+	host   *Host
+	Socket string
+}
+
+// IPFW starts the daemon in the host and waits until it says that it is ready.
+func (h *Host) IPFW(policy string, args ...string) *Daemon {
+	h.lab.Helper()
+	d := h.StartIPFW(policy, args...)
+	h.lab.Eventually(10*time.Second, "ipfw is ready", func() bool {
+		select {
+		case <-d.done:
+			h.lab.Fatalf("ipfw ended: %v\n%s", d.err, d.Output())
+		default:
+		}
+		_, err := h.Try(5*time.Second, Binary(h.lab), "status", "--socket", d.Socket)
+		return err == nil
+	})
+	return d
+}
+
+// StartIPFW starts the daemon and does not wait.
+func (h *Host) StartIPFW(policy string, args ...string) *Daemon {
+	h.lab.Helper()
+	socket := filepath.Join(h.lab.Dir, h.Name+".sock")
+	all := append([]string{Binary(h.lab), "run", "-c", policy, "--socket", socket}, args...)
+	return &Daemon{Process: h.Start(all...), host: h, Socket: socket}
+}
+
+// Ask runs a reading command of ipfw against the daemon.
+func (d *Daemon) Ask(args ...string) string {
+	d.host.lab.Helper()
+	return d.host.Run(append([]string{Binary(d.host.lab)}, append(args, "--socket", d.Socket)...)...)
+}
