@@ -1,0 +1,106 @@
+package rules
+
+import "strings"
+
+// algorithm is one name that a policy may use, with what the checks have to
+// know. The names are IANA's transform names (Internet Key Exchange Version 2
+// Parameters), lower-case with dashes and the key length spelled out.
+type algorithm struct {
+	combined bool   // protects integrity itself (AEAD)
+	counter  bool   // a nonce used twice gives it away
+	keyBytes int    // of the key file: without salt
+	weak     string // why it should go; a warning
+}
+
+// encryptions are those of ESP and of IKE (RFC 8221 section 5, RFC 8247
+// section 2.1).
+var encryptions = map[string]algorithm{
+	"aes-128-gcm-16":    {combined: true, counter: true},
+	"aes-192-gcm-16":    {combined: true, counter: true},
+	"aes-256-gcm-16":    {combined: true, counter: true},
+	"chacha20-poly1305": {combined: true, counter: true},
+	"aes-128-ccm-16":    {combined: true, counter: true},
+	"aes-192-ccm-16":    {combined: true, counter: true},
+	"aes-256-ccm-16":    {combined: true, counter: true},
+	"aes-128-gmac":      {combined: true, counter: true},
+	"aes-192-gmac":      {combined: true, counter: true},
+	"aes-256-gmac":      {combined: true, counter: true},
+	"aes-128-ctr":       {counter: true},
+	"aes-192-ctr":       {counter: true},
+	"aes-256-ctr":       {counter: true},
+	"aes-128-cbc":       {keyBytes: 16},
+	"aes-192-cbc":       {keyBytes: 24},
+	"aes-256-cbc":       {keyBytes: 32},
+	"insecure-null":     {weak: "it encrypts nothing: everybody on the way can read along"},
+}
+
+// integrities are those of ESP, AH and IKE (RFC 8221 section 6).
+var integrities = map[string]algorithm{
+	"hmac-sha2-256-128": {keyBytes: 32},
+	"hmac-sha2-384-192": {keyBytes: 48},
+	"hmac-sha2-512-256": {keyBytes: 64},
+	"hmac-sha1-96":      {keyBytes: 20, weak: "RFC 8221 keeps it for old peers only"},
+	"aes-128-gmac":      {counter: true},
+	"aes-192-gmac":      {counter: true},
+	"aes-256-gmac":      {counter: true},
+}
+
+// prfs are IKE's pseudo-random functions (RFC 8247 section 2.2).
+var prfs = map[string]algorithm{
+	"hmac-sha2-256": {}, "hmac-sha2-384": {}, "hmac-sha2-512": {},
+	"hmac-sha1": {weak: "RFC 8247 keeps it for old peers only"},
+}
+
+// keyExchanges are groups and, after a "+", additional key exchanges that are
+// run on top (RFC 9370).
+var keyExchanges = map[string]algorithm{
+	"x25519": {}, "ecp-256": {}, "ecp-384": {}, "ecp-521": {},
+	"modp-2048": {weak: "RFC 8247 wants it for old peers; x25519 and ecp-256 are stronger and faster"},
+	"modp-3072": {}, "modp-4096": {},
+	"x25519+ml-kem-768":    {},
+	"ecp-256+ml-kem-768":   {},
+	"ecp-384+ml-kem-768":   {},
+	"ecp-521+ml-kem-768":   {},
+	"modp-3072+ml-kem-768": {},
+	"modp-4096+ml-kem-768": {},
+}
+
+// algorithmHints answers the names of other programs and of older times.
+var algorithmHints = map[string]string{
+	"null": "encryption that does nothing has to be spelled \"insecure-null\"",
+	"none": "ESP without encryption has to be spelled \"insecure-null\", and integrity cannot be left out",
+	"3des": "3DES is out of use (RFC 8221 section 5); write \"aes-256-cbc\"", "des": "DES is out of use (RFC 8221 section 5); write \"aes-256-cbc\"",
+	"3des-cbc": "3DES is out of use (RFC 8221 section 5); write \"aes-256-cbc\"",
+	"md5":      "MD5 is out of use (RFC 8221 section 6); write \"hmac-sha2-256-128\"", "hmac-md5-96": "MD5 is out of use (RFC 8221 section 6); write \"hmac-sha2-256-128\"",
+	"aes-gcm": "say the key length: \"aes-128-gcm-16\" or \"aes-256-gcm-16\"", "aes-cbc": "say the key length: \"aes-128-cbc\" or \"aes-256-cbc\"",
+	"aes128gcm16": "write \"aes-128-gcm-16\"", "aes256gcm16": "write \"aes-256-gcm-16\"", "aes-128-gcm": "write \"aes-128-gcm-16\"",
+	"aes-256-gcm": "write \"aes-256-gcm-16\"", "aes-192-gcm": "write \"aes-192-gcm-16\"", "aes128": "write \"aes-128-cbc\"", "aes256": "write \"aes-256-cbc\"",
+	"sha1": "write \"hmac-sha1-96\"", "sha256": "write \"hmac-sha2-256-128\"", "sha2-256": "write \"hmac-sha2-256-128\"", "hmac-sha2-256": "write \"hmac-sha2-256-128\"",
+	"hmac-sha256": "write \"hmac-sha2-256-128\"", "sha384": "write \"hmac-sha2-384-192\"", "sha512": "write \"hmac-sha2-512-256\"",
+	"curve25519": "write \"x25519\"", "p256": "write \"ecp-256\"", "p-256": "write \"ecp-256\"", "p384": "write \"ecp-384\"", "p-384": "write \"ecp-384\"",
+	"ml-kem-768": "ML-KEM runs on top of another exchange: write \"x25519+ml-kem-768\"", "mlkem768": "write \"x25519+ml-kem-768\"",
+	"modp-1024": "groups below 2048 bits can be broken (RFC 8247 section 2.4); write \"x25519\"", "modp-1536": "groups below 2048 bits can be broken (RFC 8247 section 2.4); write \"x25519\"",
+}
+
+// algorithms reads a list of names out of a table, best first.
+func (k block) algorithms(arg string, table map[string]algorithm) []string {
+	names := keys(table)
+	return k.words(arg, "the name of an algorithm, or a list of them", func(it item, s string) bool {
+		a, ok := table[s]
+		if !ok {
+			hint := didYouMean(s, names)
+			if h := algorithmHints[strings.ToLower(s)]; h != "" {
+				hint = ": " + h
+			}
+			if hint == "" {
+				hint = ": there are " + strings.Join(names, ", ")
+			}
+			k.l.fail(it.r, "Unknown algorithm", "There is no %s %q%s.", arg, s, hint)
+			return false
+		}
+		if a.weak != "" {
+			k.l.caution(it.r, "Weak algorithm", "%s: %s.", s, a.weak)
+		}
+		return true
+	})
+}

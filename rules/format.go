@@ -1,0 +1,34 @@
+package rules
+
+import (
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/hashicorp/hcl/v2/hclwrite"
+)
+
+// Format writes a policy file in the canonical form: two blanks for each
+// level, equals signs under one another, one argument in a line. What the file
+// says, and its comments, stay. A file that cannot be parsed is an error with
+// the file's name, and comes back as nil.
+func Format(src []byte, name string) ([]byte, Diagnostics) {
+	d := Diagnostics{files: map[string]*hcl.File{name: {Bytes: src}}}
+	text, diags := unfold(name, src)
+	if !diags.HasErrors() {
+		_, diags = hclsyntax.ParseConfig(text.src, name, hcl.InitialPos)
+	}
+	for _, h := range diags {
+		if text != nil && h.Subject != nil {
+			r := text.back(*h.Subject)
+			h = &hcl.Diagnostic{Severity: h.Severity, Summary: h.Summary, Detail: h.Detail, Subject: &r}
+		}
+		d.list = append(d.list, h)
+	}
+	if d.HasErrors() {
+		return nil, d
+	}
+	out := hclwrite.Format(text.src)
+	if n := len(out); n > 0 && out[n-1] != '\n' {
+		out = append(out, '\n')
+	}
+	return out, d
+}

@@ -1,0 +1,276 @@
+package rules
+
+import (
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/ipfw/ipfw/engine"
+)
+
+// maxLifetime bounds the lifetimes of SAs: what is longer is meant as "never".
+const maxLifetime = 365 * 24 * time.Hour
+
+// defaultReplayWindow is in packets; a sender on several cores, or a network
+// with several paths, reorders more than the 64 of RFC 4303 section 3.4.3.
+const defaultReplayWindow = 1024
+
+// ipsecBlocks reads the ipsec blocks; the ike blocks are read before.
+func (l *loader) ipsecBlocks() {
+	seen := map[string]hcl.Range{}
+	for _, b := range l.blocks["ipsec"] {
+		s := l.ipsec(b)
+		if len(b.Labels) > 0 {
+			l.unique(b, seen)
+			l.policy.IPsec = append(l.policy.IPsec, s)
+		}
+	}
+}
+
+// ipsec reads one ipsec block.
+func (l *loader) ipsec(b *hclsyntax.Block) IPsec {
+	var manual *hclsyntax.Block
+	k := l.open(b, []string{"mode", "protocol", "ike", "local_endpoint", "remote_endpoint", "encapsulation",
+		"encryption", "integrity", "key_exchange", "replay_window", "esn",
+		"lifetime", "lifetime_bytes", "lifetime_packets"},
+		map[string]func(*hclsyntax.Block){"manual": func(in *hclsyntax.Block) { manual = in }})
+	s := IPsec{Name: k.name, Place: l.place(b.DefRange())}
+	if k.require("mode", `"transport" between this host and its peer, "tunnel" for what is behind them too`) {
+		s.Tunnel = k.word("mode", []string{"transport", "tunnel"}, 0) == 1
+	}
+	s.AH = k.word("protocol", []string{"esp", "ah"}, 0) == 1
+	s.Encap = Encap(k.word("encapsulation", encapNames, int(EncapAuto)))
+	if s.AH && s.Encap == EncapUDP {
+		l.fail(k.at("encapsulation"), "Arguments do not fit", "AH cannot be carried in UDP (RFC 3948 is for ESP only), nor does it pass a NAT.")
+	}
+	s.LocalEndpoint, s.RemoteEndpoint = k.address("local_endpoint"), k.address("remote_endpoint")
+	if a, z := s.LocalEndpoint, s.RemoteEndpoint; a.IsValid() && z.IsValid() && a.Is4() != z.Is4() {
+		l.fail(k.at("remote_endpoint"), "Arguments do not fit", "local_endpoint and remote_endpoint are of different families; the traffic inside may be of either.")
+	}
+	s.ReplayWindow = uint32(k.integer("replay_window", 32, 8192, defaultReplayWindow))
+	s.ESN = k.flag("esn", manual == nil)
+	s.Lifetime = k.duration("lifetime", time.Minute, maxLifetime)
+	s.LifetimeBytes = k.size("lifetime_bytes")
+	s.LifetimePackets = k.integer("lifetime_packets", 1, 1<<63, 0)
+
+	switch hasIKE := k.has("ike"); {
+	case hasIKE && manual != nil:
+		l.fail(k.at("ike"), "Arguments do not fit", "Keys come from ike or from a manual block, not from both.")
+	case hasIKE:
+		k.negotiated(&s)
+	case manual == nil:
+		l.missing(b.DefRange(), "Argument missing", `%s has no keys: name an ike block (ike = "NAME"), or, for tests and closed labs, write a manual block.`, upperFirst(k.title()))
+	}
+	if manual != nil {
+		s.Manual = l.manual(manual, s.AH)
+		for _, arg := range []string{"encryption", "integrity", "key_exchange"} {
+			if k.has(arg) {
+				l.fail(k.at(arg), "Arguments do not fit", "%s outside of the manual block is what IKE may negotiate; with keys set by hand it stands in the manual block.", arg)
+			}
+		}
+		k.require("remote_endpoint", "an SA set by hand is with one peer, and this is its address")
+		if s.Tunnel {
+			k.require("local_endpoint", "a tunnel set by hand has two ends")
+		}
+	}
+	return s
+}
+
+// negotiated reads what goes with IKE only.
+func (k block) negotiated(s *IPsec) {
+	l := k.l
+	s.IKE = k.str("ike", "the name of an ike block")
+	l.uses["ike "+s.IKE] = true
+	s.Encryption = k.algorithms("encryption", encryptions)
+	s.Integrity = k.algorithms("integrity", integrities)
+	s.KeyExchange = k.algorithms("key_exchange", keyExchanges)
+	if s.AH && len(s.Encryption) > 0 {
+		l.fail(k.at("encryption"), "Arguments do not fit", `AH does not encrypt: leave encryption out, or write protocol = "esp".`)
+	}
+	if !s.AH {
+		k.integrityFits(s.Encryption, s.Integrity)
+	}
+	peer, ok := l.policy.FindIKE(s.IKE)
+	if !ok {
+		if names := l.labels("ike"); s.IKE != "" && !contains(names, s.IKE) {
+			l.missing(k.at("ike"), "Unknown ike block", "There is no ike %q%s.", s.IKE, didYouMean(s.IKE, names))
+		}
+		return
+	}
+	if len(peer.Pool) > 0 && !s.Tunnel {
+		l.fail(k.at("mode"), "Arguments do not fit", `ike %q gives addresses from a pool to its callers, and those live inside a tunnel: mode = "tunnel".`, s.IKE)
+	}
+	if s.RemoteEndpoint.IsValid() && !peer.covers(s.RemoteEndpoint) {
+		l.fail(k.at("remote_endpoint"), "Arguments do not fit", "remote_endpoint %s is not among the remote_endpoint of ike %q: the keys would come from somebody else.", s.RemoteEndpoint, s.IKE)
+	}
+	if s.LocalEndpoint.IsValid() && peer.LocalEndpoint.IsValid() && s.LocalEndpoint != peer.LocalEndpoint {
+		l.fail(k.at("local_endpoint"), "Arguments do not fit", "ike %q speaks from %s, not from %s.", s.IKE, peer.LocalEndpoint, s.LocalEndpoint)
+	}
+}
+
+// covers reports whether the peer may be at the address, as far as the policy
+// tells (a DNS name may be anywhere).
+func (i *IKE) covers(a netip.Addr) bool {
+	for _, e := range i.Remote {
+		if e.Name != "" || e.Range.First.Compare(a) <= 0 && a.Compare(e.Range.Last) <= 0 {
+			return true
+		}
+	}
+	return len(i.Remote) == 0
+}
+
+// integrityFits reports integrity that combined-mode ciphers do not take, and
+// encryption that needs integrity beside it (RFC 8221 sections 4 and 5).
+func (k block) integrityFits(encryption, integrity []string) {
+	if len(encryption) == 0 {
+		return
+	}
+	plain, combined := false, false
+	for _, e := range encryption {
+		combined = combined || encryptions[e].combined
+		plain = plain || !encryptions[e].combined
+	}
+	if combined && !plain && len(integrity) > 0 {
+		k.l.fail(k.at("integrity"), "Arguments do not fit", "%s protects integrity itself: leave integrity out.", encryption[0])
+	}
+	if plain && len(integrity) == 0 {
+		k.l.missing(k.at("encryption"), "Argument missing", "%s does not protect integrity, and without it IPsec is not safe (RFC 8221 section 4): add integrity = \"hmac-sha2-256-128\".", firstPlain(encryption))
+	}
+}
+
+func firstPlain(list []string) string {
+	for _, e := range list {
+		if !encryptions[e].combined {
+			return e
+		}
+	}
+	return ""
+}
+
+// manual reads keys set by hand. Only CBC with HMAC: the counter of a
+// combined-mode or counter-mode cipher would start again with the daemon and
+// use a nonce twice under one key.
+func (l *loader) manual(b *hclsyntax.Block, ah bool) *Manual {
+	k := l.open(b, []string{"spi_in", "spi_out", "encryption", "integrity", "key_file"}, nil)
+	m := &Manual{}
+	if len(b.Labels) > 0 {
+		l.fail(b.LabelRanges[0], "Name not wanted", "A manual block has no name.")
+	}
+	for _, arg := range []string{"spi_in", "spi_out"} {
+		if k.require(arg, "both ends agree on a number from 256 on for each direction") {
+			n := k.spi(arg)
+			if arg == "spi_in" {
+				m.SPIIn = n
+			} else {
+				m.SPIOut = n
+			}
+		}
+	}
+	if ah {
+		if k.has("encryption") {
+			l.fail(k.at("encryption"), "Arguments do not fit", `AH does not encrypt: leave encryption out, or write protocol = "esp".`)
+		}
+	} else if k.require("encryption", `as in "aes-256-cbc"`) {
+		if list := k.algorithms("encryption", encryptions); len(list) > 1 {
+			l.fail(k.at("encryption"), "Wrong value", "Keys set by hand are for one cipher: name one.")
+		} else if len(list) == 1 {
+			m.Encryption = list[0]
+			if encryptions[list[0]].counter {
+				l.fail(k.b.Body.Attributes["encryption"].Expr.Range(), "Cipher not safe with keys set by hand",
+					"%s with keys set by hand would use the same nonces again after a restart, which gives the key away (RFC 8221 section 3, RFC 4106 section 2): "+
+						"use aes-256-cbc with hmac-sha2-256-128, or let IKE make the keys.", list[0])
+			}
+		}
+	}
+	if k.require("integrity", `as in "hmac-sha2-256-128"; IPsec without integrity cannot be written`) {
+		if list := k.algorithms("integrity", integrities); len(list) > 1 {
+			l.fail(k.at("integrity"), "Wrong value", "Keys set by hand are for one algorithm: name one.")
+		} else if len(list) == 1 {
+			m.Integrity = list[0]
+			if integrities[list[0]].counter {
+				l.fail(k.b.Body.Attributes["integrity"].Expr.Range(), "Algorithm not safe with keys set by hand",
+					"%s with keys set by hand would use the same nonces again after a restart (RFC 8221 section 3): use hmac-sha2-256-128.", list[0])
+			}
+		}
+	}
+	if k.require("key_file", "keys never stand in the policy itself") {
+		m.KeyFile = k.path("key_file")
+		if k.secretFile("key_file", m.KeyFile) && m.Integrity != "" && (ah || m.Encryption != "") {
+			k.tryKeys(m)
+		}
+	}
+	return m
+}
+
+// spi reads a security parameter index. RFC 4303 section 2.1: 0 is for local
+// use and 1 to 255 are reserved by IANA.
+func (k block) spi(arg string) uint32 {
+	return uint32(k.integer(arg, 256, 1<<32-1, 0))
+}
+
+// address reads one unicast address.
+func (k block) address(arg string) netip.Addr {
+	it, ok := k.one(arg, "an address")
+	if !ok {
+		return netip.Addr{}
+	}
+	s, _ := it.text()
+	a, err := parseAddr(s)
+	switch {
+	case err != nil:
+		hint := ""
+		if strings.Contains(s, "/") || isHostName(s) {
+			hint = "; ranges and DNS names go into the ike block"
+		}
+		k.l.fail(it.r, "Wrong value", "%s is one address%s%s.", arg, notThis(it), hint)
+		return netip.Addr{}
+	case a.IsMulticast() || a.IsUnspecified():
+		k.l.fail(it.r, "Wrong value", "%s is the address of one host, not %q.", arg, s)
+		return netip.Addr{}
+	}
+	return a
+}
+
+// isHostName reports whether s can be a DNS name: letters, digits and dashes
+// between dots (RFC 1123 section 2.1), the last part not a number.
+func isHostName(s string) bool {
+	s = strings.TrimSuffix(s, ".")
+	if len(s) == 0 || len(s) > 253 {
+		return false
+	}
+	parts := strings.Split(s, ".")
+	for _, p := range parts {
+		if p == "" || len(p) > 63 || p[0] == '-' || p[len(p)-1] == '-' {
+			return false
+		}
+		for _, c := range []byte(p) {
+			if c != '-' && (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'z') {
+				return false
+			}
+		}
+	}
+	return strings.Trim(parts[len(parts)-1], "0123456789") != ""
+}
+
+// endpoint reads where a peer may be.
+func parseEndpoint(s string) (Endpoint, error) {
+	if isHostName(s) {
+		return Endpoint{Name: strings.ToLower(strings.TrimSuffix(s, "."))}, nil
+	}
+	r, err := parseAddrRange(s)
+	return Endpoint{Range: r}, err
+}
+
+// ranges gives the addresses of the peers, or nil when they may be anywhere.
+func (i *IKE) ranges() []engine.AddrRange {
+	var out []engine.AddrRange
+	for _, e := range i.Remote {
+		if e.Name != "" {
+			return nil
+		}
+		out = append(out, e.Range)
+	}
+	return out
+}

@@ -1,0 +1,230 @@
+package rules
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"syscall"
+)
+
+// Keys are the keys of a manual block. Whoever is done with them calls Wipe.
+type Keys struct {
+	EncryptionIn, IntegrityIn   []byte
+	EncryptionOut, IntegrityOut []byte
+}
+
+// Wipe overwrites the keys with zeros.
+func (k *Keys) Wipe() {
+	clear(k.EncryptionIn)
+	clear(k.IntegrityIn)
+	clear(k.EncryptionOut)
+	clear(k.IntegrityOut)
+}
+
+// String keeps keys out of logs and panic texts.
+func (k Keys) String() string { return "keys (not shown)" }
+
+// GoString does the same for %#v.
+func (k Keys) GoString() string { return k.String() }
+
+// maxKeyFile is far more than any key file needs.
+const maxKeyFile = 64 << 10
+
+// ReadKeys reads the key file of a manual block: one line for each key,
+//
+//	encryption_in  = 603deb10...    hexadecimal, "0x" and colons may be there
+//	integrity_in   = ...
+//	encryption_out = ...
+//	integrity_out  = ...
+//
+// with empty lines and # comments between. "in" is what this host receives:
+// on the peer the same keys stand under "out". The lengths have to be those
+// of the algorithms. A file that others can read is refused. Errors never
+// quote what is in the file.
+func (m *Manual) ReadKeys() (*Keys, error) {
+	f, err := os.Open(m.KeyFile)
+	if err != nil {
+		return nil, secretError(m.KeyFile, err)
+	}
+	defer f.Close()
+	info, err := f.Stat() // of the open file, so that nobody swaps it in between
+	if err != nil {
+		return nil, secretError(m.KeyFile, err)
+	}
+	if err := checkSecret(m.KeyFile, info); err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
+	defer clear(text)
+	if err != nil {
+		return nil, secretError(m.KeyFile, err)
+	}
+	if len(text) > maxKeyFile {
+		return nil, fmt.Errorf("%s is too large for a key file", m.KeyFile)
+	}
+	k := &Keys{}
+	if err := k.parse(text, m); err != nil {
+		k.Wipe()
+		return nil, fmt.Errorf("%s: %w", m.KeyFile, err)
+	}
+	return k, nil
+}
+
+func (k *Keys) parse(text []byte, m *Manual) error {
+	enc, integ := encryptions[m.Encryption].keyBytes, integrities[m.Integrity].keyBytes
+	want := []struct {
+		name string
+		key  *[]byte
+		size int
+	}{
+		{"encryption_in", &k.EncryptionIn, enc}, {"integrity_in", &k.IntegrityIn, integ},
+		{"encryption_out", &k.EncryptionOut, enc}, {"integrity_out", &k.IntegrityOut, integ},
+	}
+	scan := bufio.NewScanner(bytes.NewReader(text))
+	for n := 1; scan.Scan(); n++ {
+		line := bytes.TrimSpace(scan.Bytes())
+		if len(line) == 0 || line[0] == '#' {
+			continue
+		}
+		name, value, found := bytes.Cut(line, []byte("="))
+		at := -1
+		for i := range want {
+			if found && string(bytes.TrimSpace(name)) == want[i].name {
+				at = i
+			}
+		}
+		switch {
+		case at < 0:
+			return fmt.Errorf("line %d is none of encryption_in, integrity_in, encryption_out and integrity_out, followed by = and a key in hexadecimal", n)
+		case *want[at].key != nil:
+			return fmt.Errorf("line %d gives %s a second time", n, want[at].name)
+		case want[at].size == 0:
+			return fmt.Errorf("line %d gives %s, but the algorithm takes no key: remove the line", n, want[at].name)
+		}
+		key, err := parseKey(value)
+		if err != nil {
+			return fmt.Errorf("line %d: %w", n, err)
+		}
+		*want[at].key = key
+		if len(key) != want[at].size {
+			return fmt.Errorf("line %d: %s has %d bytes, but %s takes %d", n, want[at].name, len(key), m.algorithm(at), want[at].size)
+		}
+	}
+	if scan.Err() != nil {
+		return errors.New("a line is too long for a key")
+	}
+	for _, w := range want {
+		if w.size > 0 && *w.key == nil {
+			return fmt.Errorf("%s is missing", w.name)
+		}
+	}
+	return nil
+}
+
+func (m *Manual) algorithm(line int) string {
+	if line%2 == 0 {
+		return m.Encryption
+	}
+	return m.Integrity
+}
+
+// parseKey reads hexadecimal digits; its error says nothing of them.
+func parseKey(value []byte) ([]byte, error) {
+	digits := make([]byte, 0, len(value))
+	for _, c := range bytes.TrimPrefix(bytes.TrimSpace(value), []byte("0x")) {
+		if c != ':' && c != ' ' {
+			digits = append(digits, c)
+		}
+	}
+	defer clear(digits)
+	key := make([]byte, hex.DecodedLen(len(digits)))
+	if _, err := hex.Decode(key, digits); err != nil {
+		clear(key)
+		return nil, errors.New("the key is not an even number of hexadecimal digits")
+	}
+	return key, nil
+}
+
+// checkSecret refuses a file that anybody but its owner can read or write, or
+// that belongs to another user.
+func checkSecret(path string, info fs.FileInfo) error {
+	if mode := info.Mode(); !mode.IsRegular() {
+		return fmt.Errorf("%s is not a file", path)
+	} else if perm := mode.Perm(); perm&0o077 != 0 {
+		return fmt.Errorf("%s has mode %04o, so that others can get at the keys: chmod 600 %s, and consider the keys known", path, perm, path)
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Uid != 0 && int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("%s belongs to user %d: it has to belong to root or to the user that ipfw runs as", path, st.Uid)
+	}
+	return nil
+}
+
+func secretError(path string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s does not exist", path)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%s may not be read by this user (%w)", path, fs.ErrPermission)
+	}
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		err = pe.Err
+	}
+	return fmt.Errorf("%s cannot be read: %w", path, err)
+}
+
+// secretFile checks a file that holds secrets; true means that it is there
+// and that nobody else can read it.
+func (k block) secretFile(arg, path string) bool {
+	info, ok := k.stat(arg, path)
+	if !ok {
+		return false
+	}
+	if err := checkSecret(path, info); err != nil {
+		k.l.fail(k.at(arg), "Key file refused", "%s.", upperFirst(err.Error()))
+		return false
+	}
+	return true
+}
+
+// plainFile checks that a file that holds no secret is there.
+func (k block) plainFile(arg, path string) { k.stat(arg, path) }
+
+// stat looks at the file of an argument. That it is not there is an error for
+// the daemon, a warning for a dry run, and as it should be for a profile.
+func (k block) stat(arg, path string) (fs.FileInfo, bool) {
+	if path == "" {
+		return nil, false
+	}
+	info, err := os.Stat(path)
+	if err == nil {
+		return info, true
+	}
+	text := upperFirst(secretError(path, err).Error())
+	switch {
+	case k.l.opts.CheckFiles:
+		k.l.fail(k.at(arg), "File missing", "%s.", text)
+	case !k.l.dirs[k.b.TypeRange.Filename].profile:
+		k.l.caution(k.at(arg), "File missing", "%s: the daemon would not start with this policy.", text)
+	}
+	return nil, false
+}
+
+// tryKeys reads the key file once, so that a mistake in it is found with the
+// others and not when the daemon installs the SA.
+func (k block) tryKeys(m *Manual) {
+	keys, err := m.ReadKeys()
+	switch {
+	case err == nil:
+		keys.Wipe()
+	case errors.Is(err, fs.ErrPermission) && !k.l.opts.CheckFiles:
+		k.l.caution(k.at("key_file"), "Key file not checked", "%s: run as root to check it.", upperFirst(err.Error()))
+	default:
+		k.l.fail(k.at("key_file"), "Key file refused", "%s.", upperFirst(err.Error()))
+	}
+}

@@ -1,0 +1,272 @@
+package rules
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+)
+
+// loader is one run of Load.
+type loader struct {
+	opts  LoadOptions
+	diags Diagnostics
+	texts map[string]*unfolded // by file name
+	dirs  map[string]source    // by file name
+	// partial says that some text could not be parsed: then what is missing
+	// may stand in that text, and is not reported.
+	partial bool
+
+	ctx        *hcl.EvalContext
+	localNames []string                      // sorted
+	blocks     map[string][]*hclsyntax.Block // top-level blocks by type, in order
+
+	policy  *Policy
+	places  map[string]hcl.Range // rule name -> where
+	inbound hcl.Range            // the policy block's inbound argument
+	uses    map[string]bool      // ipsec and ike blocks that something refers to
+}
+
+// Load reads the files, folders, profiles ("profile:NAME") and standard input
+// ("-") that the paths name as one policy. It gives either a policy and at
+// most warnings, or nil and every error there is.
+func Load(paths []string, o LoadOptions) (*Policy, Diagnostics) {
+	l := &loader{
+		opts:   o,
+		diags:  Diagnostics{files: map[string]*hcl.File{}},
+		texts:  map[string]*unfolded{},
+		dirs:   map[string]source{},
+		blocks: map[string][]*hclsyntax.Block{},
+		policy: &Policy{},
+		places: map[string]hcl.Range{},
+		uses:   map[string]bool{},
+	}
+	sources, diags := readSources(paths, o.Stdin)
+	l.diags.list = append(l.diags.list, diags...)
+	l.partial = diags.HasErrors()
+	order := map[string]int{}
+	for i, s := range sources {
+		order[s.name] = i
+		l.parse(s)
+	}
+	l.locals()
+	l.settings()
+	l.ikeBlocks()
+	l.ipsecBlocks()
+	l.rules()
+	if !l.diags.HasErrors() {
+		l.evaluated()
+		l.tests()
+	}
+	if !l.diags.HasErrors() {
+		l.warn()
+	}
+	l.diags.sortByPlace(order)
+	if l.diags.HasErrors() {
+		return nil, l.diags
+	}
+	l.policy.Warnings = l.diags.All()
+	return l.policy, l.diags
+}
+
+// topLevel are the blocks a file may have, with their number of labels.
+var topLevel = map[string]int{"policy": 0, "locals": 0, "rule": 1, "ipsec": 1, "ike": 1, "test": 1}
+
+// parse takes one file apart into blocks.
+func (l *loader) parse(s source) {
+	if _, twice := l.texts[s.name]; twice {
+		l.fail(hcl.Range{Filename: s.name, Start: hcl.InitialPos, End: hcl.InitialPos}, "File read twice",
+			"%s is named twice, or is in a folder that is named too.", s.name)
+		return
+	}
+	l.texts[s.name], l.dirs[s.name] = &unfolded{orig: s.src, src: s.src}, s
+	l.diags.files[s.name] = &hcl.File{Bytes: s.src}
+	text, diags := unfold(s.name, s.src)
+	if diags.HasErrors() {
+		l.partial = true
+		l.diags.list = append(l.diags.list, diags...)
+		return
+	}
+	l.texts[s.name] = text
+	file, diags := hclsyntax.ParseConfig(text.src, s.name, hcl.InitialPos)
+	l.report(diags)
+	l.partial = l.partial || diags.HasErrors()
+	if file == nil {
+		return
+	}
+	l.diags.files[s.name] = &hcl.File{Body: file.Body, Bytes: s.src, Nav: file.Nav}
+	body, ok := file.Body.(*hclsyntax.Body)
+	if !ok {
+		return
+	}
+	for _, a := range sortedAttrs(body) {
+		l.fail(a.NameRange, "Argument outside of a block", "%q stands outside of every block: values that several rules share belong in a locals block.", a.Name)
+	}
+	for _, b := range body.Blocks {
+		labels, known := topLevel[b.Type]
+		if !known {
+			l.fail(b.TypeRange, "Unknown block", "There is no block %q: a file has policy, locals, rule, ipsec, ike and test blocks%s.", b.Type, didYouMean(b.Type, keys(topLevel)))
+			continue
+		}
+		l.checkLabels(b, labels)
+		l.blocks[b.Type] = append(l.blocks[b.Type], b)
+	}
+}
+
+// checkLabels reports a block with too many or too few names.
+func (l *loader) checkLabels(b *hclsyntax.Block, want int) {
+	switch {
+	case len(b.Labels) < want:
+		l.fail(b.TypeRange, "Name missing", `A %s block has a name: %s "NAME" { ... }.`, b.Type, b.Type)
+	case len(b.Labels) > want && want == 0:
+		l.fail(b.LabelRanges[0], "Name not wanted", "A %s block has no name.", b.Type)
+	case len(b.Labels) > want:
+		l.fail(b.LabelRanges[want], "One name too many", "A %s block has one name only.", b.Type)
+	}
+}
+
+// fail adds an error.
+func (l *loader) fail(r hcl.Range, summary, detail string, args ...any) {
+	l.add(hcl.DiagError, r, summary, fmt.Sprintf(detail, args...))
+}
+
+// missing adds an error about something that is not there, unless it may
+// stand in text that could not be read.
+func (l *loader) missing(r hcl.Range, summary, detail string, args ...any) {
+	if !l.partial {
+		l.fail(r, summary, detail, args...)
+	}
+}
+
+// caution adds a warning.
+func (l *loader) caution(r hcl.Range, summary, detail string, args ...any) {
+	l.add(hcl.DiagWarning, r, summary, fmt.Sprintf(detail, args...))
+}
+
+func (l *loader) add(sev hcl.DiagnosticSeverity, r hcl.Range, summary, detail string) {
+	detail = strings.ReplaceAll(detail, "?.", "?") // a suggestion at the end
+	d := &hcl.Diagnostic{Severity: sev, Summary: summary, Detail: detail}
+	if r.Filename != "" {
+		r = l.back(r)
+		d.Subject = &r
+	}
+	l.diags.list = append(l.diags.list, d)
+}
+
+// report adds HCL's own diagnostics.
+func (l *loader) report(diags hcl.Diagnostics) {
+	for _, d := range diags {
+		if d.Subject == nil {
+			l.diags.list = append(l.diags.list, d)
+			continue
+		}
+		l.add(d.Severity, *d.Subject, d.Summary, d.Detail)
+	}
+}
+
+// back gives the place in the file as the user wrote it.
+func (l *loader) back(r hcl.Range) hcl.Range {
+	if u := l.texts[r.Filename]; u != nil {
+		return u.back(r)
+	}
+	return r
+}
+
+// place gives "file:line" as the user wrote it.
+func (l *loader) place(r hcl.Range) string { return place(l.back(r)) }
+
+// locals evaluates the locals blocks; a local may use others in any order.
+func (l *loader) locals() {
+	attrs := map[string]*hclsyntax.Attribute{}
+	var names []string
+	for _, b := range l.blocks["locals"] {
+		for _, inner := range b.Body.Blocks {
+			l.fail(inner.TypeRange, "Block not wanted", "A locals block has arguments only: %s = ...", inner.Type)
+		}
+		for _, a := range sortedAttrs(b.Body) {
+			if first, twice := attrs[a.Name]; twice {
+				l.fail(a.NameRange, "Local defined twice", "local.%s was defined at %s already.", a.Name, l.place(first.NameRange))
+				continue
+			}
+			attrs[a.Name] = a
+			names = append(names, a.Name)
+		}
+	}
+	l.localNames = keys(attrs)
+	values := map[string]cty.Value{}
+	l.ctx = &hcl.EvalContext{Functions: functions()}
+	const (
+		fresh = iota
+		busy
+		done
+	)
+	state := map[string]int{}
+	var visit func(name string, path []string)
+	visit = func(name string, path []string) {
+		state[name] = busy
+		path = append(path, name)
+		for _, ref := range localRefs(attrs[name].Expr) {
+			if _, ok := attrs[ref]; !ok {
+				continue // eval reports it
+			}
+			switch state[ref] {
+			case busy:
+				l.fail(attrs[name].NameRange, "Locals go in a circle", "%s.", circle(path, ref))
+				values[name] = cty.DynamicVal
+			case fresh:
+				visit(ref, path)
+			}
+		}
+		if _, failed := values[name]; !failed {
+			l.ctx.Variables = map[string]cty.Value{"local": cty.ObjectVal(values)}
+			v, ok := l.eval(attrs[name].Expr, l.localNames)
+			if !ok {
+				v = cty.DynamicVal
+			}
+			values[name] = v
+		}
+		state[name] = done
+	}
+	sort.Strings(names)
+	for _, n := range names {
+		if state[n] == fresh {
+			visit(n, nil)
+		}
+	}
+	l.ctx.Variables = map[string]cty.Value{"local": cty.ObjectVal(values)}
+}
+
+// circle writes the way from a local back to itself.
+func circle(path []string, back string) string {
+	s := ""
+	on := false
+	for _, p := range path {
+		on = on || p == back
+		if on {
+			s += "local." + p + " uses "
+		}
+	}
+	return s + "local." + back
+}
+
+func keys[V any](m map[string]V) []string {
+	out := make([]string, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	sort.Strings(out)
+	return out
+}
+
+// sortedAttrs gives the arguments of a body in the order of the file.
+func sortedAttrs(b *hclsyntax.Body) []*hclsyntax.Attribute {
+	out := make([]*hclsyntax.Attribute, 0, len(b.Attributes))
+	for _, a := range b.Attributes {
+		out = append(out, a)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].SrcRange.Start.Byte < out[j].SrcRange.Start.Byte })
+	return out
+}

@@ -1,0 +1,213 @@
+// Package rules reads the policy language: HCL files become an engine.Policy,
+// the settings of the daemon, and the ipsec and ike blocks that protect rules
+// refer to. It is the only room that knows HCL.
+//
+// Load reports every mistake at once, each with file, line and source snippet,
+// and gives a policy only when there is none. What a policy says beyond doubt
+// but hardly on purpose (a rule that no packet can reach) is a warning.
+//
+// Essential rules stand before the user's own, so that a rule that discards
+// everything cannot cut the host off from neighbour discovery; who wants that
+// writes `essentials = false`.
+//
+// Limits: a policy file has at most 64 MiB; expressions nest at most 64 deep;
+// there is no `dynamic` block and no way to read other files from a policy.
+package rules
+
+import (
+	"io"
+	"net/netip"
+	"time"
+
+	"github.com/ipfw/ipfw/engine"
+)
+
+// Policy is one policy, checked and ready to use. It is not changed after Load.
+type Policy struct {
+	Engine   engine.Policy // the rules that are evaluated, essentials first
+	Settings Settings      // the policy block
+	IPsec    []IPsec       // in the order of the files
+	IKE      []IKE         // in the order of the files
+	Tests    []Test        // in the order of the files
+	Warnings []Diagnostic  // what Load's Diagnostics hold beside errors
+
+	rules []rule // what Print prints: with the rules that are not evaluated
+}
+
+// Settings is what the policy block says beside the defaults, which are in
+// Engine.Default.
+type Settings struct {
+	Essentials bool   // ipfw's own rules are part of Engine.Rules
+	FailOpen   bool   // on_failure = "open": without a daemon, new flows pass
+	Queue      uint16 // first NFQUEUE number
+	Queues     uint16 // how many queues; 0: one for each processor
+	MarkMask   uint32 // the bits of packet and connection marks that are ours
+	Offload    bool   // offload = "flow": the kernel keeps what was decided
+	// LogRate is how many events the daemon writes to its log in a second at
+	// most; 0: no limit. Counters and the event stream are not limited.
+	LogRate uint32
+	// Place is "file:line" of the policy block.
+	Place string
+}
+
+// Defaults of the policy block.
+const (
+	DefaultQueue    = 4301       // the number of the RFC; 0 is what everyone else takes
+	DefaultMarkMask = 0xffff0000 // leaves the low half to Docker, wg-quick and friends
+	DefaultLogRate  = 100        // events in a second
+)
+
+// LoadOptions says what Load cannot know from the files.
+type LoadOptions struct {
+	// Stdin is what the path "-" reads; nil makes that path an error.
+	Stdin io.Reader
+	// CheckFiles makes a missing key or certificate file an error. Without
+	// it (a dry run) it is a warning, or nothing for a profile. Key files
+	// that others can read are an error always.
+	CheckFiles bool
+	// SSHConnection is the value of $SSH_CONNECTION ("client port server
+	// port"); when set, Load warns if the policy would cut that session.
+	SSHConnection string
+}
+
+// IPsec is an ipsec block: how the traffic of a protect rule is sealed.
+type IPsec struct {
+	Name  string
+	Place string // "file:line"
+
+	Tunnel bool  // mode = "tunnel"; else transport
+	AH     bool  // protocol = "ah"; else ESP
+	Encap  Encap // ESP in UDP (RFC 3948)
+
+	// IKE names the ike block that the keys come from; empty with Manual.
+	IKE    string
+	Manual *Manual
+
+	// Endpoints of the tunnel, or of the one manual transport SA. Invalid
+	// addresses mean "as the route and the peer have it".
+	LocalEndpoint, RemoteEndpoint netip.Addr
+
+	// What IKE may negotiate, best first; empty: ipfw's defaults.
+	Encryption, Integrity, KeyExchange []string
+
+	ReplayWindow uint32 // packets, 32 to 8192
+	ESN          bool   // extended sequence numbers (RFC 4303 section 2.2.1)
+
+	Lifetime        time.Duration // 0: no limit
+	LifetimeBytes   uint64        // 0: no limit
+	LifetimePackets uint64        // 0: no limit
+}
+
+// Encap says when ESP is carried in UDP.
+type Encap uint8
+
+// The values of `encapsulation`.
+const (
+	EncapAuto Encap = iota // when there is a NAT in the way, or it is faster
+	EncapUDP               // always
+	EncapNone              // never
+)
+
+var encapNames = []string{"auto", "udp", "none"}
+
+// String gives the word that a policy uses.
+func (e Encap) String() string { return encapNames[e] }
+
+// Manual is a manual block: an SA pair set by hand. The keys themselves are
+// in KeyFile (ReadKeys) and never in a Policy.
+type Manual struct {
+	SPIIn, SPIOut uint32 // 256 and up (RFC 4303 section 2.1)
+	Encryption    string // empty for AH
+	Integrity     string
+	KeyFile       string // absolute
+}
+
+// IKE is an ike block: who may be talked to, and how each side proves itself.
+type IKE struct {
+	Name  string
+	Place string // "file:line"
+
+	LocalEndpoint netip.Addr // invalid: as the route has it
+	Remote        []Endpoint // empty: anybody may call, nobody is called
+
+	LocalID  string
+	RemoteID []string // "*" stands for any run of characters; empty: whatever the key proves
+
+	// Paths, absolute; empty when not given.
+	Certificate, PrivateKey, CA, CRL string
+	PublicKeys                       string // a folder of NAME.pub files
+	PSKFile, PPKFile                 string
+
+	Pool []netip.Prefix // addresses for callers
+	DNS  []netip.Addr   // resolvers for callers
+
+	// What is proposed and accepted, best first; empty: ipfw's defaults.
+	Encryption, Integrity, PRF, KeyExchange []string
+
+	Lifetime          time.Duration // of the IKE SA; 0: ipfw's default
+	DeadPeerDetection time.Duration // silence after which the peer is asked; 0: ipfw's default
+	Initiate          Initiate
+}
+
+// Initiate says when this side opens the exchange.
+type Initiate uint8
+
+// The values of `initiate`.
+const (
+	InitiateTraffic Initiate = iota // when a packet needs an SA
+	InitiateStart                   // at once, and again whenever it is lost
+	InitiateNever                   // wait to be called
+)
+
+var initiateNames = []string{"traffic", "start", "never"}
+
+// String gives the word that a policy uses.
+func (i Initiate) String() string { return initiateNames[i] }
+
+// Endpoint is where an IKE peer may be: a range of addresses or a DNS name.
+type Endpoint struct {
+	Range engine.AddrRange
+	Name  string // when not empty, Range is the zero value
+}
+
+// Test is a test block.
+type Test struct {
+	Name    string
+	Place   string // "file:line"
+	Expects []Expect
+}
+
+// Expect is an expect block: the verdict that each of its packets has to get.
+type Expect struct {
+	Place   string // "file:line"
+	Verdict engine.Verdict
+	Packets []string // in the one-line form of engine.ParseTrial
+	Rule    string   // the rule that has to decide; empty: any
+}
+
+// rule is a rule block as Print needs it.
+type rule struct {
+	engine.Rule
+	disabled bool
+	empty    []string // selectors that are an empty list: the rule matches nothing
+}
+
+// FindIPsec gives the ipsec block of that name.
+func (p *Policy) FindIPsec(name string) (*IPsec, bool) {
+	for i := range p.IPsec {
+		if p.IPsec[i].Name == name {
+			return &p.IPsec[i], true
+		}
+	}
+	return nil, false
+}
+
+// FindIKE gives the ike block of that name.
+func (p *Policy) FindIKE(name string) (*IKE, bool) {
+	for i := range p.IKE {
+		if p.IKE[i].Name == name {
+			return &p.IKE[i], true
+		}
+	}
+	return nil, false
+}

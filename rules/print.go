@@ -1,0 +1,286 @@
+package rules
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2/hclwrite"
+	"github.com/ipfw/ipfw/engine"
+	"github.com/ipfw/ipfw/packet"
+	"github.com/zclconf/go-cty/cty"
+)
+
+// Print writes the whole policy as it is evaluated: locals resolved, ipfw's
+// own rules included (and therefore essentials = false), defaults spelled out,
+// paths absolute, secrets in their files. Load reads it back to a policy that
+// prints the same bytes.
+func (p *Policy) Print() []byte {
+	w := &writer{}
+	d := p.Engine.Default
+	s := p.Settings
+	w.open("policy")
+	w.text("inbound", d[engine.In].String())
+	w.text("outbound", d[engine.Out].String())
+	w.text("forward", d[engine.Forward].String())
+	w.raw("essentials", "false")
+	w.text("on_failure", pick(s.FailOpen, "open", "closed"))
+	w.text("offload", pick(s.Offload, "flow", "none"))
+	w.raw("queue", strconv.Itoa(int(s.Queue)))
+	w.raw("queues", strconv.Itoa(int(s.Queues)))
+	w.text("mark_mask", fmt.Sprintf("0x%08x", s.MarkMask))
+	w.raw("log_rate", strconv.FormatUint(uint64(s.LogRate), 10))
+	w.close()
+	for i := range p.rules {
+		w.rule(&p.rules[i])
+	}
+	for i := range p.IPsec {
+		w.ipsec(&p.IPsec[i])
+	}
+	for i := range p.IKE {
+		w.ike(&p.IKE[i])
+	}
+	for i := range p.Tests {
+		w.test(&p.Tests[i])
+	}
+	return hclwrite.Format(bytes.TrimLeft(w.buf.Bytes(), "\n"))
+}
+
+func pick(b bool, yes, no string) string {
+	if b {
+		return yes
+	}
+	return no
+}
+
+// writer writes blocks; hclwrite.Format aligns them afterwards.
+type writer struct {
+	buf   bytes.Buffer
+	depth int
+}
+
+// quote writes text as an HCL string.
+func quote(s string) string { return string(hclwrite.TokensForValue(cty.StringVal(s)).Bytes()) }
+
+func (w *writer) open(kind string, labels ...string) {
+	if w.depth == 0 {
+		w.buf.WriteByte('\n')
+	}
+	w.buf.WriteString(kind)
+	for _, l := range labels {
+		w.buf.WriteString(" " + quote(l))
+	}
+	w.buf.WriteString(" {\n")
+	w.depth++
+}
+
+func (w *writer) close() {
+	w.buf.WriteString("}\n")
+	w.depth--
+}
+
+func (w *writer) raw(arg, value string) { w.buf.WriteString(arg + " = " + value + "\n") }
+
+func (w *writer) text(arg, value string) {
+	if value != "" {
+		w.raw(arg, quote(value))
+	}
+}
+
+func (w *writer) flag(arg string, value bool) {
+	if value {
+		w.raw(arg, "true")
+	}
+}
+
+// list writes values that are HCL already: one alone, several in brackets.
+func (w *writer) list(arg string, values []string) {
+	switch len(values) {
+	case 0:
+	case 1:
+		w.raw(arg, values[0])
+	default:
+		w.raw(arg, "["+strings.Join(values, ", ")+"]")
+	}
+}
+
+func (w *writer) texts(arg string, values []string) { w.list(arg, each(values, quote)) }
+
+func each[T any](list []T, f func(T) string) []string {
+	out := make([]string, len(list))
+	for i, v := range list {
+		out[i] = f(v)
+	}
+	return out
+}
+
+func (w *writer) rule(r *rule) {
+	w.open("rule", r.Name)
+	w.text("description", r.Description)
+	if r.disabled {
+		w.raw("enabled", "false")
+	}
+	w.flag("essential", r.Essential)
+	w.text("action", r.Action.String())
+	w.text("with", r.With)
+	w.text("direction", sideWord(r.Rule))
+	if r.OpenedBy != engine.OpenedByEither {
+		w.text("opened_by", openerWords[r.OpenedBy])
+	}
+	values := map[string][]string{
+		"protocol":       each(r.Protocols, func(n uint8) string { return numberOr(packet.ProtocolName(n)) }),
+		"local_address":  each(r.Local, func(a engine.AddrRange) string { return quote(a.String()) }),
+		"remote_address": each(r.Remote, func(a engine.AddrRange) string { return quote(a.String()) }),
+		"local_port":     each(r.LocalPorts, formatPorts),
+		"remote_port":    each(r.RemotePorts, formatPorts),
+		"interface":      each(r.Interfaces, quote),
+		"icmp_type":      formatICMP(r.Selector),
+		"dscp":           each(r.DSCP, func(n uint8) string { return numberOr(dscpName(n)) }),
+	}
+	for _, arg := range selectors {
+		if contains(r.empty, arg) {
+			w.raw(arg, "[]")
+		}
+		w.list(arg, values[arg])
+	}
+	w.flag("reject", r.Reject)
+	w.flag("log", r.Log)
+	w.flag("audit", r.Audit)
+	if lim := r.Limit; lim != nil {
+		w.open("limit")
+		w.text("rate", formatRate(lim.Events, lim.Per))
+		w.raw("burst", strconv.FormatUint(uint64(lim.Burst), 10))
+		var per []string
+		if lim.ByRemote {
+			per = append(per, "remote_address")
+		}
+		if lim.ByLocal {
+			per = append(per, "local_address")
+		}
+		w.texts("per", per)
+		w.close()
+	}
+	w.close()
+}
+
+// numberOr writes a name in quotes and a number without.
+func numberOr(s string) string {
+	if _, err := strconv.Atoi(s); err == nil {
+		return s
+	}
+	return quote(s)
+}
+
+func formatPorts(p engine.PortRange) string {
+	if p.First == p.Last {
+		return strconv.Itoa(int(p.First))
+	}
+	return fmt.Sprintf(`"%d-%d"`, p.First, p.Last)
+}
+
+// formatICMP writes ICMP types by name where there is one. In a rule for both
+// protocols there always is, and it stands for both: it is written once.
+func formatICMP(s engine.Selector) []string {
+	var out []string
+	for _, t := range s.ICMP {
+		name := packet.ICMPTypeName(t.Protocol, t.Type)
+		if t.Code >= 0 {
+			name += "/" + strconv.Itoa(int(t.Code))
+		}
+		if v := numberOr(name); !contains(out, v) {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+func (w *writer) ipsec(s *IPsec) {
+	w.open("ipsec", s.Name)
+	w.text("mode", pick(s.Tunnel, "tunnel", "transport"))
+	w.text("protocol", pick(s.AH, "ah", "esp"))
+	w.text("ike", s.IKE)
+	w.addr("local_endpoint", s.LocalEndpoint)
+	w.addr("remote_endpoint", s.RemoteEndpoint)
+	w.text("encapsulation", s.Encap.String())
+	w.texts("encryption", s.Encryption)
+	w.texts("integrity", s.Integrity)
+	w.texts("key_exchange", s.KeyExchange)
+	w.raw("replay_window", strconv.FormatUint(uint64(s.ReplayWindow), 10))
+	w.raw("esn", strconv.FormatBool(s.ESN))
+	if s.Lifetime > 0 {
+		w.text("lifetime", formatDuration(s.Lifetime))
+	}
+	if s.LifetimeBytes > 0 {
+		w.text("lifetime_bytes", formatSize(s.LifetimeBytes))
+	}
+	if s.LifetimePackets > 0 {
+		w.raw("lifetime_packets", strconv.FormatUint(s.LifetimePackets, 10))
+	}
+	if m := s.Manual; m != nil {
+		w.open("manual")
+		w.text("spi_in", fmt.Sprintf("0x%x", m.SPIIn))
+		w.text("spi_out", fmt.Sprintf("0x%x", m.SPIOut))
+		w.text("encryption", m.Encryption)
+		w.text("integrity", m.Integrity)
+		w.text("key_file", m.KeyFile)
+		w.close()
+	}
+	w.close()
+}
+
+func (w *writer) addr(arg string, a netip.Addr) {
+	if a.IsValid() {
+		w.text(arg, a.String())
+	}
+}
+
+func (w *writer) ike(i *IKE) {
+	w.open("ike", i.Name)
+	w.addr("local_endpoint", i.LocalEndpoint)
+	w.texts("remote_endpoint", each(i.Remote, func(e Endpoint) string {
+		if e.Name != "" {
+			return e.Name
+		}
+		return e.Range.String()
+	}))
+	w.text("local_id", i.LocalID)
+	w.texts("remote_id", i.RemoteID)
+	w.text("certificate", i.Certificate)
+	w.text("public_keys", i.PublicKeys)
+	w.text("private_key", i.PrivateKey)
+	w.text("ca", i.CA)
+	w.text("crl", i.CRL)
+	w.text("psk_file", i.PSKFile)
+	w.text("ppk_file", i.PPKFile)
+	w.texts("pool", each(i.Pool, netip.Prefix.String))
+	w.texts("dns", each(i.DNS, netip.Addr.String))
+	w.texts("encryption", i.Encryption)
+	w.texts("integrity", i.Integrity)
+	w.texts("prf", i.PRF)
+	w.texts("key_exchange", i.KeyExchange)
+	if i.Lifetime > 0 {
+		w.text("lifetime", formatDuration(i.Lifetime))
+	}
+	if i.DeadPeerDetection > 0 {
+		w.text("dead_peer_detection", formatDuration(i.DeadPeerDetection))
+	}
+	w.text("initiate", i.Initiate.String())
+	w.close()
+}
+
+func (w *writer) test(t *Test) {
+	w.open("test", t.Name)
+	for _, e := range t.Expects {
+		w.open("expect", e.Verdict.String())
+		if len(e.Packets) == 1 {
+			w.text("packet", e.Packets[0])
+		} else {
+			w.texts("packets", e.Packets)
+		}
+		w.text("rule", e.Rule)
+		w.close()
+	}
+	w.close()
+}

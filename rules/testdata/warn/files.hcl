@@ -1,0 +1,7 @@
+policy {
+  inbound  = "discard"
+  outbound = "discard"
+}
+ike "a" {
+  psk_file = "nowhere.psk"
+}
