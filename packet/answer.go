@@ -8,7 +8,7 @@ import "net/netip"
 // answered with sequence number 0 and an acknowledgment of all it took up, one
 // with ACK by the sequence number that it acknowledges.
 func Reset(dst []byte, p *Packet) []byte {
-	if p.Protocol != TCP || !p.HasPorts || p.Fragment || p.TCPFlags&RST != 0 || !answerable(p) {
+	if p.Protocol != TCP || !p.HasPorts || p.Fragment || p.SourceRouted || p.TCPFlags&RST != 0 || !answerable(p) {
 		return dst
 	}
 	s := Spec{
@@ -60,8 +60,11 @@ func Unreachable(dst []byte, p *Packet, from netip.Addr) []byte {
 	return dst
 }
 
-// answerable reports that p ran from one host to one host.
-func answerable(p *Packet) bool { return oneHost(p.Src) && oneHost(p.Dst) }
+// answerable reports that p ran from one host to one host, and not from a
+// loopback address across a network.
+func answerable(p *Packet) bool {
+	return oneHost(p.Src) && oneHost(p.Dst) && p.Src.IsLoopback() == p.Dst.IsLoopback()
+}
 
 // oneHost reports an address that a single host may have, as far as the
 // address alone can tell: not unspecified, multicast, broadcast, or reserved

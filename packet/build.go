@@ -11,9 +11,12 @@ import (
 // come out right by themselves.
 type Spec struct {
 	Src, Dst netip.Addr // both of one family
-	Protocol uint8      // upper-layer protocol; of ones not named below Payload is all there is
-	TTL      uint8      // 0 means 64
-	TOS      uint8
+	Protocol uint8      // upper-layer protocol; of one that is not named below Payload is all there is
+	// Raw says that Payload holds the upper-layer header too, as it is to
+	// be, checksum and all.
+	Raw bool
+	TTL uint8 // 0 means 64
+	TOS uint8
 
 	ID           uint32 // IPv4 identification (the low 16 bits), identification in the IPv6 Fragment header
 	DontFragment bool   // IPv4 only
@@ -90,7 +93,7 @@ func Append(dst []byte, s *Spec) ([]byte, error) {
 		return dst, err
 	}
 	upper := len(out)
-	if s.FragOffset != 0 {
+	if s.Raw || s.FragOffset != 0 {
 		out = append(out, s.Payload...)
 	} else if out, err = s.appendTransport(out, src.Is4()); err != nil {
 		return dst, err
@@ -116,10 +119,10 @@ func Append(dst []byte, s *Spec) ([]byte, error) {
 	return out, nil
 }
 
-// checksummed is the protocol whose checksum the packet carries; NoNext, which
-// has none, for a later fragment and for an ICMP of the other family.
+// checksummed is the protocol whose checksum is filled in; NoNext, which
+// has none, for raw bytes, a later fragment and an ICMP of the other family.
 func (s *Spec) checksummed(v4 bool) uint8 {
-	if s.FragOffset != 0 || s.Protocol == ICMP && !v4 || s.Protocol == ICMPv6 && v4 {
+	if s.Raw || s.FragOffset != 0 || s.Protocol == ICMP && !v4 || s.Protocol == ICMPv6 && v4 {
 		return NoNext
 	}
 	return s.Protocol

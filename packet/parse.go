@@ -122,9 +122,10 @@ func (p *Packet) checkFragment(data, whole int) Fault {
 		return BadFragment
 	case p.FragOffset+whole > 65535: // "ping of death"; RFC 8200 section 4.5
 		return BadFragment
-	case p.FragOffset != 0 && p.FragOffset < headerAtLeast(p.Protocol):
-		// It would overwrite what the first fragment was judged by:
-		// RFC 1858 section 4, RFC 3128, RFC 5722.
+	case p.FragOffset != 0 && p.FragOffset < fixedHeader(p.Protocol):
+		// It would overwrite what the first fragment, which must hold
+		// the whole header, was judged by: RFC 1858 section 4, RFC
+		// 3128, RFC 5722.
 		return BadFragment
 	}
 	return OK

@@ -3,10 +3,11 @@ package packet
 // Quoted reads into q the packet that p, an ICMP or ICMPv6 error, is about.
 // Of the quoted datagram the IP header and the first 8 bytes of the
 // upper-layer header must be there (RFC 792, RFC 1812 section 4.3.2.3, RFC
-// 4443 section 2.4(c)); q.Len is what its header states, mostly more than was
-// quoted. Only the fields in these 8 bytes are read: ports, the sequence
-// number of TCP, ICMP type, code and identifier, the SPI. A p that quotes
-// nothing (see ICMPError) gives Truncated.
+// 4443 section 2.4(c)), or all of a datagram that is shorter. Only the fields
+// in these 8 bytes are read: ports, the sequence number of TCP, ICMP type,
+// code and identifier, the SPI. q.Len is what the quoted header states, mostly
+// more than was quoted. A p that quotes nothing (see ICMPError) gives
+// Truncated.
 func (p *Packet) Quoted(q *Packet) Fault {
 	if !p.ICMPError() || p.Payload > len(p.Bytes) {
 		*q = Packet{}
@@ -47,12 +48,10 @@ func (p *Packet) quotedLength() int {
 	return 0
 }
 
+// quotedTransport reads the first 8 bytes of the upper-layer header.
 func (p *Packet) quotedTransport() Fault {
 	b := p.Bytes[p.Transport:]
-	if p.Protocol == NoNext {
-		return OK
-	}
-	if len(b) < 8 {
+	if len(b) < min(8, max(fixedHeader(p.Protocol), p.Len-p.Transport)) {
 		return Truncated
 	}
 	switch p.Protocol {

@@ -11,20 +11,20 @@ const (
 	greHeader  = 4
 )
 
-// headerAtLeast is how many bytes of the protocol's header the first fragment
-// always holds, so that a later fragment may not begin before them. Parse
-// reads no more than 8 bytes of the protocols not named, and the least offset
-// of a later fragment is 8.
-func headerAtLeast(proto uint8) int {
+// fixedHeader is the size of the fixed part of a protocol's header, 0 for a
+// protocol whose header Parse does not read.
+func fixedHeader(proto uint8) int {
 	switch proto {
 	case TCP:
 		return tcpHeader
-	case SCTP:
-		return sctpHeader
-	case AH:
-		return ahHeader
+	case UDP, UDPLite, ICMP, ICMPv6, ESP, Mobility:
+		return 8
+	case SCTP, AH:
+		return 12
+	case GRE:
+		return greHeader
 	}
-	return 8
+	return 0
 }
 
 // transport reads the upper-layer header of a whole datagram or of a first
@@ -38,11 +38,11 @@ func (p *Packet) transport() Fault {
 		return p.udp(b)
 	case ICMP:
 		if p.Version == 4 {
-			return p.icmp(b, icmpHeader)
+			return p.icmp(b)
 		}
 	case ICMPv6:
 		if p.Version == 6 {
-			return p.icmp(b, 4)
+			return p.icmp(b)
 		}
 	case ESP:
 		return p.esp(b)
@@ -159,15 +159,15 @@ func (p *Packet) sctp(b []byte) Fault {
 	return OK
 }
 
-// icmp reads an ICMP or ICMPv6 header of at least the given bytes. ICMP
-// messages have 8 (RFC 792); of ICMPv6 some have 4 (RFC 4286 section 4), but
+// icmp reads an ICMP or ICMPv6 header. ICMP messages have 8 (RFC 792); of ICMPv6 some have 4 (RFC 4286 section 4), but
 // errors and echo have 8 (RFC 4443 section 3 and 4).
 //
 //	|     Type      |     Code      |          Checksum             |
 //	|           Identifier          |        Sequence Number        |
-func (p *Packet) icmp(b []byte, least int) Fault {
-	if len(b) >= least && p.Version == 6 && (b[0] <= 4 || isQuery(6, b[0])) {
-		least = icmpHeader
+func (p *Packet) icmp(b []byte) Fault {
+	least := icmpHeader
+	if p.Version == 6 && len(b) >= 4 && b[0] > 4 && !isQuery(6, b[0]) {
+		least = max(4, min(icmpHeader, p.Len-p.Transport))
 	}
 	if len(b) < least {
 		return p.short(p.Transport + least)
@@ -177,7 +177,7 @@ func (p *Packet) icmp(b []byte, least int) Fault {
 	if isQuery(p.Version, b[0]) {
 		p.EchoID = be.Uint16(b[4:])
 	}
-	p.Payload = p.Transport + min(len(b), icmpHeader)
+	p.Payload = p.Transport + least
 	return OK
 }
 
