@@ -25,30 +25,44 @@ type span struct{ first, last classify.Addr }
 // appendBoxes adds a rule to the tables of its directions. It reports whether
 // the boxes say all that the rule's selector says.
 func appendBoxes(out *[directionCount][2][]classify.Box, r *Rule, index int32) bool {
-	local := side{r.Local, r.LocalPorts}
-	remote := side{r.Remote, r.RemotePorts}
-	exact := len(r.Interfaces) == 0 && len(r.DSCP) == 0
-	for family := range 2 {
-		v6 := family == 1
-		add := func(d Direction, a, b side) {
-			boxes, ok := boxesOf(&r.Selector, a, b, v6, index)
+	all := len(r.Interfaces) == 0 && len(r.DSCP) == 0
+	for d := range out {
+		for family := range out[d] {
+			boxes, exact := r.Boxes(Direction(d), family == 1, index)
 			out[d][family] = append(out[d][family], boxes...)
-			exact = exact && ok
-		}
-		if r.In {
-			add(In, local, remote)
-		}
-		if r.Out {
-			add(Out, local, remote)
-		}
-		if r.Forward && r.OpenedBy != OpenedByRemote {
-			add(Forward, local, remote)
-		}
-		if r.Forward && r.OpenedBy != OpenedByLocal {
-			add(Forward, remote, local)
+			all = all && exact
 		}
 	}
-	return exact
+	return all
+}
+
+// Boxes gives the packets of one direction and address family that the rule
+// speaks of, as boxes with the rule's index; on the forward path Local is the
+// source. They say nothing of interfaces and DSCP. When exact is false, the
+// rule has more combinations than are worth writing out, and the boxes hold
+// more packets than the rule does.
+func (r *Rule) Boxes(d Direction, v6 bool, index int32) (boxes []classify.Box, exact bool) {
+	local := side{r.Local, r.LocalPorts}
+	remote := side{r.Remote, r.RemotePorts}
+	exact = true
+	add := func(a, b side) {
+		some, ok := boxesOf(&r.Selector, a, b, v6, index)
+		boxes, exact = append(boxes, some...), exact && ok
+	}
+	switch d {
+	case In, Out:
+		if d == In && r.In || d == Out && r.Out {
+			add(local, remote)
+		}
+	case Forward:
+		if r.Forward && r.OpenedBy != OpenedByRemote {
+			add(local, remote)
+		}
+		if r.Forward && r.OpenedBy != OpenedByLocal {
+			add(remote, local)
+		}
+	}
+	return boxes, exact
 }
 
 // boxesOf multiplies the lists of a selector out for one family.

@@ -47,20 +47,20 @@ var integrities = map[string]algorithm{
 
 // prfs are IKE's pseudo-random functions (RFC 8247 section 2.2).
 var prfs = map[string]algorithm{
-	"hmac-sha2-256": {}, "hmac-sha2-384": {}, "hmac-sha2-512": {},
-	"hmac-sha1": {weak: "RFC 8247 keeps it for old peers only"},
+	"prf-hmac-sha2-256": {}, "prf-hmac-sha2-384": {}, "prf-hmac-sha2-512": {},
+	"prf-hmac-sha1": {weak: "RFC 8247 keeps it for old peers only"},
 }
 
 // keyExchanges are groups and, after a "+", additional key exchanges that are
 // run on top (RFC 9370).
 var keyExchanges = map[string]algorithm{
-	"x25519": {}, "ecp-256": {}, "ecp-384": {}, "ecp-521": {},
-	"modp-2048": {weak: "RFC 8247 wants it for old peers; x25519 and ecp-256 are stronger and faster"},
+	"x25519": {}, "p-256": {}, "p-384": {}, "p-521": {},
+	"modp-2048": {weak: "RFC 8247 wants it for old peers; x25519 and p-256 are stronger and faster"},
 	"modp-3072": {}, "modp-4096": {},
 	"x25519+ml-kem-768":    {},
-	"ecp-256+ml-kem-768":   {},
-	"ecp-384+ml-kem-768":   {},
-	"ecp-521+ml-kem-768":   {},
+	"p-256+ml-kem-768":     {},
+	"p-384+ml-kem-768":     {},
+	"p-521+ml-kem-768":     {},
 	"modp-3072+ml-kem-768": {},
 	"modp-4096+ml-kem-768": {},
 }
@@ -77,7 +77,7 @@ var algorithmHints = map[string]string{
 	"aes-256-gcm": "write \"aes-256-gcm-16\"", "aes-192-gcm": "write \"aes-192-gcm-16\"", "aes128": "write \"aes-128-cbc\"", "aes256": "write \"aes-256-cbc\"",
 	"sha1": "write \"hmac-sha1-96\"", "sha256": "write \"hmac-sha2-256-128\"", "sha2-256": "write \"hmac-sha2-256-128\"", "hmac-sha2-256": "write \"hmac-sha2-256-128\"",
 	"hmac-sha256": "write \"hmac-sha2-256-128\"", "sha384": "write \"hmac-sha2-384-192\"", "sha512": "write \"hmac-sha2-512-256\"",
-	"curve25519": "write \"x25519\"", "p256": "write \"ecp-256\"", "p-256": "write \"ecp-256\"", "p384": "write \"ecp-384\"", "p-384": "write \"ecp-384\"",
+	"curve25519": "write \"x25519\"", "ecp-256": "write \"p-256\"", "ecp256": "write \"p-256\"", "ecp-384": "write \"p-384\"", "ecp384": "write \"p-384\"", "ecp-521": "write \"p-521\"",
 	"ml-kem-768": "ML-KEM runs on top of another exchange: write \"x25519+ml-kem-768\"", "mlkem768": "write \"x25519+ml-kem-768\"",
 	"modp-1024": "groups below 2048 bits can be broken (RFC 8247 section 2.4); write \"x25519\"", "modp-1536": "groups below 2048 bits can be broken (RFC 8247 section 2.4); write \"x25519\"",
 }

@@ -178,6 +178,16 @@ func (l *loader) back(r hcl.Range) hcl.Range {
 // place gives "file:line" as the user wrote it.
 func (l *loader) place(r hcl.Range) string { return place(l.back(r)) }
 
+// defined gives the place of the block of that kind and name.
+func (l *loader) defined(kind, name string) hcl.Range {
+	for _, b := range l.blocks[kind] {
+		if len(b.Labels) > 0 && b.Labels[0] == name {
+			return b.DefRange()
+		}
+	}
+	return hcl.Range{}
+}
+
 // locals evaluates the locals blocks; a local may use others in any order.
 func (l *loader) locals() {
 	attrs := map[string]*hclsyntax.Attribute{}

@@ -53,7 +53,7 @@ type Settings struct {
 // Defaults of the policy block.
 const (
 	DefaultQueue    = 4301       // the number of the RFC; 0 is what everyone else takes
-	DefaultMarkMask = 0xffff0000 // leaves the low half to Docker, wg-quick and friends
+	DefaultMarkMask = 0xff000000 // what kube-proxy, Tailscale, wg-quick and Docker use lies below
 	DefaultLogRate  = 100        // events in a second
 )
 
@@ -68,6 +68,9 @@ type LoadOptions struct {
 	// SSHConnection is the value of $SSH_CONNECTION ("client port server
 	// port"); when set, Load warns if the policy would cut that session.
 	SSHConnection string
+	// SSHInterface is the interface that session comes in by; empty: the one
+	// that has the server's address.
+	SSHInterface string
 }
 
 // IPsec is an ipsec block: how the traffic of a protect rule is sealed.

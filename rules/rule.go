@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"math/bits"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -42,12 +43,15 @@ func (l *loader) settings() {
 	s.Essentials = k.flag("essentials", true)
 	s.FailOpen = k.word("on_failure", []string{"closed", "open"}, 0) == 1
 	s.Offload = k.word("offload", []string{"flow", "none"}, 0) == 0
-	s.Queue = uint16(k.integer("queue", 0, 65535, DefaultQueue))
+	s.Queue = uint16(k.integer("queue", 1, 65535, DefaultQueue))
 	s.Queues = uint16(k.integer("queues", 0, 256, 0))
 	if int(s.Queue)+int(s.Queues) > 65536 {
 		l.fail(k.at("queues"), "Wrong value", "The queues from %d on would go past 65535, the last that there is.", s.Queue)
 	}
 	s.MarkMask = uint32(k.integer("mark_mask", 1, 1<<32-1, DefaultMarkMask))
+	if n := bits.OnesCount32(s.MarkMask); n < 8 || bits.Len32(s.MarkMask)-bits.TrailingZeros32(s.MarkMask) != n {
+		l.fail(k.at("mark_mask"), "Wrong value", "mark_mask %#x is not one unbroken range of at least 8 bits, like 0xff000000.", s.MarkMask)
+	}
 	s.LogRate = uint32(k.integer("log_rate", 0, 1<<32-1, DefaultLogRate))
 }
 
