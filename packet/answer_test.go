@@ -81,6 +81,12 @@ func TestReset(t *testing.T) {
 			checkTransportSum(t, a)
 		}
 	}
+	// FIN takes up a sequence number too.
+	fin := parsed(t, build(t, Spec{Protocol: TCP, TCPFlags: ACK, Seq: 100}))
+	fin.TCPFlags = FIN
+	if a := parsed(t, Reset(nil, fin)); a.Ack != 101 {
+		t.Errorf("FIN: acknowledges %d, want 101", a.Ack)
+	}
 	// The length counts, not what was captured.
 	b := build(t, Spec{Protocol: TCP, TCPFlags: SYN, Payload: make([]byte, 100)})
 	var p Packet

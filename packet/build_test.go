@@ -88,6 +88,9 @@ func TestFragment(t *testing.T) {
 			if p.FragOffset != len(joined) {
 				t.Errorf("%s: fragment %d is at %d, want %d", r.name, i, p.FragOffset, len(joined))
 			}
+			if i > 0 && r.spec.IPv4Options != nil && (p.Transport != 24 || f[20] != 148) {
+				t.Errorf("%s: fragment %d has options %x, want the copied one", r.name, i, f[20:p.Transport])
+			}
 			if p.Version == 4 && Checksum(f[:p.Transport], 0) != 0 {
 				t.Errorf("%s: fragment %d: header checksum", r.name, i)
 			}

@@ -109,6 +109,7 @@ func TestFaults(t *testing.T) {
 		{BadHeaderLength, "options: length past the header", build(t, Spec{Protocol: 99, IPv4Options: []byte{148, 5, 0, 0}}), 0},
 		{BadHeaderLength, "options: no length", build(t, Spec{Protocol: 99, IPv4Options: []byte{1, 1, 1, 148}}), 0},
 		{BadHeaderLength, "options: source route without pointer", build(t, Spec{Protocol: 99, IPv4Options: []byte{131, 2, 0, 0}}), 0},
+		{OK, "options: empty source route", build(t, Spec{Protocol: 99, IPv4Options: []byte{131, 3, 4, 0}}), 0},
 		{BadHeaderLength, "options: source route pointer 3", build(t, Spec{Protocol: 99, IPv4Options: []byte{137, 3, 3, 0}}), 0},
 
 		// IPv6 header (RFC 8200 section 3).
@@ -170,6 +171,7 @@ func TestFaults(t *testing.T) {
 		{OK, "ends at 65535", build(t, last(Spec{Protocol: UDP, Fragment: true, FragOffset: 65504, Payload: make([]byte, 11)})), 0},
 		{BadFragment, "ends past 65535", build(t, last(Spec{Protocol: UDP, Fragment: true, FragOffset: 65504, Payload: make([]byte, 12)})), 0},
 		{BadFragment, "ping of death", build(t, last(Spec{Protocol: ICMP, Fragment: true, FragOffset: 65528, Payload: make([]byte, 1000)})), 0},
+		{Truncated, "first fragment that is all header, cut by the capture", cut(build(t, first(Spec{Protocol: TCP, TCPFlags: SYN, TCPOptions: make([]byte, 4)})), 40), 44},
 		{Truncated, "first fragment with its header cut by the capture", cut(build(t, first(syn)), 36), 44},
 
 		// IPv6 fragments (RFC 8200 section 4.5, RFC 7112, RFC 6946, RFC 6980).
@@ -193,6 +195,7 @@ func TestFaults(t *testing.T) {
 		{BadFragment, "neighbour solicitation in a fragment", build(t, six(first(Spec{Protocol: ICMPv6, ICMPType: 135, Payload: make([]byte, 16)}))), 0},
 		{BadFragment, "neighbour advertisement in an atomic fragment", build(t, six(last(first(Spec{Protocol: ICMPv6, ICMPType: 136, Payload: make([]byte, 16)})))), 0},
 		{OK, "echo in a fragment", build(t, first(ping6)), 0},
+		{Truncated, "atomic, ICMPv6 without a byte", build(t, last(first(wrap6(ICMPv6)))), 0},
 		{Truncated, "Fragment header cut", cut(build(t, six(first(syn))), 44), 72},
 
 		// TCP (RFC 9293 section 3.1).
@@ -351,6 +354,12 @@ func TestFields(t *testing.T) {
 			Packet{Len: 28, Transport: 20, Payload: 28, Protocol: ICMP, TTL: 64, HasICMP: true, ICMPType: 3, ICMPCode: 13}},
 		{"echo6", six(Spec{Protocol: ICMPv6, ICMPType: 129, EchoID: 0x1234}, Extension{Header: HopByHop}),
 			Packet{Len: 56, Transport: 48, Payload: 56, Protocol: ICMPv6, TTL: 64, DontFragment: true, HasICMP: true, ICMPType: 129, EchoID: 0x1234}},
+		{"extended echo request", six(Spec{Protocol: ICMPv6, ICMPType: 160, EchoID: 0x1234}),
+			Packet{Len: 48, Transport: 40, Payload: 48, Protocol: ICMPv6, TTL: 64, DontFragment: true, HasICMP: true, ICMPType: 160, EchoID: 0x1234}},
+		{"extended echo reply", six(Spec{Protocol: ICMPv6, ICMPType: 161, EchoID: 0x1234}),
+			Packet{Len: 48, Transport: 40, Payload: 48, Protocol: ICMPv6, TTL: 64, DontFragment: true, HasICMP: true, ICMPType: 161, EchoID: 0x1234}},
+		{"packet too big has no id", six(Spec{Protocol: ICMPv6, ICMPType: 2, EchoSeq: 1280, EchoID: 1}),
+			Packet{Len: 48, Transport: 40, Payload: 48, Protocol: ICMPv6, TTL: 64, DontFragment: true, HasICMP: true, ICMPType: 2}},
 		{"icmp in IPv6 is nothing", six(Spec{Protocol: ICMP, ICMPType: 8, EchoID: 1}),
 			Packet{Len: 48, Transport: 40, Payload: 40, Protocol: ICMP, TTL: 64, DontFragment: true}},
 		{"esp", Spec{Protocol: ESP, SPI: 0x1001, SPISeq: 3, Payload: make([]byte, 24)},

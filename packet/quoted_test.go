@@ -76,3 +76,31 @@ func TestQuoted(t *testing.T) {
 		}
 	}
 }
+
+// TestQuotedLength: what follows the quoted datagram is not part of it (RFC
+// 4884 section 3 and 4: length in words of 4 bytes, in ICMPv6 of 8).
+func TestQuotedLength(t *testing.T) {
+	four := build(t, Spec{Protocol: UDP, Payload: make([]byte, 600)})[:300]
+	six6 := build(t, six(Spec{Protocol: UDP, Payload: make([]byte, 600)}))[:300]
+	rows := []struct {
+		want int // bytes of the quoted datagram
+		spec Spec
+	}{
+		{128, Spec{Protocol: ICMP, ICMPType: 3, EchoID: 32, Payload: four}},
+		{160, Spec{Protocol: ICMP, ICMPType: 11, EchoID: 40, Payload: four}},
+		{128, Spec{Protocol: ICMP, ICMPType: 12, EchoID: 32, Payload: four}},
+		{300, Spec{Protocol: ICMP, ICMPType: 4, EchoID: 32, Payload: four}},                              // has no length field
+		{300, Spec{Protocol: ICMP, ICMPType: 3, EchoID: 31, Payload: four}},                              // below 128 bytes
+		{300, Spec{Protocol: ICMP, ICMPType: 3, EchoID: 76, Payload: four}},                              // more than there is
+		{128, six(Spec{Protocol: ICMPv6, ICMPType: 1, EchoID: 16 << 8, Payload: six6})},                  // in the first byte
+		{136, six(Spec{Protocol: ICMPv6, ICMPType: 3, EchoID: 17 << 8, Payload: six6})},                  //
+		{300, six(Spec{Protocol: ICMPv6, ICMPType: 2, EchoID: 16 << 8, Payload: six6})},                  // an MTU stands there
+		{300, six(Spec{Protocol: ICMPv6, ICMPType: 1, EchoID: 15 << 8, EchoSeq: 0xffff, Payload: six6})}, // below 128 bytes
+	}
+	for _, r := range rows {
+		var q Packet
+		if f := parsed(t, build(t, r.spec)).Quoted(&q); f != OK || len(q.Bytes) != r.want {
+			t.Errorf("type %d, %04x: %v, %d bytes, want %d", r.spec.ICMPType, r.spec.EchoID, f, len(q.Bytes), r.want)
+		}
+	}
+}
