@@ -105,6 +105,11 @@ func TestFragment(t *testing.T) {
 			t.Errorf("%d fragments and no error", len(out))
 		}
 	}
+	for _, b := range [][]byte{build(t, Spec{Protocol: UDP, Fragment: true, Payload: data}), build(t, Spec{Protocol: UDP, Payload: data})[:2000]} {
+		if _, err := Fragment(b, 576, 1); err == nil {
+			t.Error("fragmented what is not a whole datagram")
+		}
+	}
 	if _, err := Fragment([]byte{0x45}, 100, 1); err == nil {
 		t.Error("fragmented one byte")
 	}
