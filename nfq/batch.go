@@ -1,0 +1,294 @@
+package nfq
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// batchReceiver reads a queue with recvmmsg into a fixed ring of buffers, in
+// which packets are parsed and judged in place, and answers all of them with
+// one send. It allocates nothing for a packet.
+//
+// A run of equal answers goes as one NFQNL_MSG_VERDICT_BATCH. That answers
+// every packet of the queue up to the one it names, and is only right while
+// every packet before has had its own answer: the kernel hands packets over in
+// the order of their numbers, so it has, unless a message could not be read or
+// answers could not be sent. From then on each packet gets its own.
+type batchReceiver struct {
+	queue uint16
+	conn  *netlink.Conn
+	raw   syscall.RawConn
+	early [][]byte // bodies of packets that came before receive was called
+	lost  atomic.Uint64
+
+	ring    []mmsghdr
+	iov     []unix.Iovec
+	slots   []byte
+	out     []byte
+	single  bool // no more batch verdicts
+	pending run  // answers not yet in out
+
+	// What the functions for raw bring back; the functions are made once.
+	readFn, writeFn func(fd uintptr) bool
+	n               int
+	errno           syscall.Errno
+}
+
+// run is a number of packets in a row with the same answer.
+type run struct {
+	answer
+	last uint32
+	n    int
+}
+
+// mmsghdr is struct mmsghdr of recvmmsg(2).
+type mmsghdr struct {
+	hdr unix.Msghdr
+	len uint32
+}
+
+const (
+	ringSlots = 64
+	// slotSize holds any message: the longest payload and 1 KiB of other
+	// attributes. Pages that no message reaches are never in memory.
+	slotSize = 1<<16 + 1<<10
+	// sendTries is how often a send is tried that the kernel has no memory for.
+	sendTries = 3
+)
+
+func openBatch(c queueConfig) (receiver, error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return nil, err
+	}
+	r := &batchReceiver{queue: c.queue, conn: conn}
+	if err := r.open(c); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return r, nil
+}
+
+func (r *batchReceiver) open(c queueConfig) (err error) {
+	if err = tune(r.conn, c.readBuffer); err != nil {
+		return err
+	}
+	if r.raw, err = r.conn.SyscallConn(); err != nil {
+		return err
+	}
+	r.ring = make([]mmsghdr, ringSlots)
+	r.iov = make([]unix.Iovec, ringSlots)
+	r.slots = make([]byte, ringSlots*slotSize)
+	r.out = make([]byte, 0, ringSlots*64)
+	for i := range r.ring {
+		r.iov[i].Base = &r.slots[i*slotSize]
+		r.iov[i].SetLen(slotSize)
+		r.ring[i].hdr.Iov = &r.iov[i]
+		r.ring[i].hdr.SetIovlen(1)
+	}
+	r.readFn, r.writeFn = r.recvmmsg, r.write
+	return r.bind(c)
+}
+
+// bind takes the queue and sets it up in one message, so that no packet comes
+// up in between. On a queue that packets wait for, some may overtake the
+// kernel's answer: they are kept for receive.
+func (r *batchReceiver) bind(c queueConfig) error {
+	req, err := r.conn.Send(netlink.Message{
+		Header: netlink.Header{Type: msgConfig, Flags: netlink.Request | netlink.Acknowledge},
+		Data: appendConfig(nil, c.queue,
+			netlink.Attribute{Type: cfgCmd, Data: []byte{cmdBind, 0, 0, unix.AF_UNSPEC}},
+			copyParams(c.copyRange),
+			netlink.Attribute{Type: cfgQueueMaxLen, Data: big32(c.length)},
+			netlink.Attribute{Type: cfgMask, Data: big32(flagGSO)},
+			netlink.Attribute{Type: cfgFlags, Data: big32(flagGSO)}),
+	})
+	if err != nil {
+		return err
+	}
+	if err := r.conn.SetReadDeadline(time.Now().Add(answerTimeout)); err != nil {
+		return err
+	}
+	for {
+		msgs, err := r.conn.Receive()
+		if err != nil {
+			return err
+		}
+		answered := false
+		for _, m := range msgs {
+			switch {
+			case m.Header.Type == msgPacket:
+				r.early = append(r.early, m.Data)
+			case m.Header.Type == netlink.Error && m.Header.Sequence == req.Header.Sequence:
+				answered = true
+			}
+		}
+		if answered {
+			return r.conn.SetReadDeadline(time.Time{})
+		}
+	}
+}
+
+func (r *batchReceiver) receive(ctx context.Context, w *worker) error {
+	if err := r.conn.SetReadDeadline(time.Time{}); err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() {
+		r.conn.SetReadDeadline(time.Unix(1, 0)) // wakes the reader
+	})()
+
+	now := w.fw.Now()
+	for _, body := range r.early {
+		r.take(w, msgPacket, body, now)
+	}
+	r.early = nil
+	r.flush(w)
+	for {
+		err := r.raw.Read(r.readFn)
+		switch {
+		case ctx.Err() != nil:
+			// Whatever this read has brought still gets its answer.
+		case err != nil:
+			return fmt.Errorf("queue %d: %w", r.queue, err)
+		case r.errno == unix.ENOBUFS:
+			r.lost.Add(1)
+		case r.errno != 0:
+			return fmt.Errorf("queue %d: %w", r.queue, os.NewSyscallError("recvmmsg", r.errno))
+		}
+		if err == nil && r.n > 0 {
+			r.answerAll(w)
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
+// recvmmsg fills the ring with what is there; false means that nothing is.
+func (r *batchReceiver) recvmmsg(fd uintptr) bool {
+	r.n = 0
+	for {
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd,
+			uintptr(unsafe.Pointer(&r.ring[0])), ringSlots, unix.MSG_DONTWAIT, 0, 0)
+		switch r.errno = errno; errno {
+		case 0:
+			r.n = int(n)
+			return true
+		case unix.EINTR:
+		default:
+			return errno != unix.EAGAIN
+		}
+	}
+}
+
+// answerAll judges what is in the ring and sends the answers.
+func (r *batchReceiver) answerAll(w *worker) {
+	now := w.fw.Now()
+	for i := range r.n {
+		b := r.slots[i*slotSize:][:min(r.ring[i].len, slotSize)]
+		for len(b) > 0 {
+			typ, body, rest, ok := splitMessage(b)
+			if !ok {
+				r.single = true // a packet that never gets an answer
+				w.stats.unreadable.Add(1)
+				break
+			}
+			r.take(w, typ, body, now)
+			b = rest
+		}
+	}
+	r.flush(w)
+}
+
+// take judges one message.
+func (r *batchReceiver) take(w *worker, typ uint16, body []byte, now int64) {
+	switch typ {
+	case msgPacket:
+	case unix.NLMSG_ERROR:
+		// ENOENT is a verdict for a packet that is gone, as when its chain was.
+		if len(body) < 4 || syscall.Errno(-int32(binary.NativeEndian.Uint32(body))) != unix.ENOENT {
+			r.single = true
+			w.stats.sendErrors.Add(1)
+		}
+		return
+	default:
+		return
+	}
+	var a answer
+	m := &w.message
+	switch {
+	case m.parse(body):
+		a = w.judge(m, now)
+	case m.hasID:
+		w.stats.unreadable.Add(1) // and dropped
+	default:
+		w.stats.unreadable.Add(1)
+		r.single = true
+		return
+	}
+	r.add(m.id, a)
+}
+
+// add puts an answer behind the others.
+func (r *batchReceiver) add(id uint32, a answer) {
+	if r.pending.n > 0 && (r.single || r.pending.answer != a) {
+		r.settle()
+	}
+	r.pending = run{a, id, r.pending.n + 1}
+}
+
+// settle writes the pending run as one message.
+func (r *batchReceiver) settle() {
+	typ := uint16(msgVerdict)
+	if r.pending.n > 1 {
+		typ = msgVerdictBatch
+	}
+	r.out = appendVerdict(r.out, typ, r.queue, r.pending.last, r.pending.answer)
+	r.pending.n = 0
+}
+
+// flush sends all answers. Those that cannot be sent leave their packets in
+// the queue, never let through by a later batch.
+func (r *batchReceiver) flush(w *worker) {
+	if r.pending.n > 0 {
+		r.settle()
+	}
+	if len(r.out) == 0 {
+		return
+	}
+	for range sendTries {
+		err := r.raw.Write(r.writeFn)
+		if err == nil && r.errno == 0 {
+			r.out = r.out[:0]
+			return
+		}
+		if err != nil {
+			break // closed
+		}
+	}
+	r.single = true
+	w.stats.sendErrors.Add(1)
+	w.fw.cfg.Logger.Error("verdicts not sent", slog.Int("queue", int(r.queue)), slog.Any("error", r.errno))
+	r.out = r.out[:0]
+}
+
+func (r *batchReceiver) write(fd uintptr) bool {
+	_, _, r.errno = unix.RawSyscall(unix.SYS_WRITE, fd, uintptr(unsafe.Pointer(&r.out[0])), uintptr(len(r.out)))
+	return true
+}
+
+func (r *batchReceiver) setCopyRange(n int) error { return sendCopyRange(r.conn, r.queue, n) }
+
+func (r *batchReceiver) overruns() uint64 { return r.lost.Load() }
+
+func (r *batchReceiver) close() error { return r.conn.Close() }

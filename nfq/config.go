@@ -1,0 +1,131 @@
+package nfq
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"strings"
+)
+
+// Receiver names a way of reading the queue.
+type Receiver uint8
+
+// The receivers.
+const (
+	// Batch reads and answers many packets in one system call.
+	Batch Receiver = iota
+	// Callback is go-nfqueue's own loop, a call back and a verdict for each
+	// packet: the plain reference that Batch is held against.
+	Callback
+)
+
+// String gives the receiver's name.
+func (r Receiver) String() string {
+	switch r {
+	case Batch:
+		return "batch"
+	case Callback:
+		return "callback"
+	}
+	return fmt.Sprintf("receiver(%d)", uint8(r))
+}
+
+// The defaults of a Config.
+const (
+	DefaultTable       = "ipfw"
+	DefaultQueue       = 4301
+	DefaultQueueLength = 8192
+	DefaultReadBuffer  = 32 << 20
+	DefaultRejectRate  = 1000
+
+	// CopyAll as Config.CopyRange brings packets up whole.
+	CopyAll = 0xffff
+	// CopyHeaders as Config.CopyRange brings up what packet.Parse needs of
+	// any packet that is not built to be a nuisance.
+	CopyHeaders = 512
+)
+
+// Config says how the kernel is to be set up. The zero value of each field
+// takes the default.
+type Config struct {
+	// Table is the name of the nftables table. Whatever stands in a table of
+	// this name is replaced.
+	Table string
+	// Queue is the first queue number, Queues how many there are from there
+	// on (default 1). The kernel spreads packets over them by address, both
+	// directions of a flow to the same one.
+	Queue  uint16
+	Queues int
+	// Mask is the range of mark bits; DefaultMask says how it was chosen.
+	Mask uint32
+	// FailOpen lets packets pass when nobody reads the queue; otherwise the
+	// kernel drops them.
+	FailOpen bool
+	// CopyRange is how many bytes of each packet come up: CopyHeaders for a
+	// policy that only accepts and drops (default), CopyAll for one that
+	// changes packets.
+	CopyRange int
+	// QueueLength is how many packets may wait for a verdict in each queue;
+	// more are dropped and counted.
+	QueueLength int
+	// ReadBuffer is the size in bytes of each queue's socket buffer.
+	ReadBuffer int
+	// RejectRate is how many rejected packets are answered in one second
+	// (RFC 4443 section 2.4(f), RFC 1812 section 4.3.2.8).
+	RejectRate int
+	// Receiver is how the queues are read.
+	Receiver Receiver
+	// Logger hears what an administrator should know; default none.
+	Logger *slog.Logger
+}
+
+// withDefaults fills what is left open and refuses what cannot be.
+func (c Config) withDefaults() (Config, error) {
+	c.Table = cmp.Or(c.Table, DefaultTable)
+	c.Queue = cmp.Or(c.Queue, DefaultQueue)
+	c.Queues = cmp.Or(c.Queues, 1)
+	c.Mask = cmp.Or(c.Mask, DefaultMask)
+	c.CopyRange = cmp.Or(c.CopyRange, CopyHeaders)
+	c.QueueLength = cmp.Or(c.QueueLength, DefaultQueueLength)
+	c.ReadBuffer = cmp.Or(c.ReadBuffer, DefaultReadBuffer)
+	c.RejectRate = cmp.Or(c.RejectRate, DefaultRejectRate)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	switch {
+	case len(c.Table) > 31 || strings.ContainsAny(c.Table, " \t\n\x00"):
+		return c, fmt.Errorf("table name %q: at most 31 characters, no spaces", c.Table)
+	case c.Queues < 1 || c.Queues > 256 || int(c.Queue)+c.Queues-1 > 0xffff:
+		return c, fmt.Errorf("%d queues from number %d on: need 1 to 256 of them, numbers up to 65535", c.Queues, c.Queue)
+	case c.CopyRange < 128 || c.CopyRange > CopyAll:
+		return c, fmt.Errorf("copy range of %d bytes: must be 128 to %d", c.CopyRange, CopyAll)
+	case c.QueueLength < 1 || c.ReadBuffer < 1<<16 || c.RejectRate < 0:
+		return c, fmt.Errorf("queue length %d, read buffer %d, reject rate %d: must be at least 1, 65536 and 0",
+			c.QueueLength, c.ReadBuffer, c.RejectRate)
+	case c.Receiver > Callback:
+		return c, fmt.Errorf("unknown %v", c.Receiver)
+	}
+	return c, marks(c.Mask).check()
+}
+
+// needsRestart names the first setting that a Reload cannot change.
+func (c *Config) needsRestart(n *Config) error {
+	for _, s := range []struct {
+		name     string
+		was, now any
+	}{
+		{"table", c.Table, n.Table},
+		{"queue number", c.Queue, n.Queue},
+		{"number of queues", c.Queues, n.Queues},
+		{"mark mask", c.Mask, n.Mask},
+		{"queue length", c.QueueLength, n.QueueLength},
+		{"read buffer", c.ReadBuffer, n.ReadBuffer},
+		{"rate of rejects", c.RejectRate, n.RejectRate},
+		{"receiver", c.Receiver, n.Receiver},
+	} {
+		if s.was != s.now {
+			return fmt.Errorf("%s changed from %v to %v: that takes a restart", s.name, s.was, s.now)
+		}
+	}
+	return nil
+}

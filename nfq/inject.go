@@ -1,0 +1,149 @@
+package nfq
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// injector sends whole IP packets that the output chain lets pass. All its
+// methods may be called concurrently.
+type injector struct {
+	raw4, raw6 int // raw sockets, mark set; raw6 is -1 on a host without IPv6
+
+	mu         sync.Mutex // the probes are connected and asked in one go
+	udp4, udp6 int        // for source address selection; never sent on
+}
+
+func openInjector(mark uint32) (*injector, error) {
+	i := &injector{raw4: -1, raw6: -1, udp4: -1, udp6: -1}
+	err := i.open(mark)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("socket for injected packets: %w", privileged(err)), i.close())
+	}
+	return i, nil
+}
+
+func (i *injector) open(mark uint32) (err error) {
+	if i.raw4, err = rawSocket(unix.AF_INET, mark); err != nil {
+		return err
+	}
+	// IPPROTO_RAW already says that the header is included (ip(7)).
+	if i.udp4, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
+		return err
+	}
+	i.raw6, err = rawSocket(unix.AF_INET6, mark)
+	if errors.Is(err, unix.EAFNOSUPPORT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err = unix.SetsockoptInt(i.raw6, unix.IPPROTO_IPV6, unix.IPV6_HDRINCL, 1); err != nil {
+		return err
+	}
+	i.udp6, err = unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	return err
+}
+
+func rawSocket(family int, mark uint32) (int, error) {
+	fd, err := unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_RAW)
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(mark)); err != nil {
+		return -1, errors.Join(err, unix.Close(fd))
+	}
+	return fd, nil
+}
+
+// send hands one packet to the routing code. link is the interface that a
+// link-local destination lies on. A packet to an address of this host goes
+// over the loopback interface and so reaches the local program.
+func (i *injector) send(b []byte, to netip.Addr, link uint32) error {
+	if to.Is4() {
+		return unix.Sendto(i.raw4, b, 0, &unix.SockaddrInet4{Addr: to.As4()})
+	}
+	if i.raw6 < 0 {
+		return unix.EAFNOSUPPORT
+	}
+	return unix.Sendto(i.raw6, b, 0, &unix.SockaddrInet6{Addr: to.As16(), ZoneId: zone(to, link)})
+}
+
+// sourceFor gives the address that this host would use towards a peer; the
+// zero Addr if it knows no way there.
+func (i *injector) sourceFor(peer netip.Addr, link uint32) netip.Addr {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	fd := i.udp6
+	var sa unix.Sockaddr = &unix.SockaddrInet6{Port: 9, Addr: peer.As16(), ZoneId: zone(peer, link)}
+	if peer.Is4() {
+		fd, sa = i.udp4, &unix.SockaddrInet4{Port: 9, Addr: peer.As4()}
+	}
+	if fd < 0 || unix.Connect(fd, sa) != nil {
+		return netip.Addr{}
+	}
+	local, err := unix.Getsockname(fd)
+	if err != nil {
+		return netip.Addr{}
+	}
+	switch local := local.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrFrom4(local.Addr)
+	case *unix.SockaddrInet6:
+		return netip.AddrFrom16(local.Addr)
+	}
+	return netip.Addr{}
+}
+
+func zone(a netip.Addr, link uint32) uint32 {
+	if a.IsLinkLocalUnicast() {
+		return link
+	}
+	return 0
+}
+
+func (i *injector) close() error {
+	var errs []error
+	for _, fd := range []int{i.raw4, i.raw6, i.udp4, i.udp6} {
+		if fd >= 0 {
+			errs = append(errs, unix.Close(fd))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// rateLimit is a token bucket without a lock, in the form of a virtual clock
+// that each token moves on by its share of a second (GCRA).
+type rateLimit struct {
+	next  atomic.Int64 // when the bucket is full again, on the Firewall's clock
+	each  int64        // nanoseconds for one token
+	burst int64        // nanoseconds for all that fit
+}
+
+// rejectBurst is how many answers may go out at once; Linux allows its own
+// ICMP errors the same (icmp_msgs_burst).
+const rejectBurst = 50
+
+func newRateLimit(perSecond int) *rateLimit {
+	each := int64(1e9) / int64(perSecond)
+	return &rateLimit{each: each, burst: each * rejectBurst}
+}
+
+// take reports whether there is a token, and takes it.
+func (l *rateLimit) take(now int64) bool {
+	for {
+		next := l.next.Load()
+		at := max(next, now) + l.each
+		if at > now+l.burst {
+			return false
+		}
+		if l.next.CompareAndSwap(next, at) {
+			return true
+		}
+	}
+}

@@ -1,0 +1,58 @@
+package nfq
+
+import (
+	"fmt"
+	"math/bits"
+)
+
+// DefaultMask is the range of packet and connection mark bits that ipfw uses
+// when its Config names none: the top byte. What others use by habit lies
+// below it: kube-proxy 0x4000 and 0x8000, Tailscale 0xff0000, wg-quick 0xca6c,
+// mwan3 0x3f00, Docker's swarm and firewalld small numbers. Calico and Cilium,
+// which take the upper half of the word, need another mask here or there; so
+// does a program that sets all 32 bits (Mullvad) on packets that ipfw judges.
+const DefaultMask uint32 = 0xff000000
+
+// minMaskBits is how wide a mask must be to hold the layout below.
+const minMaskBits = 8
+
+// marks is the mask. From its lowest bit upwards it holds:
+//
+//	bit   name        on        meaning
+//	0     reply       packet    runs against the direction its connection was opened in
+//	1     injected    packet    ipfw's own: the output chain lets it pass
+//	2     queued      packet    went up the queue; when it comes back with this
+//	                            bit, its connection becomes admitted
+//	3     admitted    both      ipfw has let packets of this connection through
+//	4     offloaded   both      reserved: the kernel answers for the rest of the flow ...
+//	5-7   generation  both      reserved: ... as long as the table's generation is this one
+//	8-    rule        both      reserved, where the mask is wider: the rule, for kernel counters
+//
+// Bits on a packet live from the chain that queues it to the chain behind
+// that, which moves to the connection what has to be remembered and clears
+// the rest, so that routing, sockets and other programs see only their own.
+//
+// A verdict changes the mark only to clear queued. In the output hook the
+// kernel routes a packet again when a verdict has changed its mark, and a
+// routing rule on the whole mark (wg-quick: "not fwmark 0xca6c") must not see
+// our bits then. Whoever offloads flows should for that reason set offloaded
+// in the verdict of an input or forward packet, or of an output packet whose
+// foreign bits are zero.
+type marks uint32
+
+func (m marks) bit(n int) uint32 { return 1 << (bits.TrailingZeros32(uint32(m)) + n) }
+
+func (m marks) reply() uint32    { return m.bit(0) }
+func (m marks) injected() uint32 { return m.bit(1) }
+func (m marks) queued() uint32   { return m.bit(2) }
+func (m marks) admitted() uint32 { return m.bit(3) }
+
+// check refuses a mask that is not one range of bits or too narrow.
+func (m marks) check() error {
+	n := bits.OnesCount32(uint32(m))
+	if n < minMaskBits || bits.Len32(uint32(m))-bits.TrailingZeros32(uint32(m)) != n {
+		return fmt.Errorf("mark mask %#x: must be one unbroken range of at least %d bits, like %#x",
+			uint32(m), minMaskBits, DefaultMask)
+	}
+	return nil
+}

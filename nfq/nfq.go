@@ -1,0 +1,248 @@
+// Package nfq is the one room of ipfw that knows the kernel: its nftables
+// table, its packet queues, and the raw sockets that answers go out by.
+//
+//	            input, forward, output chain                  *_save chain
+//	packet --> lo? injected? -- no --> marks --> queue ... --> marks --> on its way
+//	               |yes                            |  ^
+//	               +--> accept            message  v  |  verdict
+//	                                    receiver --> worker --> Handler
+//
+// A Firewall stands in the network namespace of the thread that called Open:
+// there it opens every socket it will ever need, so that it does not matter on
+// which threads its other methods run.
+//
+// Fail closed is the kernel's doing, not ours: the table queues every packet,
+// and a queue that nobody reads drops. A daemon that dies leaves its table,
+// and with it the marks of the connections that were let through; the next
+// one binds the queue first and renews the table second, so that there is no
+// gap between them.
+//
+// Limits: bridged packets are seen only if br_netfilter hands them to IP;
+// fragments come reassembled by connection tracking. The answer to a
+// forwarded packet that was rejected does not pass destination NAT back.
+// Other programs that change the connection mark while a packet of the same
+// connection passes on another processor may lose their change or ours: marks
+// are read and written in two steps.
+package nfq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+)
+
+// Firewall is an nftables table and the queues it sends packets to.
+type Firewall struct {
+	cfg   Config
+	marks marks
+	start time.Time
+
+	can       abilities
+	receivers []receiver
+	stats     []*queueStats
+	links     *linkNames
+	inject    *injector
+	rejects   *rateLimit
+
+	procMu sync.Mutex
+	proc   *os.File // /proc/net/netfilter/nfnetlink_queue; nil without it
+
+	mu     sync.Mutex // orders Reload and Close; guards what they change
+	rules  *ruleset
+	closed bool
+}
+
+// Open finds out what the kernel can, takes the queues, and puts the table in
+// force. From then on packets wait for Run. An error leaves everything as it
+// was: a table of a predecessor stays, and stays shut.
+func Open(cfg Config) (*Firewall, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	runtime.LockOSThread() // everything below in one network namespace
+	defer runtime.UnlockOSThread()
+
+	f := &Firewall{cfg: cfg, marks: marks(cfg.Mask), start: time.Now(), rejects: newRateLimit(cfg.RejectRate)}
+	if err := f.open(); err != nil {
+		return nil, errors.Join(err, f.release())
+	}
+	return f, nil
+}
+
+func (f *Firewall) open() (err error) {
+	if f.rules, err = openRuleset(); err != nil {
+		return privileged(err)
+	}
+	if f.can, err = f.rules.detect(); err != nil {
+		return err
+	}
+	if err = f.refuseForeignTable(); err != nil {
+		return err
+	}
+	if f.links, err = openLinkNames(); err != nil {
+		return err
+	}
+	if f.inject, err = openInjector(f.marks.injected()); err != nil {
+		return err
+	}
+	if f.proc, err = os.Open(procQueues); err != nil {
+		f.cfg.Logger.Warn("the kernel's queue counters cannot be read", "error", err)
+	}
+	for i := range f.cfg.Queues {
+		r, err := openReceiver(f.cfg.Receiver, queueConfig{
+			queue:      f.cfg.Queue + uint16(i),
+			copyRange:  f.cfg.CopyRange,
+			length:     f.cfg.QueueLength,
+			readBuffer: f.cfg.ReadBuffer,
+		})
+		if err != nil {
+			return err
+		}
+		f.receivers = append(f.receivers, r)
+		f.stats = append(f.stats, new(queueStats))
+	}
+	return f.install(f.cfg.FailOpen)
+}
+
+// refuseForeignTable keeps a second ipfw from replacing the table of a first
+// that reads other queues.
+func (f *Firewall) refuseForeignTable() error {
+	queues, err := f.rules.queuesIn(f.cfg.Table)
+	if err != nil {
+		return err
+	}
+	for _, q := range queues {
+		if owner := queueOwner(q); owner != "" {
+			return fmt.Errorf("nftables table %q and queue %d belong to %s: stop it, or choose another table name and queue number",
+				f.cfg.Table, q, owner)
+		}
+	}
+	return nil
+}
+
+func (f *Firewall) install(failOpen bool) error {
+	return f.rules.install(&tableSpec{
+		name:     f.cfg.Table,
+		marks:    f.marks,
+		queue:    f.cfg.Queue,
+		queues:   f.cfg.Queues,
+		failOpen: failOpen,
+		compat:   f.can.compat,
+		uid:      uint32(os.Geteuid()),
+	}, families(f.can.inet))
+}
+
+// Now is the clock that every packet's Input.Now is read from: nanoseconds
+// since Open; it never goes back.
+func (f *Firewall) Now() int64 { return int64(time.Since(f.start)) }
+
+// Run reads the queues and has h judge each packet, until the context ends
+// (nil) or a queue fails. h is not called after Run has returned. Packets then
+// wait for the next Run or for Close.
+func (f *Firewall) Run(ctx context.Context, h Handler) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var all sync.WaitGroup
+	errs := make([]error, len(f.receivers))
+	for i, r := range f.receivers {
+		all.Go(func() {
+			w := &worker{fw: f, handler: h, stats: f.stats[i]}
+			if errs[i] = r.receive(ctx, w); errs[i] != nil {
+				cancel(errs[i]) // one queue less is a hole in the wall that stays shut: tell
+			}
+		})
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+// Reload puts another configuration in force, with the table in one
+// transaction: no packet meets half of it. What cannot change without a
+// restart is refused, and the old configuration stays.
+func (f *Firewall) Reload(cfg Config) error {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return os.ErrClosed
+	}
+	if err := f.cfg.needsRestart(&cfg); err != nil {
+		return err
+	}
+	if cfg.CopyRange != f.cfg.CopyRange {
+		for _, r := range f.receivers {
+			if err := r.setCopyRange(cfg.CopyRange); err != nil {
+				return fmt.Errorf("copy range: %w", err)
+			}
+		}
+	}
+	if err := f.install(cfg.FailOpen); err != nil {
+		return err
+	}
+	f.cfg.CopyRange, f.cfg.FailOpen = cfg.CopyRange, cfg.FailOpen
+	return nil
+}
+
+// Close gives the queues up. With stayShut the table stays, in the form that
+// lets nothing pass but loopback; otherwise it is removed, and the host is as
+// open as the rest of its rules make it. Run must have been told to end.
+func (f *Firewall) Close(stayShut bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return nil
+	}
+	f.closed = true
+	var err error
+	if stayShut {
+		err = f.install(false)
+	} else {
+		err = f.rules.remove(f.cfg.Table)
+	}
+	return errors.Join(err, f.release())
+}
+
+// release closes all that open has opened.
+func (f *Firewall) release() error {
+	var errs []error
+	for _, r := range f.receivers {
+		errs = append(errs, r.close())
+	}
+	if f.inject != nil {
+		errs = append(errs, f.inject.close())
+	}
+	if f.links != nil {
+		errs = append(errs, f.links.close())
+	}
+	if f.rules != nil {
+		errs = append(errs, f.rules.close())
+	}
+	f.procMu.Lock()
+	defer f.procMu.Unlock()
+	if f.proc != nil {
+		errs = append(errs, f.proc.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Remove deletes the table of a firewall that was left shut and has no daemon
+// any more. The zero Config will do for the default table.
+func Remove(cfg Config) error {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return err
+	}
+	r, err := openRuleset()
+	if err != nil {
+		return privileged(err)
+	}
+	return errors.Join(privileged(r.remove(cfg.Table)), r.close())
+}

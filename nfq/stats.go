@@ -1,0 +1,82 @@
+package nfq
+
+// Stats are counters since Open, and what the kernel's queues hold now.
+type Stats struct {
+	Packets  uint64 // read from the queues
+	Bytes    uint64 // their true lengths
+	Accepted uint64
+	Dropped  uint64 // by verdict, rejected ones included
+
+	Unreadable uint64 // messages of the kernel that made no sense; not in Packets, dropped
+	Rejected   uint64 // answered with a reset or an ICMP error
+	Suppressed uint64 // rejected, but over the rate of answers
+	SendErrors uint64 // verdicts or answers that the kernel would not take
+
+	Waiting      uint64 // packets in the queues now
+	QueueDropped uint64 // dropped by the kernel: the queue was full
+	UserDropped  uint64 // dropped by the kernel: the socket buffer was full
+	Overruns     uint64 // times the kernel reported lost messages (ENOBUFS)
+
+	Queues []QueueStats // one for each queue
+}
+
+// QueueStats is the kernel's account of one queue.
+type QueueStats struct {
+	Queue        uint16
+	Waiting      uint64
+	QueueDropped uint64
+	UserDropped  uint64
+}
+
+// queueStats are the counters of one worker, written by it alone.
+type queueStats struct {
+	packets, bytes, accepted, dropped            counter
+	unreadable, rejected, suppressed, sendErrors counter
+}
+
+// Stats reads all counters. What the kernel counts is 0 where /proc cannot be
+// read.
+func (f *Firewall) Stats() Stats {
+	var s Stats
+	for _, q := range f.stats {
+		s.Packets += q.packets.Load()
+		s.Bytes += q.bytes.Load()
+		s.Accepted += q.accepted.Load()
+		s.Dropped += q.dropped.Load()
+		s.Unreadable += q.unreadable.Load()
+		s.Rejected += q.rejected.Load()
+		s.Suppressed += q.suppressed.Load()
+		s.SendErrors += q.sendErrors.Load()
+	}
+	for _, r := range f.receivers {
+		s.Overruns += r.overruns()
+	}
+	for _, k := range f.kernelQueues() {
+		if k.Queue < f.cfg.Queue || int(k.Queue) >= int(f.cfg.Queue)+f.cfg.Queues {
+			continue
+		}
+		s.Waiting += k.Waiting
+		s.QueueDropped += k.Dropped
+		s.UserDropped += k.UserDropped
+		s.Queues = append(s.Queues, QueueStats{k.Queue, k.Waiting, k.Dropped, k.UserDropped})
+	}
+	return s
+}
+
+// kernelQueues reads /proc through the file that Open has opened in its
+// network namespace.
+func (f *Firewall) kernelQueues() []queueLine {
+	if f.proc == nil {
+		return nil
+	}
+	f.procMu.Lock()
+	defer f.procMu.Unlock()
+	b := make([]byte, 0, 4096)
+	for {
+		n, err := f.proc.ReadAt(b[len(b):cap(b)], int64(len(b)))
+		b = b[:len(b)+n]
+		if err != nil || n == 0 || len(b) == cap(b) {
+			return parseQueues(b)
+		}
+	}
+}

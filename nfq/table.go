@@ -1,0 +1,185 @@
+package nfq
+
+import (
+	"encoding/binary"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/xt"
+)
+
+// The table, as nft would print it with the default mask (0xff000000), the
+// daemon's user 0, and the queue expression:
+//
+//	chain input {                                # forward: the same
+//		type filter hook input priority filter; policy drop;
+//		iiftype loopback accept
+//		meta mark set meta mark & 0x00ffffff | 0x04000000        # clear ours; queued
+//		ct mark & 0x08000000 != 0  meta mark set meta mark | 0x08000000   # admitted
+//		ct direction reply  meta mark set meta mark | 0x01000000
+//		queue num 4301
+//	}
+//	chain output {                               # before the rest of the same:
+//		oiftype loopback accept
+//		meta mark & 0x02000000 != 0  meta skuid 0  accept        # injected
+//	}
+//	chain input_save {                           # forward_save, output_save: the same
+//		type filter hook input priority filter + 1; policy accept;
+//		meta mark & 0x04000000 == 0  accept      # never went up
+//		ct mark & 0x08000000 == 0  ct mark set ct mark | 0x08000000
+//		meta mark set meta mark & 0x00ffffff
+//	}
+//
+// The skuid keeps users who can set marks (since Linux 5.17 CAP_NET_RAW is
+// enough, and ping has it) from naming their packets ours.
+type tableSpec struct {
+	name     string
+	marks    marks
+	queue    uint16
+	queues   int
+	failOpen bool
+	compat   bool // no queue expression: NFQUEUE through nft_compat
+	uid      uint32
+}
+
+type chainSpec struct {
+	name     string
+	hook     *nftables.ChainHook
+	priority nftables.ChainPriority
+	policy   nftables.ChainPolicy
+	rules    [][]expr.Any
+}
+
+// arphrdLoopback is ARPHRD_LOOPBACK, the type of the one loopback interface.
+const arphrdLoopback = 772
+
+// priorityFilter is where ordinary filters stand: behind connection tracking
+// (-200), mangling (-150) and destination NAT (-100).
+const priorityFilter nftables.ChainPriority = 0
+
+func (t *tableSpec) chains() []chainSpec {
+	var cs []chainSpec
+	for _, h := range []struct {
+		name   string
+		hook   *nftables.ChainHook
+		device expr.MetaKey
+	}{
+		{"input", nftables.ChainHookInput, expr.MetaKeyIIFTYPE},
+		{"forward", nftables.ChainHookForward, expr.MetaKeyIIFTYPE},
+		{"output", nftables.ChainHookOutput, expr.MetaKeyOIFTYPE},
+	} {
+		rules := [][]expr.Any{{meta(h.device), equal(native16(arphrdLoopback)), accept()}}
+		if h.name == "output" {
+			rules = append(rules, append(metaHas(t.marks.injected()),
+				meta(expr.MetaKeySKUID), equal(native32(t.uid)), accept()))
+		}
+		rules = append(rules, t.ask()...)
+		cs = append(cs,
+			chainSpec{h.name, h.hook, priorityFilter, nftables.ChainPolicyDrop, rules},
+			chainSpec{h.name + "_save", h.hook, priorityFilter + 1, nftables.ChainPolicyAccept, t.save()})
+	}
+	return cs
+}
+
+// ask writes on the packet what connection tracking knows and queues it. Our
+// bits are cleared first, whoever set them.
+func (t *tableSpec) ask() [][]expr.Any {
+	admitted, reply := t.marks.admitted(), t.marks.reply()
+	return [][]expr.Any{
+		setMeta(nil, uint32(t.marks), t.marks.queued()),
+		setMeta(ctHas(admitted), admitted, admitted),
+		setMeta([]expr.Any{
+			&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1},
+			equal([]byte{1}), // IP_CT_DIR_REPLY
+		}, reply, reply),
+		{t.queueExpr()},
+	}
+}
+
+// save stands behind the queue: only what was let through comes here.
+func (t *tableSpec) save() [][]expr.Any {
+	admitted, queued := t.marks.admitted(), t.marks.queued()
+	return [][]expr.Any{
+		append(metaHasNot(queued), accept()),
+		{
+			&expr.Ct{Key: expr.CtKeyMARK, Register: 1}, and(admitted), equal(native32(0)),
+			&expr.Ct{Key: expr.CtKeyMARK, Register: 1}, replace(admitted, admitted),
+			&expr.Ct{Key: expr.CtKeyMARK, Register: 1, SourceRegister: true},
+		},
+		setMeta(nil, uint32(t.marks), 0),
+	}
+}
+
+// queueExpr sends the packet up: by nftables' own expression, or by revision 3
+// of the xtables target, whose info is queue number, number of queues and
+// flags in native 16-bit words, padded to 8 bytes.
+func (t *tableSpec) queueExpr() expr.Any {
+	if !t.compat {
+		q := &expr.Queue{Num: t.queue, Total: uint16(t.queues)}
+		if t.failOpen {
+			q.Flag = expr.QueueFlagBypass
+		}
+		return q
+	}
+	info := make(xt.Unknown, 0, 8)
+	info = binary.NativeEndian.AppendUint16(info, t.queue)
+	info = binary.NativeEndian.AppendUint16(info, uint16(t.queues))
+	var flags uint16
+	if t.failOpen {
+		flags = 1 // NFQ_FLAG_BYPASS
+	}
+	info = binary.NativeEndian.AppendUint16(info, flags)
+	info = append(info, 0, 0)
+	return &expr.Target{Name: "NFQUEUE", Rev: 3, Info: &info}
+}
+
+// queueNumber reads a queue number back out of an expression of queueExpr.
+func queueNumber(e expr.Any) (uint16, bool) {
+	switch e := e.(type) {
+	case *expr.Queue:
+		return e.Num, true
+	case *expr.Target:
+		if info, ok := e.Info.(*xt.Unknown); ok && e.Name == "NFQUEUE" && len(*info) >= 2 {
+			return binary.NativeEndian.Uint16(*info), true
+		}
+	}
+	return 0, false
+}
+
+// setMeta replaces the bits of the packet mark under mask, if cond holds.
+func setMeta(cond []expr.Any, mask, bits uint32) []expr.Any {
+	return append(cond,
+		meta(expr.MetaKeyMARK), replace(mask, bits),
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1, SourceRegister: true})
+}
+
+func ctHas(bits uint32) []expr.Any {
+	return []expr.Any{&expr.Ct{Key: expr.CtKeyMARK, Register: 1}, and(bits), equal(native32(bits))}
+}
+
+func metaHas(bits uint32) []expr.Any {
+	return []expr.Any{meta(expr.MetaKeyMARK), and(bits), equal(native32(bits))}
+}
+
+func metaHasNot(bits uint32) []expr.Any {
+	return []expr.Any{meta(expr.MetaKeyMARK), and(bits), equal(native32(0))}
+}
+
+func meta(k expr.MetaKey) expr.Any { return &expr.Meta{Key: k, Register: 1} }
+
+func equal(v []byte) expr.Any { return &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: v} }
+
+// and keeps the bits under mask.
+func and(mask uint32) expr.Any { return bitwise(mask, 0) }
+
+// replace puts bits in place of those under mask.
+func replace(mask, bits uint32) expr.Any { return bitwise(^mask, bits) }
+
+func bitwise(mask, xor uint32) expr.Any {
+	return &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: native32(mask), Xor: native32(xor)}
+}
+
+func accept() expr.Any { return &expr.Verdict{Kind: expr.VerdictAccept} }
+
+func native16(v uint16) []byte { return binary.NativeEndian.AppendUint16(nil, v) }
+func native32(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }

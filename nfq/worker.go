@@ -1,0 +1,100 @@
+package nfq
+
+import (
+	"log/slog"
+
+	"github.com/ipfw/ipfw/engine"
+	"github.com/ipfw/ipfw/packet"
+	"golang.org/x/sys/unix"
+)
+
+// Handler judges packets. Each queue has one goroutine that calls it, so with
+// several queues it is called concurrently. in is valid until Handle returns;
+// where f is not packet.OK the packet could not be read and is dropped,
+// whatever the result says.
+type Handler interface {
+	Handle(in *engine.Input, f packet.Fault) engine.Result
+}
+
+// worker turns the messages of one queue into engine inputs, and results into
+// answers.
+type worker struct {
+	fw      *Firewall
+	handler Handler
+	in      engine.Input
+	message message // room for a receiver's
+	stats   *queueStats
+	reply   []byte // room for the answer to a rejected packet
+}
+
+// directions by netfilter hook; engine.In stands for the hooks that no chain
+// of ours queues from as well, see judge.
+var directions = [...]engine.Direction{
+	unix.NF_INET_LOCAL_IN:  engine.In,
+	unix.NF_INET_FORWARD:   engine.Forward,
+	unix.NF_INET_LOCAL_OUT: engine.Out,
+}
+
+// judge gives the answer for one packet; now is the Firewall's clock.
+func (w *worker) judge(m *message, now int64) answer {
+	w.stats.packets.Add(1)
+	w.stats.bytes.Add(uint64(m.wireLen))
+	if m.hook < unix.NF_INET_LOCAL_IN || m.hook > unix.NF_INET_LOCAL_OUT {
+		w.stats.dropped.Add(1)
+		return answer{} // somebody else's rule sent it here
+	}
+	in := &w.in
+	fault := packet.Parse(&in.Packet, m.payload, m.wireLen)
+	in.Dir = directions[m.hook]
+	in.InIf = w.fw.links.name(m.inDev)
+	in.OutIf = w.fw.links.name(m.outDev)
+	in.Now = now
+	in.Tracked = m.mark&w.fw.marks.admitted() != 0
+	in.Reply = m.mark&w.fw.marks.reply() != 0
+	in.SA = ""
+
+	r := w.handler.Handle(in, fault)
+	if fault != packet.OK || r.Verdict != engine.Bypass {
+		w.stats.dropped.Add(1)
+		if fault == packet.OK && r.Verdict == engine.Discard && r.Reject {
+			w.reject(m, now)
+		}
+		return answer{}
+	}
+	w.stats.accepted.Add(1)
+	if r.NewFlow || r.Established {
+		return answer{accept: true} // with the queued bit: its connection is remembered
+	}
+	return answer{accept: true, setMark: true, mark: m.mark &^ uint32(w.fw.marks)}
+}
+
+// reject answers the packet just judged: a reset for TCP, an ICMP error for
+// everything else.
+func (w *worker) reject(m *message, now int64) {
+	p := &w.in.Packet
+	if !w.fw.rejects.take(now) {
+		w.stats.suppressed.Add(1)
+		return
+	}
+	if p.Protocol == packet.TCP {
+		w.reply = packet.Reset(w.reply[:0], p)
+	} else {
+		from := p.Dst // inbound: the host that was asked answers
+		switch w.in.Dir {
+		case engine.Out:
+			from = p.Src // this host answers itself
+		case engine.Forward:
+			from = w.fw.inject.sourceFor(p.Src, m.inDev)
+		}
+		w.reply = packet.Unreachable(w.reply[:0], p, from)
+	}
+	if len(w.reply) == 0 {
+		return // nothing may be answered
+	}
+	if err := w.fw.inject.send(w.reply, p.Src, m.inDev); err != nil {
+		w.stats.sendErrors.Add(1)
+		w.fw.cfg.Logger.Debug("reject not answered", slog.Any("to", p.Src), slog.Any("error", err))
+		return
+	}
+	w.stats.rejected.Add(1)
+}
