@@ -89,7 +89,7 @@ func (k block) algorithms(arg string, table map[string]algorithm) []string {
 		a, ok := table[s]
 		if !ok {
 			hint := didYouMean(s, names)
-			if h := algorithmHints[strings.ToLower(s)]; h != "" {
+			if h := algorithmHints[strings.ToLower(s)]; h != "" && arg != "prf" {
 				hint = ": " + h
 			}
 			if hint == "" {

@@ -38,7 +38,7 @@ func (l *loader) open(b *hclsyntax.Block, args []string, inner map[string]func(*
 			continue
 		}
 		k.meant[suggestion(a.Name, args)] = true
-		l.fail(a.NameRange, "Unknown argument", "A %s block has no argument %q%s.", b.Type, a.Name, didYouMean(a.Name, append(keys(inner), args...)))
+		l.fail(a.NameRange, "Unknown argument", "%s block has no argument %q%s.", article(b.Type), a.Name, didYouMean(a.Name, append(keys(inner), args...)))
 	}
 	seen := map[string]hcl.Range{}
 	for _, in := range b.Body.Blocks {
@@ -47,7 +47,7 @@ func (l *loader) open(b *hclsyntax.Block, args []string, inner map[string]func(*
 			if contains(args, in.Type) {
 				l.fail(in.TypeRange, "Argument wanted", "%s is an argument: %s = ...", in.Type, in.Type)
 			} else {
-				l.fail(in.TypeRange, "Unknown block", "A %s block has no block %q%s.", b.Type, in.Type, didYouMean(in.Type, append(keys(inner), args...)))
+				l.fail(in.TypeRange, "Unknown block", "%s block has no block %q%s.", article(b.Type), in.Type, didYouMean(in.Type, append(keys(inner), args...)))
 			}
 			continue
 		}
@@ -67,6 +67,22 @@ func (k block) title() string {
 		return "the " + k.kind + " block"
 	}
 	return fmt.Sprintf("%s %q", k.kind, k.name)
+}
+
+// subject is title at the start of a sentence.
+func (k block) subject() string {
+	if k.name == "" {
+		return upperFirst(k.title())
+	}
+	return k.title()
+}
+
+// article puts the right one before the kind of a block.
+func article(kind string) string {
+	if strings.ContainsAny(kind[:1], "aeiou") {
+		return "An " + kind
+	}
+	return "A " + kind
 }
 
 // at is where an argument's name stands, or the block's head without it.
@@ -95,7 +111,7 @@ func (k block) require(arg, why string) bool {
 	if k.meant[arg] {
 		return false
 	}
-	k.l.missing(k.b.DefRange(), "Argument missing", "%s has no %s: %s.", upperFirst(k.title()), arg, why)
+	k.l.missing(k.b.DefRange(), "Argument missing", "%s has no %s: %s.", k.subject(), arg, why)
 	return false
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"sort"
 	"strings"
 	"unicode/utf8"
@@ -109,6 +110,22 @@ func (d *Diagnostics) sortByPlace(order map[string]int) {
 		}
 		return a.Start.Byte < b.Start.Byte
 	})
+}
+
+// printable puts a question mark in place of each byte that would do something
+// to a terminal, or is no text; nothing moves.
+func printable(src []byte) []byte {
+	out := slices.Clone(src)
+	for i := 0; i < len(out); {
+		r, n := utf8.DecodeRune(out[i:])
+		if r == utf8.RuneError && n == 1 || r < ' ' && r != '\n' && r != '\t' && r != '\r' || r >= 0x7f && r < 0xa0 {
+			for k := range n {
+				out[i+k] = '?'
+			}
+		}
+		i += n
+	}
+	return out
 }
 
 // place gives "file:line" of a range.

@@ -104,7 +104,7 @@ func (k block) proof(i *IKE) {
 	switch {
 	case len(ways) == 0:
 		l.missing(k.b.DefRange(), "Argument missing",
-			"%s has no way to prove who is who: write certificate, private_key and ca; or public_keys and private_key; or psk_file.", upperFirst(k.title()))
+			"%s has no way to prove who is who: write certificate, private_key and ca; or public_keys and private_key; or psk_file.", k.subject())
 		return
 	case len(ways) > 1:
 		l.fail(k.at(ways[1]), "Arguments do not fit", "%s and %s are two ways to prove who is who: keep one, or write two ike blocks.", ways[0], ways[1])

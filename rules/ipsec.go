@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"time"
@@ -61,7 +62,7 @@ func (l *loader) ipsec(b *hclsyntax.Block) IPsec {
 	case hasIKE:
 		k.negotiated(&s)
 	case manual == nil:
-		l.missing(b.DefRange(), "Argument missing", `%s has no keys: name an ike block (ike = "NAME"), or, for tests and closed labs, write a manual block.`, upperFirst(k.title()))
+		l.missing(b.DefRange(), "Argument missing", `%s has no keys: name an ike block (ike = "NAME"), or, for tests and closed labs, write a manual block.`, k.subject())
 	}
 	if manual != nil {
 		s.Manual = l.manual(manual, s.AH)
@@ -197,12 +198,15 @@ func (l *loader) manual(b *hclsyntax.Block, ah bool) *Manual {
 	}
 	if k.require("key_file", "keys never stand in the policy itself") {
 		m.KeyFile = k.path("key_file")
-		if k.secretFile("key_file", m.KeyFile) && m.Integrity != "" && (ah || m.Encryption != "") {
+		if k.secretFile("key_file", m.KeyFile) && integrities[m.Integrity].keyBytes > 0 && (ah || k.cbc(m)) {
 			k.tryKeys(m)
 		}
 	}
 	return m
 }
+
+// cbc reports a cipher that takes keys set by hand.
+func (k block) cbc(m *Manual) bool { return m.Encryption != "" && !encryptions[m.Encryption].counter }
 
 // spi reads a security parameter index. RFC 4303 section 2.1: 0 is for local
 // use and 1 to 255 are reserved by IANA.
@@ -260,6 +264,9 @@ func parseEndpoint(s string) (Endpoint, error) {
 		return Endpoint{Name: strings.ToLower(strings.TrimSuffix(s, "."))}, nil
 	}
 	r, err := parseAddrRange(s)
+	if err != nil && strings.Trim(s, "0123456789abcdef.:/-") != "" {
+		err = fmt.Errorf("%q is neither an address, a range of them, nor a DNS name", s)
+	}
 	return Endpoint{Range: r}, err
 }
 

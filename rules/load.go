@@ -57,10 +57,8 @@ func Load(paths []string, o LoadOptions) (*Policy, Diagnostics) {
 	l.ikeBlocks()
 	l.ipsecBlocks()
 	l.rules()
-	if !l.diags.HasErrors() {
-		l.evaluated()
-		l.tests()
-	}
+	l.evaluated()
+	l.tests()
 	if !l.diags.HasErrors() {
 		l.warn()
 	}
@@ -83,7 +81,8 @@ func (l *loader) parse(s source) {
 		return
 	}
 	l.texts[s.name], l.dirs[s.name] = &unfolded{orig: s.src, src: s.src}, s
-	l.diags.files[s.name] = &hcl.File{Bytes: s.src}
+	shown := printable(s.src)
+	l.diags.files[s.name] = &hcl.File{Bytes: shown}
 	text, diags := unfold(s.name, s.src)
 	if diags.HasErrors() {
 		l.partial = true
@@ -92,12 +91,12 @@ func (l *loader) parse(s source) {
 	}
 	l.texts[s.name] = text
 	file, diags := hclsyntax.ParseConfig(text.src, s.name, hcl.InitialPos)
-	l.report(diags)
+	l.report(untilString(diags))
 	l.partial = l.partial || diags.HasErrors()
 	if file == nil {
 		return
 	}
-	l.diags.files[s.name] = &hcl.File{Body: file.Body, Bytes: s.src, Nav: file.Nav}
+	l.diags.files[s.name] = &hcl.File{Body: file.Body, Bytes: shown, Nav: file.Nav}
 	body, ok := file.Body.(*hclsyntax.Body)
 	if !ok {
 		return
@@ -116,15 +115,28 @@ func (l *loader) parse(s source) {
 	}
 }
 
+// untilString leaves out what follows a string without an end: HCL reads the
+// rest of the file inside out, and complains of every line.
+func untilString(diags hcl.Diagnostics) hcl.Diagnostics {
+	for i, d := range diags {
+		if d.Summary == "Invalid multi-line string" {
+			short := *d
+			short.Summary, short.Detail = "String without end", "The text that starts here has no closing quote in its line."
+			return append(diags[:i:i], &short)
+		}
+	}
+	return diags
+}
+
 // checkLabels reports a block with too many or too few names.
 func (l *loader) checkLabels(b *hclsyntax.Block, want int) {
 	switch {
 	case len(b.Labels) < want:
-		l.fail(b.TypeRange, "Name missing", `A %s block has a name: %s "NAME" { ... }.`, b.Type, b.Type)
+		l.fail(b.TypeRange, "Name missing", `%s block has a name: %s "NAME" { ... }.`, article(b.Type), b.Type)
 	case len(b.Labels) > want && want == 0:
-		l.fail(b.LabelRanges[0], "Name not wanted", "A %s block has no name.", b.Type)
+		l.fail(b.LabelRanges[0], "Name not wanted", "%s block has no name.", article(b.Type))
 	case len(b.Labels) > want:
-		l.fail(b.LabelRanges[want], "One name too many", "A %s block has one name only.", b.Type)
+		l.fail(b.LabelRanges[want], "One name too many", "%s block has one name only.", article(b.Type))
 	}
 }
 
@@ -147,7 +159,7 @@ func (l *loader) caution(r hcl.Range, summary, detail string, args ...any) {
 }
 
 func (l *loader) add(sev hcl.DiagnosticSeverity, r hcl.Range, summary, detail string) {
-	detail = strings.ReplaceAll(detail, "?.", "?") // a suggestion at the end
+	detail = string(printable([]byte(strings.ReplaceAll(detail, "?.", "?")))) // a suggestion may stand at the end
 	d := &hcl.Diagnostic{Severity: sev, Summary: summary, Detail: detail}
 	if r.Filename != "" {
 		r = l.back(r)

@@ -82,13 +82,13 @@ func (l *loader) rules() {
 // unique reports a name that another block of the kind has, or that cannot be one.
 func (l *loader) unique(b *hclsyntax.Block, seen map[string]hcl.Range) {
 	name := b.Labels[0]
-	if strings.TrimSpace(name) == "" || len(name) > 64 || strings.IndexFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f || r == 0xfffd }) >= 0 {
-		l.fail(b.LabelRanges[0], "Wrong name", "A name has from 1 to 64 characters, none of them a control character.")
+	if strings.TrimSpace(name) == "" || len(name) > 128 || strings.IndexFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f || r == 0xfffd }) >= 0 {
+		l.fail(b.LabelRanges[0], "Wrong name", "A name has from 1 to 128 characters, none of them a control character.")
 		return
 	}
 	if first, twice := seen[name]; twice {
 		l.fail(b.LabelRanges[0], "Name used twice", "%s %q is at %s already: names are unique, because counters and tests go by them.",
-			upperFirst(b.Type), name, l.place(first))
+			b.Type, name, l.place(first))
 		return
 	}
 	seen[name] = b.DefRange()
@@ -173,7 +173,7 @@ func (l *loader) labels(kind string) []string {
 
 // direction reads direction and opened_by.
 func (k block) direction(r *rule) {
-	if !k.require("direction", "the side that opens the flow: "+oneOf(sideWords)) {
+	if !k.require("direction", oneOf(sideWords)+", the side that opens the flow") {
 		return
 	}
 	side := k.word("direction", sideWords, -1)

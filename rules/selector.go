@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -146,12 +147,12 @@ func named(list []string) []string {
 // parseAddrRange reads an address, a CIDR block or a range "a-b".
 func parseAddrRange(s string) (engine.AddrRange, error) {
 	if from, to, ok := strings.Cut(s, "-"); ok {
-		a, err := parseAddr(strings.TrimSpace(from))
-		if err != nil {
-			return engine.AddrRange{}, err
+		a, err1 := parseAddr(strings.TrimSpace(from))
+		b, err2 := parseAddr(strings.TrimSpace(to))
+		if err1 != nil && err2 != nil {
+			_, err1 = parseAddr(s) // a word with a dash
 		}
-		b, err := parseAddr(strings.TrimSpace(to))
-		if err != nil {
+		if err := cmp.Or(err1, err2); err != nil {
 			return engine.AddrRange{}, err
 		}
 		if a.Is4() != b.Is4() {
@@ -173,6 +174,8 @@ func parseAddrRange(s string) (engine.AddrRange, error) {
 func parseAddr(s string) (netip.Addr, error) {
 	a, err := netip.ParseAddr(s)
 	switch {
+	case err != nil && isHostName(s):
+		return a, fmt.Errorf("%q is a name, and names are not looked up: write its addresses, as in 192.0.2.1 or 2001:db8::/32", s)
 	case err != nil:
 		return a, fmt.Errorf("%q is not an address: write 192.0.2.1, 2001:db8::1, 192.0.2.0/24 or 192.0.2.1-192.0.2.9", s)
 	case a.Zone() != "":

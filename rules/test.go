@@ -22,7 +22,7 @@ func (l *loader) tests() {
 		}
 		l.unique(b, seen)
 		if len(t.Expects) == 0 {
-			l.missing(b.DefRange(), "Test without expectation", `%s expects nothing: write expect "bypass" { packet = "..." } in it.`, upperFirst(k.title()))
+			l.missing(b.DefRange(), "Test without expectation", `%s expects nothing: write expect "bypass" { packet = "..." } in it.`, k.subject())
 		}
 		l.policy.Tests = append(l.policy.Tests, t)
 	}

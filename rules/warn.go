@@ -36,7 +36,11 @@ func (l *loader) warn() {
 			continue
 		}
 		if takers := seen.takers(here); takers != nil {
-			l.caution(l.places[r.Name], "Rule never reached", "No packet can reach rule %q: %s. Move it up, or remove it.", r.Name, takersText(p, takers))
+			advice := "Move it up, or remove it."
+			if p.Engine.Rules[takers[0]].Essential && p.Settings.Essentials {
+				advice = "ipfw's own rules come first, unless the policy block says essentials = false."
+			}
+			l.caution(l.places[r.Name], "Rule never reached", "No packet can reach rule %q: %s. %s", r.Name, takersText(p, takers), advice)
 		}
 	}
 	for _, s := range p.IPsec {

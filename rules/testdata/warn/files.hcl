@@ -1,7 +1,21 @@
 policy {
   inbound  = "discard"
-  outbound = "discard"
+  outbound = "bypass"
 }
-ike "a" {
-  psk_file = "nowhere.psk"
+
+rule "r" {
+  action    = "protect"
+  with      = "lan"
+  direction = "both"
+}
+
+ipsec "lan" {
+  mode = "transport"
+  ike  = "lan"
+}
+
+ike "lan" {
+  certificate = "missing.pem"
+  private_key = "missing.key"
+  ca          = "keys/public.pem"
 }

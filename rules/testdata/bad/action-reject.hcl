@@ -1,0 +1,9 @@
+policy {
+  inbound  = "discard"
+  outbound = "bypass"
+}
+
+rule "r" {
+  action    = "reject"
+  direction = "in"
+}

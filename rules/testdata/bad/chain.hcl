@@ -1,0 +1,8 @@
+policy {
+  inbound  = "discard"
+  outbound = "bypass"
+}
+
+locals {
+  a = !!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!true
+}

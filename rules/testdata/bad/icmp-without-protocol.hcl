@@ -1,0 +1,10 @@
+policy {
+  inbound  = "discard"
+  outbound = "bypass"
+}
+
+rule "r" {
+  action    = "bypass"
+  direction = "in"
+  icmp_type = "echo-request"
+}

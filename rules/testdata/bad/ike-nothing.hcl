@@ -1,0 +1,7 @@
+policy {
+  inbound  = "discard"
+  outbound = "bypass"
+}
+
+ike "a" {
+}

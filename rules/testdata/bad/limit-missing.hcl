@@ -1,0 +1,12 @@
+policy {
+  inbound  = "discard"
+  outbound = "bypass"
+}
+
+rule "r" {
+  action    = "bypass"
+  direction = "in"
+  limit {
+    brust = 5
+  }
+}

@@ -1,0 +1,10 @@
+policy {
+  inbound  = "discard"
+  outbound = "bypass"
+}
+
+locals {
+  hosts {
+    a = 1
+  }
+}

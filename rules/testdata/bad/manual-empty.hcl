@@ -1,0 +1,10 @@
+policy {
+  inbound  = "discard"
+  outbound = "bypass"
+}
+
+ipsec "x" {
+  mode = "tunnel"
+  manual {
+  }
+}

@@ -1,0 +1,9 @@
+policy {
+  inbound  = "discard"
+  outbound = "bypass"
+}
+
+rule " " {
+  action    = "bypass"
+  direction = "in"
+}

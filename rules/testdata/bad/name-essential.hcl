@@ -1,0 +1,9 @@
+policy {
+  inbound  = "discard"
+  outbound = "bypass"
+}
+
+rule "essential-loopback" {
+  action    = "bypass"
+  direction = "in"
+}

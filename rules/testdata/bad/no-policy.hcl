@@ -1,0 +1,4 @@
+rule "r" {
+  action    = "bypass"
+  direction = "in"
+}

@@ -1,0 +1,11 @@
+policy {
+  inbound  = "discard"
+  outbound = "bypass"
+}
+
+rule "r" {
+  action    = "bypass"
+  direction = "in"
+  limit { rate = "10/minuet", burst = "a" }
+  lgo = true
+}

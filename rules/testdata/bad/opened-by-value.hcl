@@ -1,0 +1,10 @@
+policy {
+  inbound  = "discard"
+  outbound = "bypass"
+}
+
+rule "r" {
+  action    = "bypass"
+  direction = "forward"
+  opened_by = "lokal"
+}

@@ -1,0 +1,6 @@
+inbound = "discard"
+policy {
+  inbound  = "discard"
+  outbound = "bypass"
+}
+

@@ -1,0 +1,4 @@
+policy "mine" {
+  inbound  = "discard"
+  outbound = "bypass"
+}

@@ -1,0 +1,10 @@
+policy {
+  inbound  = "discard"
+  outbound = "bypass"
+}
+
+rule "r" {
+  action    = "bypass"
+  direction = "in"
+  local_port = 22
+}

@@ -1,0 +1,9 @@
+policy {
+  inbound  = "discard"
+  outbound = "bypass"
+}
+
+rule "a" "b" {
+  action    = "bypass"
+  direction = "in"
+}

@@ -1,0 +1,10 @@
+policy {
+  inbound  = "discard"
+  outbound = "bypass"
+}
+
+policy {
+  inbound  = "discard"
+  outbound = "bypass"
+}
+

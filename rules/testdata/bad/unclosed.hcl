@@ -1,0 +1,7 @@
+policy {
+  inbound  = "discard"
+  outbound = "bypass"
+}
+
+rule "a" {
+  action = "bypass"

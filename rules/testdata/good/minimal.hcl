@@ -1,0 +1,5 @@
+policy {
+  inbound  = "discard"
+  outbound = "bypass"
+}
+

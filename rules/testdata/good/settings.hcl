@@ -1,0 +1,12 @@
+policy {
+  inbound    = "bypass"
+  outbound   = "discard"
+  forward    = "bypass"
+  essentials = false
+  on_failure = "open"
+  offload    = "none"
+  queue      = 7
+  queues     = 4
+  mark_mask  = "0x00ff0000"
+  log_rate   = 0
+}
