@@ -87,6 +87,9 @@ func (e *Engine) Malformed(f packet.Fault) Result {
 // judge is the way of one packet. Every return that is not an explicit
 // bypass or protect is a discard, because that is Result's zero value.
 func (e *Engine) judge(s *spd, in *Input) Result {
+	if in.Packet.SourceRouted {
+		return Result{Reason: ReasonSourceRoute, Rule: NoRule}
+	}
 	if in.Packet.Fragment {
 		return e.judgeFragment(s, in)
 	}

@@ -190,6 +190,14 @@ func TestZeroValuesDiscard(t *testing.T) {
 	}
 }
 
+// A source route that is not used up names a stop, not the end of the way.
+func TestSourceRoute(t *testing.T) {
+	b := newBench(t, webServer(t))
+	route := []byte{131, 7, 4, 192, 0, 2, 9}
+	r := b.see("in tcp 203.0.113.9:40000 -> 198.51.100.10:443", func(s *packet.Spec) { s.IPv4Options = route })
+	b.want(r, Discard, ReasonSourceRoute)
+}
+
 func TestRepliesBelongToTheFlow(t *testing.T) {
 	b := newBench(t, webServer(t))
 	reply := "in udp 192.0.2.53:53 -> 198.51.100.10:40000"

@@ -51,6 +51,7 @@ const (
 	ReasonFragmentOrphan                // later fragment whose first fragment was not seen
 	ReasonFragmentOverlap               // fragment over bytes already seen (RFC 5722)
 	ReasonFragmentFull                  // no room to remember another fragmented datagram
+	ReasonSourceRoute                   // source route not used up: the destination is a stop, not the end (RFC 6274 section 3.13.2.3, RFC 5095)
 	ReasonTruncated                     // from here on: packet.Fault, one for one
 	ReasonBadVersion
 	ReasonBadHeaderLength
@@ -73,7 +74,7 @@ func ReasonOf(f packet.Fault) Reason {
 var reasonNames = [reasonCount]string{
 	"undecided", "rule", "default", "flow", "related",
 	"no-sa", "clear-text", "wrong-sa", "tcp-state", "flow-table-full",
-	"fragment-orphan", "fragment-overlap", "fragment-table-full",
+	"fragment-orphan", "fragment-overlap", "fragment-table-full", "source-route",
 	"truncated", "bad-version", "bad-header-length", "bad-length",
 	"bad-extension-chain", "bad-fragment", "bad-transport",
 }
