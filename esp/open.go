@@ -1,0 +1,182 @@
+package esp
+
+import (
+	"github.com/ipfw/ipfw/packet"
+)
+
+// Open proves and opens pkt, a whole IP datagram as it came off the wire, in
+// place: the clear datagram is a part of pkt, its IP header right again in
+// length, protocol and checksum, and in tunnel mode with the congestion mark
+// that the outer header brought. rekey says, once in the life of the SA, that
+// it is time for another. On a Fault the bytes of pkt are worth nothing.
+//
+// ESP may come in UDP or not, whatever the SA says (RFC 7296 section 2.23).
+// The caller has found the SA by its SPI; see SAD.Open.
+func (sa *SA) Open(pkt []byte, now int64) (out []byte, rekey bool, f Fault) {
+	p, f := find(pkt, false)
+	if f != OK {
+		return nil, false, sa.fault(f)
+	}
+	return sa.openAt(pkt, p, now)
+}
+
+func (sa *SA) openAt(pkt []byte, p place, now int64) (out []byte, rekey bool, f Fault) {
+	pkt = pkt[:p.total]
+	ipsec, f := p.ipsec(pkt, sa.cfg.Suite.Protocol)
+	if f != OK {
+		return nil, false, sa.fault(f)
+	}
+	var payload []byte
+	var next uint8
+	if sa.cfg.Suite.Protocol == AH {
+		payload, next, rekey, f = sa.openAH(pkt, p, now)
+	} else {
+		payload, next, rekey, f = sa.OpenPayload(pkt[ipsec:], now)
+	}
+	if f != OK {
+		return nil, rekey, f
+	}
+	if sa.cfg.Mode == Tunnel {
+		out, f = sa.Inner(payload, next, tos(pkt))
+		return out, rekey, f
+	}
+	// The IP header moves up to the payload; what was between them is gone.
+	// payload is the end of pkt but for the trailer, so cap says where it is.
+	at := cap(pkt) - cap(payload) - p.at
+	out = pkt[at : at+p.at+len(payload)]
+	copy(out, pkt[:p.at])
+	resize(out, p, next)
+	sa.mendChecksum(out, p, next)
+	return out, rekey, OK
+}
+
+// ipsec is the offset of the IPsec header of protocol proto in pkt, behind a
+// UDP header if there is one.
+func (p place) ipsec(pkt []byte, proto Protocol) (int, Fault) {
+	switch {
+	case p.next == uint8(proto):
+		return p.at, OK
+	case p.next != packet.UDP || proto != ESP:
+		return 0, Malformed
+	case p.at+udpHeader > len(pkt):
+		return 0, Short
+	case int(be.Uint16(pkt[p.at+4:])) != len(pkt)-p.at:
+		return 0, Malformed
+	}
+	return p.at + udpHeader, OK
+}
+
+// OpenPayload proves and opens b, from the SPI of an ESP packet to its ICV, in
+// place: what a UDP socket receives. payload is the part of b that was
+// protected, and next its protocol number; in tunnel mode give both to Inner.
+// rekey is as in Open.
+func (sa *SA) OpenPayload(b []byte, now int64) (payload []byte, next uint8, rekey bool, f Fault) {
+	c := sa.crypt
+	if len(b) < espHeader+c.iv+2+c.icv {
+		return nil, 0, false, sa.fault(Short)
+	}
+	if n := len(b) - espHeader - c.iv - c.icv; n%sa.cfg.Suite.Encryption.Block != 0 {
+		return nil, 0, false, sa.fault(Malformed)
+	}
+	seq, f := sa.begin(ESP, be.Uint32(b), be.Uint32(b[4:]), now)
+	if f != OK {
+		return nil, 0, false, sa.fault(f)
+	}
+	s := c.get()
+	ok := c.open(s, b, seq)
+	c.put(s)
+	if !ok {
+		return nil, 0, false, sa.fault(Unauthentic)
+	}
+	if f := sa.win.Mark(seq); f != OK {
+		return nil, 0, false, sa.fault(f)
+	}
+	body := b[espHeader+c.iv : len(b)-c.icv]
+	pad := int(body[len(body)-2])
+	next = body[len(body)-1]
+	n := len(body) - 2 - pad
+	rekey = sa.seen(max(n, 0), sa.count.Add(1), now)
+	if n < 0 || !countsUp(body[n:len(body)-2]) {
+		return nil, 0, rekey, sa.fault(BadPadding)
+	}
+	if next == packet.NoNext {
+		return nil, 0, rekey, sa.fault(Dummy)
+	}
+	return body[:n], next, rekey, OK
+}
+
+// begin is what comes before authentication: nothing in it changes the SA.
+func (sa *SA) begin(proto Protocol, spi, low uint32, now int64) (seq uint64, f Fault) {
+	switch {
+	case sa.cfg.Direction != In:
+		return 0, WrongWay
+	case sa.cfg.Suite.Protocol != proto || sa.cfg.SPI != spi:
+		return 0, UnknownSPI
+	}
+	if f := sa.alive(now); f != OK {
+		return 0, f
+	}
+	return sa.win.Check(low)
+}
+
+// countsUp reports padding that goes 1, 2, 3, ...
+func countsUp(b []byte) bool {
+	for i, c := range b {
+		if c != byte(i+1) {
+			return false
+		}
+	}
+	return true
+}
+
+// Inner reads what a tunnel mode SA carried: a datagram of the family that next
+// names, without the TFC padding that may follow it. outerTOS is the type of
+// service or traffic class of the outer header, whose congestion mark goes to
+// the inner one (RFC 6040).
+func (sa *SA) Inner(payload []byte, next, outerTOS uint8) ([]byte, Fault) {
+	p, f := measure(payload)
+	if f != OK || p.v6 != (next == packet.IPv6) || !p.v6 && next != packet.IPv4 {
+		return nil, sa.fault(BadPayload)
+	}
+	payload = payload[:p.total]
+	if !mergeECN(payload, outerTOS) {
+		return nil, sa.fault(BadECN)
+	}
+	return payload, OK
+}
+
+// mendChecksum makes the TCP or UDP checksum of a datagram that came through a
+// NAT fit the addresses it has here: RFC 3948 section 3.1.2, by the arithmetic
+// of RFC 1624.
+func (sa *SA) mendChecksum(b []byte, p place, next uint8) {
+	c := &sa.cfg
+	if !c.OriginalSrc.IsValid() {
+		return
+	}
+	at := p.at
+	switch next {
+	case packet.TCP:
+		at += 16
+	case packet.UDP:
+		at += 6
+	default:
+		return
+	}
+	if at+2 > len(b) || next == packet.UDP && be.Uint16(b[at:]) == 0 {
+		return
+	}
+	addresses := b[12:20]
+	if p.v6 {
+		addresses = b[8:40]
+	}
+	was := packet.PseudoHeader(c.OriginalSrc, c.OriginalDst, 0, 0)
+	now := uint32(^packet.Checksum(addresses, 0))
+	sum := uint32(^be.Uint16(b[at:])) + uint32(packet.Checksum(nil, was)) + now
+	sum = sum>>16 + sum&0xffff
+	sum = sum>>16 + sum&0xffff
+	out := ^uint16(sum)
+	if out == 0 && next == packet.UDP {
+		out = 0xffff
+	}
+	be.PutUint16(b[at:], out)
+}
