@@ -1,0 +1,177 @@
+package host
+
+import (
+	"net/netip"
+	"time"
+)
+
+// The control socket speaks HTTP with JSON. What stands here is the schema of
+// version 1, and what `--json` prints: fields may be added, never renamed.
+//
+//	GET  /v1/status                  Status
+//	GET  /v1/flows                   Flow, one on a line
+//	GET  /v1/events?back=N&follow=1  Event, one on a line, the last N first
+//	POST /v1/reload   ReloadRequest  ReloadResult
+//	POST /v1/confirm                 Confirmation
+//
+// An error is a status of 400 or more with an APIError.
+
+// Status is a running daemon at one moment. Counters start at 0 with the
+// daemon; those of a rule that a reload keeps by name go on.
+type Status struct {
+	Version string    `json:"version"`
+	PID     int       `json:"pid"`
+	Started time.Time `json:"started"`
+	// Uptime is in seconds.
+	Uptime float64      `json:"uptime"`
+	Policy PolicyStatus `json:"policy"`
+	// StayShut says that the table will stay when the daemon stops.
+	StayShut bool `json:"stay_shut"`
+	// Unconfirmed is when the way back will be taken unless somebody
+	// confirms; absent when there is nothing to confirm.
+	Unconfirmed *Unconfirmed `json:"unconfirmed,omitempty"`
+
+	// Flows is how many flows are known now.
+	Flows int `json:"flows"`
+	// Reasons counts packets by reason; all reasons are there.
+	Reasons map[string]uint64 `json:"reasons"`
+	// Rules are in the order of the policy, those of `essentials` included.
+	Rules []RuleStatus `json:"rules"`
+	// Defaults counts, for "in", "out" and "forward", what no rule named.
+	Defaults map[string]DefaultStatus `json:"defaults"`
+	Queue    QueueStatus              `json:"queue"`
+	Events   EventStatus              `json:"events"`
+}
+
+// PolicyStatus is the policy in force.
+type PolicyStatus struct {
+	Paths []string `json:"paths"`
+	// Generation counts the policies that this daemon has put in force, from 1.
+	Generation uint64       `json:"generation"`
+	Loaded     time.Time    `json:"loaded"`
+	Warnings   []Diagnostic `json:"warnings"`
+}
+
+// Unconfirmed is a start or a reload that waits for `ipfw confirm`.
+type Unconfirmed struct {
+	Until time.Time `json:"until"`
+	// Back is what happens then, in words.
+	Back string `json:"back"`
+}
+
+// RuleStatus is one rule with its counters. The packets of a flow count for
+// the rule that let it open.
+type RuleStatus struct {
+	Name      string `json:"name"`
+	Place     string `json:"place"`
+	Action    string `json:"action"`
+	Audit     bool   `json:"audit,omitempty"`
+	Essential bool   `json:"essential,omitempty"`
+	Packets   uint64 `json:"packets"`
+	Bytes     uint64 `json:"bytes"`
+	Flows     uint64 `json:"flows"` // opened
+}
+
+// DefaultStatus is what the policy block says for one direction.
+type DefaultStatus struct {
+	Action  string `json:"action"`
+	Packets uint64 `json:"packets"`
+	Bytes   uint64 `json:"bytes"`
+}
+
+// EventStatus counts events.
+type EventStatus struct {
+	Written    uint64 `json:"written"`
+	Suppressed uint64 `json:"suppressed"` // malformed packets over the rate: counted, not written
+	Unlogged   uint64 `json:"unlogged"`   // written, but over the policy's log_rate
+	Lost       uint64 `json:"lost"`       // overtaken before a slow reader, the log among them, took them
+}
+
+// Flow is one live flow. Source is the side that opened it.
+type Flow struct {
+	Direction   string         `json:"direction"`
+	Protocol    Protocol       `json:"protocol"`
+	Source      netip.AddrPort `json:"source"` // port 0 where there is none; the identifier for ICMP echo
+	Destination netip.AddrPort `json:"destination"`
+	Verdict     string         `json:"verdict"`
+	Rule        string         `json:"rule,omitempty"` // empty: the default
+	Place       string         `json:"place,omitempty"`
+	State       string         `json:"state"`
+	// By the opener and by the other side. A kernel that has taken over a
+	// flow no longer shows its packets to ipfw.
+	PacketsOut uint64 `json:"packets_out"`
+	PacketsIn  uint64 `json:"packets_in"`
+	BytesOut   uint64 `json:"bytes_out"`
+	BytesIn    uint64 `json:"bytes_in"`
+	// In seconds.
+	Age     float64 `json:"age"`
+	Idle    float64 `json:"idle"`
+	Expires float64 `json:"expires"`
+}
+
+// ReloadRequest asks the daemon to read its policy again.
+type ReloadRequest struct {
+	// Confirm, in seconds, brings the previous policy back unless somebody
+	// confirms in that time; 0 means for good.
+	Confirm float64 `json:"confirm,omitempty"`
+	// SSHConnection is the ssh connection of whoever asks (FindSSH), to
+	// warn of a lock-out.
+	SSHConnection string `json:"ssh_connection,omitempty"`
+}
+
+// ReloadResult is a policy that is in force now.
+type ReloadResult struct {
+	Generation  uint64       `json:"generation"`
+	Warnings    []Diagnostic `json:"warnings"`
+	Unconfirmed *Unconfirmed `json:"unconfirmed,omitempty"`
+}
+
+// Confirmation says what was confirmed.
+type Confirmation struct {
+	Generation uint64 `json:"generation"`
+}
+
+// APIError is the answer to a request that failed. It is an error.
+type APIError struct {
+	Status      int          `json:"-"`
+	Message     string       `json:"error"`
+	Diagnostics []Diagnostic `json:"diagnostics,omitempty"`
+}
+
+// Error gives the sentence, and each diagnostic on a line of its own.
+func (e *APIError) Error() string {
+	s := e.Message
+	for _, d := range e.Diagnostics {
+		s += "\n  " + d.String()
+	}
+	return s
+}
+
+// QueueStatus is the kernel's side, in packets.
+type QueueStatus struct {
+	// First and Queues are the NFQUEUE numbers in use.
+	First  uint16 `json:"first"`
+	Queues int    `json:"queues"`
+	// OnFailure is what happens to new flows while no daemon runs: "shut"
+	// or "open".
+	OnFailure string `json:"on_failure"`
+
+	Packets  uint64 `json:"packets"` // read from the queues
+	Accepted uint64 `json:"accepted"`
+	Dropped  uint64 `json:"dropped"`  // by verdict, rejected ones included
+	Rejected uint64 `json:"rejected"` // answered
+	// RejectsSuppressed were not answered, because they were too many.
+	RejectsSuppressed uint64 `json:"rejects_suppressed"`
+	Unreadable        uint64 `json:"unreadable"`  // messages of the kernel that made no sense; dropped
+	SendErrors        uint64 `json:"send_errors"` // verdicts or answers that the kernel would not take
+	Waiting           uint64 `json:"waiting"`     // now
+	// QueueDropped packets found the queue full, SocketDropped ones the
+	// daemon's receive buffer. Both are lost. Overruns is how often the
+	// kernel told of lost messages.
+	QueueDropped  uint64 `json:"queue_dropped"`
+	SocketDropped uint64 `json:"socket_dropped"`
+	Overruns      uint64 `json:"overruns"`
+}
+
+// drops is how many packets were lost because the daemon was too slow.
+func (q QueueStatus) drops() uint64 { return q.QueueDropped + q.SocketDropped }

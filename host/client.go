@@ -1,0 +1,142 @@
+package host
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// Client talks to a running daemon over its control socket. Its errors are
+// sentences: *NotRunningError when nobody answers, *APIError when the daemon
+// said no.
+type Client struct {
+	http http.Client
+}
+
+// NewClient makes a client for a socket, "" for DefaultSocket. It does not
+// connect yet.
+func NewClient(socket string) *Client {
+	if socket == "" {
+		socket = DefaultSocket
+	}
+	return &Client{http: http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dialControl(ctx, socket) },
+	}}}
+}
+
+// Close gives up idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Status asks how the daemon is.
+func (c *Client) Status(ctx context.Context) (s Status, err error) {
+	err = c.call(ctx, "GET", "/v1/status", nil, &s)
+	return s, err
+}
+
+// Reload makes the daemon read its policy again. An *APIError with
+// Diagnostics says that the policy is not good and the one before stays.
+func (c *Client) Reload(ctx context.Context, q ReloadRequest) (r ReloadResult, err error) {
+	err = c.call(ctx, "POST", "/v1/reload", q, &r)
+	return r, err
+}
+
+// Confirm makes the policy in force stay.
+func (c *Client) Confirm(ctx context.Context) (r Confirmation, err error) {
+	err = c.call(ctx, "POST", "/v1/confirm", nil, &r)
+	return r, err
+}
+
+// Flows calls each for every flow until it returns an error, which it
+// returns.
+func (c *Client) Flows(ctx context.Context, each func(Flow) error) error {
+	return stream(c, ctx, "/v1/flows", each)
+}
+
+// Events calls each for the last `back` events and, with follow, for all that
+// come until ctx or the daemon ends; what each returns ends it too.
+func (c *Client) Events(ctx context.Context, back uint, follow bool, each func(Event) error) error {
+	q := url.Values{"back": {strconv.FormatUint(uint64(back), 10)}}
+	if follow {
+		q.Set("follow", "1")
+	}
+	return stream(c, ctx, "/v1/events?"+q.Encode(), each)
+}
+
+// do sends a request and gives the body of a good answer.
+func (c *Client) do(ctx context.Context, method, path string, body any) (io.ReadCloser, error) {
+	var r io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		r = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://ipfw"+path, r)
+	if err != nil {
+		return nil, err
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		// url.Error wraps our sentence in a URL that means nothing to people.
+		var u *url.Error
+		if errors.As(err, &u) {
+			err = u.Err
+		}
+		return nil, err
+	}
+	if res.StatusCode < 400 {
+		return res.Body, nil
+	}
+	defer res.Body.Close()
+	api := &APIError{Status: res.StatusCode}
+	if err := json.NewDecoder(res.Body).Decode(api); err != nil || api.Message == "" {
+		api.Message = fmt.Sprintf("the daemon answered %s", res.Status)
+	}
+	return nil, api
+}
+
+func (c *Client) call(ctx context.Context, method, path string, body, answer any) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	r, err := c.do(ctx, method, path, body)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if err := json.NewDecoder(r).Decode(answer); err != nil {
+		return fmt.Errorf("the daemon's answer to %s cannot be read: %w", path, err)
+	}
+	return nil
+}
+
+// stream reads JSON lines until the daemon ends them.
+func stream[T any](c *Client, ctx context.Context, path string, each func(T) error) error {
+	r, err := c.do(ctx, "GET", path, nil)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	for dec := json.NewDecoder(r); ; {
+		var v T
+		switch err := dec.Decode(&v); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			return fmt.Errorf("the daemon's answer to %s broke off: %w", path, err)
+		}
+		if err := each(v); err != nil {
+			return err
+		}
+	}
+}

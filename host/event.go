@@ -1,0 +1,203 @@
+package host
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ipfw/ipfw/engine"
+	"github.com/ipfw/ipfw/packet"
+	"github.com/ipfw/ipfw/rules"
+)
+
+// Kind says what an Event is about.
+type Kind string
+
+// The kinds of events. The first three speak of one packet.
+const (
+	KindPacket    Kind = "packet"    // a rule with `log`, or a reject
+	KindAudit     Kind = "audit"     // a rule with `audit` would have decided
+	KindMalformed Kind = "malformed" // bytes that are no packet; at most 10 in a second
+
+	KindStart      Kind = "start"
+	KindStop       Kind = "stop"
+	KindReload     Kind = "reload"        // another policy is in force
+	KindBadPolicy  Kind = "reload-failed" // the old policy stays; Diagnostics says why
+	KindConfirm    Kind = "confirm"       // somebody confirmed the policy in force
+	KindRollback   Kind = "rollback"      // nobody did: the previous one is back
+	KindOverflow   Kind = "queue-overflow"
+	KindSuppressed Kind = "suppressed" // Count malformed packets had no event
+)
+
+// Event is one thing that happened, as `ipfw events` and the log show it.
+// It is a plain value: writing one to the ring allocates nothing.
+type Event struct {
+	// Seq counts the events of this daemon from 1. A gap was lost by this
+	// reader, who was too slow.
+	Seq  uint64    `json:"seq"`
+	Time time.Time `json:"time"`
+	Kind Kind      `json:"kind"`
+
+	// Verdict and Reason are what became of the packet; for KindAudit,
+	// Verdict is what the rule would have done.
+	Verdict string `json:"verdict,omitempty"`
+	Reason  string `json:"reason,omitempty"`
+	// Rule and Place name the rule that decided; empty: the default did,
+	// or no rule was asked.
+	Rule  string `json:"rule,omitempty"`
+	Place string `json:"place,omitempty"`
+	// Rejected says that the sender was asked to get an answer.
+	Rejected bool `json:"rejected,omitempty"`
+	// Packet is the packet; empty when there is none.
+	Packet Packet `json:"packet,omitzero"`
+
+	Message     string       `json:"message,omitempty"`
+	Diagnostics []Diagnostic `json:"diagnostics,omitempty"`
+	Generation  uint64       `json:"generation,omitempty"` // of the policy in force, for start and reload
+	Count       uint64       `json:"count,omitempty"`
+}
+
+// Diagnostic is one thing a policy was refused for, or is warned of.
+type Diagnostic = rules.Diagnostic
+
+// Protocol is an IANA protocol number that JSON and people see by name.
+type Protocol uint8
+
+// String gives the IANA keyword, or the number of a protocol that has none.
+func (p Protocol) String() string { return packet.ProtocolName(uint8(p)) }
+
+// MarshalText gives the name.
+func (p Protocol) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText reads a name or a number from 0 to 255.
+func (p *Protocol) UnmarshalText(b []byte) error {
+	if n, ok := packet.ProtocolNumber(string(b)); ok {
+		*p = Protocol(n)
+		return nil
+	}
+	n, err := strconv.ParseUint(string(b), 10, 8)
+	if err != nil {
+		return fmt.Errorf("%q is not an IP protocol", b)
+	}
+	*p = Protocol(n)
+	return nil
+}
+
+// Packet is what an event keeps of a packet: enough to ask `ipfw explain`
+// about it, and nothing of its payload.
+type Packet struct {
+	Direction   string     `json:"direction"`
+	Protocol    Protocol   `json:"protocol"`
+	Source      netip.Addr `json:"source"`
+	Destination netip.Addr `json:"destination"`
+	// Ports are 0 for protocols that have none.
+	SourcePort      uint16 `json:"source_port,omitempty"`
+	DestinationPort uint16 `json:"destination_port,omitempty"`
+	ICMP            bool   `json:"icmp,omitempty"` // ICMPType and ICMPCode are set
+	ICMPType        uint8  `json:"icmp_type,omitempty"`
+	ICMPCode        uint8  `json:"icmp_code,omitempty"`
+	SPI             uint32 `json:"spi,omitempty"`
+	TCPFlags        uint8  `json:"tcp_flags,omitempty"`
+	Fragment        bool   `json:"fragment,omitempty"`
+	InInterface     string `json:"in_interface,omitempty"`
+	OutInterface    string `json:"out_interface,omitempty"`
+	SA              string `json:"sa,omitempty"` // the ipsec block it came out of
+	Length          int    `json:"length"`       // of the datagram, in bytes
+}
+
+// packetOf keeps of an input what outlives the packet's bytes.
+func packetOf(in *engine.Input) Packet {
+	p := &in.Packet
+	return Packet{
+		Direction: in.Dir.String(), Protocol: Protocol(p.Protocol),
+		Source: p.Src, Destination: p.Dst, SourcePort: p.SrcPort, DestinationPort: p.DstPort,
+		ICMP: p.HasICMP, ICMPType: p.ICMPType, ICMPCode: p.ICMPCode, SPI: p.SPI,
+		TCPFlags: p.TCPFlags, Fragment: p.Fragment,
+		InInterface: in.InIf, OutInterface: in.OutIf, SA: in.SA, Length: p.Len,
+	}
+}
+
+// String gives the packet in one line, as `ipfw explain` takes it.
+func (p Packet) String() string {
+	var b strings.Builder
+	b.WriteString(p.Direction + " " + p.Protocol.String())
+	if p.ICMP {
+		b.WriteString(" " + packet.ICMPTypeName(uint8(p.Protocol), p.ICMPType))
+	}
+	ports := p.SourcePort != 0 || p.DestinationPort != 0
+	b.WriteString(" " + endpoint(p.Source, p.SourcePort, ports) + " -> " + endpoint(p.Destination, p.DestinationPort, ports))
+	if p.SPI != 0 {
+		fmt.Fprintf(&b, " spi 0x%x", p.SPI)
+	}
+	if p.Protocol == packet.TCP && p.TCPFlags&(packet.SYN|packet.ACK) == packet.SYN {
+		b.WriteString(" syn")
+	}
+	if p.SA != "" {
+		b.WriteString(" protected " + p.SA)
+	}
+	if p.Fragment {
+		b.WriteString(" fragment")
+	}
+	if p.InInterface != "" {
+		b.WriteString(" on " + p.InInterface)
+	} else if p.OutInterface != "" {
+		b.WriteString(" on " + p.OutInterface)
+	}
+	return b.String()
+}
+
+func endpoint(a netip.Addr, port uint16, withPort bool) string {
+	switch {
+	case !a.IsValid():
+		return "?"
+	case withPort:
+		return netip.AddrPortFrom(a, port).String()
+	default:
+		return a.String()
+	}
+}
+
+// String gives the event in one line for people, without its time.
+func (e Event) String() string {
+	var b strings.Builder
+	switch e.Kind {
+	case KindPacket:
+		b.WriteString(e.Verdict + " " + e.Packet.String() + " by " + e.by())
+		if e.Rejected {
+			b.WriteString(", answered")
+		}
+	case KindAudit:
+		fmt.Fprintf(&b, "audit: rule %q would %s %s", e.Rule, e.Verdict, e.Packet)
+	case KindMalformed:
+		b.WriteString("discard a malformed packet (" + e.Reason + ")")
+	default:
+		b.WriteString(string(e.Kind))
+	}
+	if e.Message != "" {
+		b.WriteString(": " + e.Message)
+	}
+	for _, d := range e.Diagnostics {
+		b.WriteString("\n  " + d.String())
+	}
+	return b.String()
+}
+
+// by says who decided.
+func (e Event) by() string {
+	s := "the default"
+	switch {
+	case e.Rule != "":
+		s = fmt.Sprintf("rule %q", e.Rule)
+		if e.Place != "" {
+			s += " (" + e.Place + ")"
+		}
+	case e.Reason != engine.ReasonDefault.String():
+		return e.Reason
+	}
+	if e.Reason != engine.ReasonRule.String() && e.Reason != engine.ReasonDefault.String() {
+		s += ", " + e.Reason
+	}
+	return s
+}

@@ -1,0 +1,239 @@
+// Package host is a running host: it reads the policy, opens the kernel,
+// judges packets, and answers on a control socket.
+//
+//	rules.Load --> engine.New --> nfq.Open --> READY
+//	                   |              |
+//	                   |   packet --> Handle --> engine.Judge --> verdict
+//	                   |              |
+//	                   |              +--> ring --> log, `ipfw events`
+//	SIGHUP, /v1/reload +--> engine.Reload, then nfq.Reload
+//
+// Nothing that happens here can open the host by accident: a policy that is
+// not good changes nothing, a daemon that fails leaves its table and thereby a
+// shut host (or what `on_failure` says), and only a stop that was asked for
+// removes the table. The one exception is wanted: a start that asked to be
+// confirmed, and was not, goes away again.
+//
+// Limits: one daemon for each control socket and network namespace; events
+// are kept in memory only.
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ipfw/ipfw/engine"
+)
+
+// Options say what to run. Paths is required.
+type Options struct {
+	// Paths is the policy: files, folders, "-" or profile:NAME.
+	Paths []string
+	// Socket is where to listen for commands; default DefaultSocket.
+	Socket string
+	// Logger gets every event; default slog.Default().
+	Logger *slog.Logger
+	// Version is what Status shows.
+	Version string
+	// Stdin is what the path "-" reads, once; a reload then uses the same
+	// text again.
+	Stdin io.Reader
+	// StayShut leaves the table when the daemon stops, so that nothing new
+	// gets in.
+	StayShut bool
+	// Confirm, if not 0, stops the daemon and removes its table unless
+	// somebody confirms within this time after the start.
+	Confirm time.Duration
+	// SSHConnection is the ssh connection of whoever starts this (FindSSH),
+	// to warn of a lock-out; empty: none.
+	SSHConnection string
+	// Reload makes the daemon read its policy again (SIGHUP).
+	Reload <-chan os.Signal
+	// OnReady is called once, when packets are judged.
+	OnReady func(Status)
+}
+
+// daemon is a running host. mu orders everything that changes the policy;
+// the packet path never takes it.
+type daemon struct {
+	o        Options
+	loader   *loader
+	engine   *engine.Engine
+	firewall firewall
+	ring     *ring
+	notify   notifier
+	started  time.Time
+	stop     context.CancelCauseFunc
+
+	mu         sync.Mutex
+	current    *loaded // in force
+	pending    *pending
+	stopping   bool
+	overflowed uint64 // queue drops already told
+	suppressed uint64 // malformed packets without an event, so far
+
+	malformed throttle
+	logRate   atomic.Uint32 // of the policy in force; 0: no limit
+	unlogged  atomic.Uint64
+}
+
+// ringSize is how many events are kept. Of malformed packets so many get an
+// event in a second, and so many at once.
+const (
+	ringSize       = 4096
+	malformedRate  = 10
+	malformedBurst = 20
+)
+
+// Run is the daemon. It returns when ctx ends, nil if it stopped as asked,
+// or when something fails. Errors are sentences for the administrator.
+func Run(ctx context.Context, o Options) error {
+	return run(ctx, o, openKernel)
+}
+
+// run is Run with its outer seam, the kernel.
+func run(ctx context.Context, o Options, open opener) error {
+	if o.Socket == "" {
+		o.Socket = DefaultSocket
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	loader := newLoader(o)
+	first, bad := loader.load(o.SSHConnection)
+	if bad != nil {
+		bad.Message += ", nothing was changed"
+		return bad
+	}
+	first.generation = 1
+	socket, err := listenControl(o.Socket)
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	d := &daemon{
+		o: o, loader: loader, ring: newRing(ringSize), notify: notifier{o.Logger},
+		started: time.Now(), stop: stop, current: first,
+		engine:    engine.New(&first.Engine, engine.Options{}),
+		malformed: throttle{perSecond: malformedRate, burst: malformedBurst},
+	}
+	d.logRate.Store(first.Settings.LogRate)
+	logged := make(chan struct{})
+	rd := d.ring.reader(0)
+	go func() { defer close(logged); d.logEvents(rd) }()
+	defer func() { d.ring.close(); <-logged }()
+
+	if d.firewall, err = open(first, o.Logger); err != nil {
+		return err
+	}
+	return d.serve(ctx, socket)
+}
+
+// serve runs the open daemon until ctx ends or a part of it fails.
+func (d *daemon) serve(ctx context.Context, socket *controlSocket) error {
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		err := d.firewall.Run(ctx, d)
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			err = errors.New("the packet loop has ended by itself")
+		}
+		d.stop(err)
+	})
+	server := d.newServer()
+	wg.Go(func() { server.Serve(socket) })
+
+	d.mu.Lock()
+	d.await(d.o.Confirm, nil)
+	d.ring.add(&Event{Kind: KindStart, Generation: d.current.generation, Message: d.current.summary(), Diagnostics: d.current.Warnings})
+	d.mu.Unlock()
+	d.notify.ready()
+	if d.o.OnReady != nil {
+		d.o.OnReady(d.status())
+	}
+
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			d.engine.Expire(d.now())
+			d.watch()
+		case <-d.o.Reload:
+			d.reload(0, "") // what came of it is an event
+		case <-ctx.Done():
+			server.Close()
+			wg.Wait()
+			return d.shutdown(context.Cause(ctx))
+		}
+	}
+}
+
+// shutdown closes the kernel's side. A stop that was asked for removes the
+// table unless it was to stay. A failure leaves it, so that traffic is dropped
+// rather than let through, unless the policy says on_failure = "open". A start
+// that nobody confirmed removes it.
+func (d *daemon) shutdown(cause error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.stopping = true
+	d.notify.stopping()
+	asked := errors.Is(cause, context.Canceled)
+	stay := d.o.StayShut || !asked && !d.current.Settings.FailOpen
+	if errors.Is(cause, errNotConfirmed) {
+		stay = false
+	}
+	if p := d.pending; p != nil {
+		p.timer.Stop()
+		if p.back == nil {
+			stay = false
+		}
+	}
+
+	message := "the table is removed, nothing is filtered any more"
+	if stay {
+		message = "the table stays, nothing gets in or out"
+	}
+	err := d.firewall.Close(stay)
+	if err != nil {
+		message = "closing the kernel's side failed: " + err.Error()
+	}
+	if !asked {
+		message = cause.Error() + "; " + message
+		err = errors.Join(cause, err)
+	}
+	d.ring.add(&Event{Kind: KindStop, Message: message})
+	return err
+}
+
+// now is the clock of the packet path, in nanoseconds since the start.
+func (d *daemon) now() int64 { return int64(time.Since(d.started)) }
+
+// watch tells, once a second at most, what went wrong without an event of its
+// own: packets that the queue dropped, events that were not written.
+func (d *daemon) watch() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if drops := d.firewall.Status().drops(); drops > d.overflowed {
+		d.ring.add(&Event{Kind: KindOverflow, Count: drops - d.overflowed,
+			Message: fmt.Sprintf("the kernel dropped %d packets because ipfw was too slow", drops-d.overflowed)})
+		d.overflowed = drops
+	}
+	if n := d.malformed.take(); n > 0 {
+		d.suppressed += n
+		d.ring.add(&Event{Kind: KindSuppressed, Count: n,
+			Message: fmt.Sprintf("%d more malformed packets were counted but not logged", n)})
+	}
+}

@@ -1,0 +1,125 @@
+package host
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/ipfw/ipfw/engine"
+	"github.com/ipfw/ipfw/packet"
+)
+
+// Handle judges one packet that the kernel has sent up. It runs for every
+// packet and allocates nothing.
+func (d *daemon) Handle(in *engine.Input, f packet.Fault) engine.Result {
+	in.Now = d.now()
+	if f != packet.OK {
+		r := d.engine.Malformed(f)
+		if d.malformed.allow(in.Now) {
+			d.ring.add(&Event{Kind: KindMalformed, Verdict: r.Verdict.String(), Reason: r.Reason.String()})
+		}
+		return r
+	}
+	before := d.engine.Policy()
+	r := d.engine.Judge(in)
+	if r.Log || r.Reject || r.NAudits > 0 {
+		d.note(before, in, &r)
+	}
+	return r
+}
+
+// note writes the events of a packet. Rules are known by index, and an index
+// means something only in the policy that gave it: if a reload came between,
+// the event goes without the rule's name rather than with a wrong one.
+func (d *daemon) note(p *engine.Policy, in *engine.Input, r *engine.Result) {
+	if d.engine.Policy() != p {
+		p = &engine.Policy{}
+	}
+	for _, i := range r.Audits[:r.NAudits] {
+		rule := ruleAt(p, i)
+		if rule == nil {
+			continue
+		}
+		d.ring.add(&Event{Kind: KindAudit, Verdict: rule.Action.String(), Reason: engine.ReasonRule.String(),
+			Rule: rule.Name, Place: rule.Place, Packet: packetOf(in)})
+	}
+	if !r.Log && !r.Reject {
+		return
+	}
+	e := Event{Kind: KindPacket, Verdict: r.Verdict.String(), Reason: r.Reason.String(),
+		Rejected: r.Reject, Packet: packetOf(in)}
+	if rule := ruleAt(p, r.Rule); rule != nil {
+		e.Rule, e.Place = rule.Name, rule.Place
+	}
+	d.ring.add(&e)
+}
+
+// ruleAt gives the rule with that index, nil if it is none.
+func ruleAt(p *engine.Policy, i int32) *engine.Rule {
+	if i < 0 || int(i) >= len(p.Rules) {
+		return nil
+	}
+	return &p.Rules[i]
+}
+
+// logEvents writes events to the log until the ring is closed. It reads the
+// ring like any other reader, so a log that stalls never stalls a packet.
+// Events about packets are held to the policy's log rate, so that nobody can
+// fill a disk from outside.
+func (d *daemon) logEvents(rd *ringReader) {
+	defer rd.close()
+	var rate throttle
+	next := uint64(1)
+	rd.follow(context.Background(), func(es []Event) error {
+		for i := range es {
+			e := &es[i]
+			if e.Seq > next {
+				d.o.Logger.Warn("events lost: the log is too slow", "count", e.Seq-next)
+			}
+			next = e.Seq + 1
+			if e.Packet != (Packet{}) && !rate.allowAt(d.logRate.Load(), int64(e.Time.Sub(d.started))) {
+				d.unlogged.Add(1)
+				continue
+			}
+			if n := rate.take(); n > 0 {
+				d.o.Logger.Warn("events not logged: over the policy's log_rate", "count", n)
+			}
+			d.logEvent(e)
+		}
+		return nil
+	})
+}
+
+func (d *daemon) logEvent(e *Event) {
+	level := slog.LevelInfo
+	switch e.Kind {
+	case KindBadPolicy:
+		level = slog.LevelError
+	case KindRollback, KindOverflow, KindSuppressed:
+		level = slog.LevelWarn
+	}
+	attrs := make([]slog.Attr, 0, 10)
+	add := func(key, value string) {
+		if value != "" {
+			attrs = append(attrs, slog.String(key, value))
+		}
+	}
+	add("verdict", e.Verdict)
+	add("reason", e.Reason)
+	add("rule", e.Rule)
+	add("place", e.Place)
+	if e.Packet != (Packet{}) {
+		add("packet", e.Packet.String())
+	}
+	add("message", e.Message)
+	if e.Generation != 0 {
+		attrs = append(attrs, slog.Uint64("generation", e.Generation))
+	}
+	d.o.Logger.LogAttrs(context.Background(), level, string(e.Kind), attrs...)
+	for _, dg := range e.Diagnostics {
+		l := slog.LevelWarn
+		if dg.Severity == "error" {
+			l = slog.LevelError
+		}
+		d.o.Logger.LogAttrs(context.Background(), l, string(e.Kind), slog.String("diagnostic", dg.String()))
+	}
+}

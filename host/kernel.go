@@ -1,0 +1,76 @@
+package host
+
+import (
+	"context"
+	"log/slog"
+	"runtime"
+
+	"github.com/ipfw/ipfw/nfq"
+)
+
+// firewall is the kernel's side as the daemon needs it; nfq is the real one.
+type firewall interface {
+	// Run hands packets to h until ctx ends.
+	Run(ctx context.Context, h nfq.Handler) error
+	// Reload makes every flow come up again, in one transaction.
+	Reload(*loaded) error
+	// Close ends the kernel's side; with stayShut the table stays.
+	Close(stayShut bool) error
+	Status() QueueStatus
+}
+
+// opener opens the kernel's side for the first policy. From then on the
+// kernel holds packets until somebody runs the firewall.
+type opener func(first *loaded, log *slog.Logger) (firewall, error)
+
+// kernel is the real firewall.
+type kernel struct {
+	*nfq.Firewall
+	log *slog.Logger
+	cfg nfq.Config // in force
+}
+
+func openKernel(first *loaded, log *slog.Logger) (firewall, error) {
+	cfg := kernelConfig(first, log)
+	fw, err := nfq.Open(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &kernel{Firewall: fw, log: log, cfg: cfg}, nil
+}
+
+// kernelConfig is what a policy asks of the kernel.
+func kernelConfig(l *loaded, log *slog.Logger) nfq.Config {
+	s := &l.Settings
+	queues := int(s.Queues)
+	if queues == 0 {
+		queues = runtime.GOMAXPROCS(0)
+	}
+	return nfq.Config{Queue: s.Queue, Queues: queues, Mask: s.MarkMask, FailOpen: s.FailOpen, Logger: log}
+}
+
+// Reload implements firewall.
+func (k *kernel) Reload(l *loaded) error {
+	cfg := kernelConfig(l, k.log)
+	if err := k.Firewall.Reload(cfg); err != nil {
+		return err
+	}
+	k.cfg = cfg
+	return nil
+}
+
+// Status implements firewall.
+func (k *kernel) Status() QueueStatus {
+	st := k.Stats()
+	q := QueueStatus{
+		First: k.cfg.Queue, Queues: k.cfg.Queues, OnFailure: "shut",
+		Packets: st.Packets, Accepted: st.Accepted, Dropped: st.Dropped,
+		Rejected: st.Rejected, RejectsSuppressed: st.Suppressed,
+		Unreadable: st.Unreadable, SendErrors: st.SendErrors, Waiting: st.Waiting,
+		QueueDropped: st.QueueDropped, SocketDropped: st.UserDropped, Overruns: st.Overruns,
+	}
+	if k.cfg.FailOpen {
+		q.OnFailure = "open"
+	}
+	return q
+}

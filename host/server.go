@@ -1,0 +1,153 @@
+package host
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/ipfw/ipfw/engine"
+)
+
+// maxConfirm is the longest time to wait for a confirmation.
+const maxConfirm = 24 * time.Hour
+
+// newServer answers on the control socket.
+func (d *daemon) newServer() *http.Server {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { reply(w, d.status(), nil) })
+	mux.HandleFunc("GET /v1/flows", d.serveFlows)
+	mux.HandleFunc("GET /v1/events", d.serveEvents)
+	mux.HandleFunc("POST /v1/reload", d.serveReload)
+	mux.HandleFunc("POST /v1/confirm", func(w http.ResponseWriter, _ *http.Request) {
+		c, err := d.confirm()
+		reply(w, c, err)
+	})
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		reply(w, nil, &APIError{Status: http.StatusNotFound, Message: fmt.Sprintf("ipfw has no %s %s", r.Method, r.URL.Path)})
+	})
+	return &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10}
+}
+
+// reply writes v, or the error in its place.
+func reply(w http.ResponseWriter, v any, err error) {
+	w.Header().Set("Content-Type", "application/json")
+	if err != nil {
+		api := &APIError{Status: http.StatusInternalServerError, Message: err.Error()}
+		errors.As(err, &api)
+		w.WriteHeader(api.Status)
+		v = api
+	}
+	json.NewEncoder(w).Encode(v) // the caller who went away is not told
+}
+
+func (d *daemon) serveReload(w http.ResponseWriter, r *http.Request) {
+	var q ReloadRequest
+	if err := json.NewDecoder(io.LimitReader(r.Body, 64<<10)).Decode(&q); err != nil && !errors.Is(err, io.EOF) {
+		reply(w, nil, &APIError{Status: http.StatusBadRequest, Message: "the reload request is no JSON: " + err.Error()})
+		return
+	}
+	if !(q.Confirm >= 0 && q.Confirm <= maxConfirm.Seconds()) {
+		reply(w, nil, &APIError{Status: http.StatusBadRequest, Message: fmt.Sprintf("confirm is %v seconds, want 0 to %v", q.Confirm, maxConfirm.Seconds())})
+		return
+	}
+	res, err := d.reload(time.Duration(math.Ceil(q.Confirm*1e9)), q.SSHConnection)
+	reply(w, res, err)
+}
+
+// status is what /v1/status shows.
+func (d *daemon) status() Status {
+	d.mu.Lock()
+	defer d.mu.Unlock() // so that counters and rules are of one policy
+	p, st := &d.current.Engine, d.engine.Stats()
+	written, lost := d.ring.counts()
+	s := Status{
+		Version: d.o.Version, PID: os.Getpid(), Started: d.started,
+		Uptime: time.Since(d.started).Seconds(), StayShut: d.o.StayShut,
+		Policy: PolicyStatus{Paths: d.o.Paths, Generation: d.current.generation,
+			Loaded: d.current.at, Warnings: notNil(d.current.Warnings)},
+		Unconfirmed: d.unconfirmed(),
+		Flows:       st.Flows,
+		Reasons:     make(map[string]uint64, engine.Reasons),
+		Rules:       make([]RuleStatus, len(p.Rules)),
+		Defaults:    make(map[string]DefaultStatus, len(p.Default)),
+		Queue:       d.firewall.Status(),
+		Events: EventStatus{Written: written, Lost: lost,
+			Suppressed: d.suppressed, Unlogged: d.unlogged.Load()},
+	}
+	for r := range st.Reasons {
+		s.Reasons[engine.Reason(r).String()] = st.Reasons[r]
+	}
+	for i := range p.Rules {
+		r, c := &p.Rules[i], st.Rules[i]
+		s.Rules[i] = RuleStatus{Name: r.Name, Place: r.Place, Action: r.Action.String(), Audit: r.Audit,
+			Essential: r.Essential, Packets: c.Packets, Bytes: c.Bytes, Flows: c.Flows}
+	}
+	for dir, c := range st.Defaults {
+		s.Defaults[engine.Direction(dir).String()] = DefaultStatus{
+			Action: p.Default[dir].String(), Packets: c.Packets, Bytes: c.Bytes}
+	}
+	return s
+}
+
+// serveFlows writes the flows, one on a line. Those that come and go while
+// it writes may be missed.
+func (d *daemon) serveFlows(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/jsonl")
+	buf := bufio.NewWriterSize(w, 32<<10)
+	enc := json.NewEncoder(buf)
+	d.engine.Flows(d.now(), func(f engine.FlowInfo) bool {
+		return enc.Encode(d.flow(&f)) == nil && r.Context().Err() == nil
+	})
+	buf.Flush()
+}
+
+func (d *daemon) flow(f *engine.FlowInfo) Flow {
+	out := Flow{
+		Direction: f.Dir.String(), Protocol: Protocol(f.Protocol), Source: f.Source, Destination: f.Dest,
+		Verdict: f.Verdict.String(), State: f.State,
+		PacketsOut: f.Packets[0], PacketsIn: f.Packets[1], BytesOut: f.Bytes[0], BytesIn: f.Bytes[1],
+		Age: f.Age.Seconds(), Idle: f.Idle.Seconds(), Expires: f.Expires.Seconds(),
+	}
+	if rule := ruleAt(d.engine.Policy(), f.Rule); rule != nil {
+		out.Rule, out.Place = rule.Name, rule.Place
+	}
+	return out
+}
+
+// serveEvents writes the last events that are asked for, and with follow=1
+// those that come, until the caller goes away or the daemon ends.
+func (d *daemon) serveEvents(w http.ResponseWriter, r *http.Request) {
+	back, err := strconv.ParseUint(r.FormValue("back"), 10, 32)
+	if err != nil && r.FormValue("back") != "" {
+		reply(w, nil, &APIError{Status: http.StatusBadRequest, Message: "back is a number of events, got " + strconv.Quote(r.FormValue("back"))})
+		return
+	}
+	w.Header().Set("Content-Type", "application/jsonl")
+	rd := d.ring.reader(back)
+	defer rd.close()
+	enc := json.NewEncoder(w)
+	out := http.NewResponseController(w)
+	write := func(es []Event) error {
+		for i := range es {
+			if err := enc.Encode(&es[i]); err != nil {
+				return err
+			}
+		}
+		return out.Flush()
+	}
+	out.Flush() // the caller may wait for the header
+	if r.FormValue("follow") == "1" {
+		rd.follow(r.Context(), write)
+		return
+	}
+	batch := make([]Event, min(back, d.ring.size()))
+	n, _ := rd.read(batch)
+	write(batch[:n])
+}

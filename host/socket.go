@@ -1,0 +1,149 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// DefaultSocket is where the daemon listens unless told otherwise.
+const DefaultSocket = "/run/ipfw/ipfw.sock"
+
+// controlSocket is the listening control socket and the lock that makes its
+// path ours. The lock is held by the kernel for as long as the process lives,
+// so a socket file without a locked lock is what a dead daemon left.
+type controlSocket struct {
+	net.Listener
+	lock *os.File
+}
+
+// listenControl makes the control socket, mode 0600, in place of one that a
+// dead daemon left. A live daemon there is an error that names its pid.
+func listenControl(path string) (*controlSocket, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	lock, err := lockFile(path + ".lock")
+	if err != nil {
+		return nil, err
+	}
+	if fi, err := os.Lstat(path); err == nil && fi.Mode()&fs.ModeSocket == 0 {
+		lock.Close()
+		return nil, fmt.Errorf("control socket: %s is there and is no socket: remove it or name another path with --socket", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		lock.Close()
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	// The mask makes the socket 0600 from its first moment on; chmod
+	// afterwards would leave a gap.
+	mask := syscall.Umask(0o177)
+	l, err := net.Listen("unix", path)
+	syscall.Umask(mask)
+	if err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	return &controlSocket{Listener: l, lock: lock}, nil
+}
+
+// Close removes the socket and gives up its path.
+func (s *controlSocket) Close() error {
+	return errors.Join(s.Listener.Close(), s.lock.Close())
+}
+
+// Accept takes only callers who run as root or as this daemon's user: the
+// mode of the file says so too, but a mode can be changed by mistake.
+func (s *controlSocket) Accept() (net.Conn, error) {
+	for {
+		c, err := s.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if cred, err := peer(c); err == nil && (cred.Uid == 0 || int(cred.Uid) == os.Geteuid()) {
+			return c, nil
+		}
+		c.Close()
+	}
+}
+
+// peer says who is at the other end of a unix socket.
+func peer(c net.Conn) (*unix.Ucred, error) {
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		return nil, errors.New("not a unix socket")
+	}
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var cred *unix.Ucred
+	var credErr error
+	err = raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	return cred, errors.Join(err, credErr)
+}
+
+// lockFile takes the lock and writes our pid in the file, for the error that
+// the next one gets.
+func lockFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer f.Close()
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("control socket: lock %s: %w", path, err)
+		}
+		owner := "process unknown"
+		var b [32]byte
+		if n, _ := f.ReadAt(b[:], 0); n > 0 {
+			owner = "process " + strings.TrimSpace(string(b[:n]))
+		}
+		return nil, fmt.Errorf("ipfw is running already (%s) with the control socket %s: stop it first, or name another path with --socket",
+			owner, strings.TrimSuffix(path, ".lock"))
+	}
+	err = f.Truncate(0)
+	if err == nil {
+		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	return f, nil
+}
+
+// dialControl connects to a daemon's socket; its errors are sentences.
+func dialControl(ctx context.Context, path string) (net.Conn, error) {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "unix", path)
+	switch {
+	case err == nil:
+		return c, nil
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("no permission for the control socket %s: run this as root (sudo)", path)
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return nil, &NotRunningError{Socket: path}
+	default:
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+}
+
+// NotRunningError says that no daemon answers at a socket.
+type NotRunningError struct{ Socket string }
+
+func (e *NotRunningError) Error() string {
+	return fmt.Sprintf("no ipfw is running at %s: start it with `ipfw run` or `systemctl start ipfw`, or name its socket with --socket", e.Socket)
+}
