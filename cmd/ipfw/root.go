@@ -51,7 +51,9 @@ changes" where a command compares).`,
 
 // dryCommands need neither root nor a daemon.
 func dryCommands(a *app) []*cobra.Command {
-	return []*cobra.Command{}
+	return []*cobra.Command{
+		newValidateCmd(a), newFmtCmd(a), newTestCmd(a), newExplainCmd(a), newReplayCmd(a), newProfileCmd(a),
+	}
 }
 
 // hostCommands are the daemon and those that talk to it.

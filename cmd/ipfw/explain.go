@@ -1,0 +1,170 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ipfw/ipfw/engine"
+)
+
+// explanation is what `ipfw explain --json` prints.
+type explanation struct {
+	Packet  string        `json:"packet"`
+	Verdict string        `json:"verdict"` // what policy says of such packets
+	Reason  string        `json:"reason"`
+	Passes  bool          `json:"passes"` // whether this very packet goes on
+	Rule    *ruleRef      `json:"rule"`   // what decided; null: no rule was asked
+	Steps   []explainStep `json:"steps"`
+	Fate    string        `json:"fate"`
+	Reply   string        `json:"reply"`
+}
+
+type explainStep struct {
+	ruleRef
+	Matched bool   `json:"matched"`
+	Why     string `json:"why"`
+}
+
+func newExplainCmd(a *app) *cobra.Command {
+	var paths []string
+	var exitVerdict, asJSON, all bool
+	cmd := &cobra.Command{
+		Use:   `explain -c PATH "PACKET"`,
+		Short: "Say what happens to a packet, and why",
+		Long: `Explain gives the verdict for one packet, the rule that decides, and why each rule
+before it does not. A packet is written in one line:
+
+  DIRECTION PROTOCOL SOURCE -> DESTINATION [words]
+
+DIRECTION is in, out or forward; ports follow a colon, IPv6 stands in brackets
+when a port follows; an ICMP type follows the protocol. Words: syn, established
+(a later packet of a flow this host has let through), protected [NAME] (it came
+out of an SA), fragment, on IFACE, spi N, dscp N.
+
+The exit status is 0 whatever the verdict; with --exit-verdict it is 0 for
+bypass, 10 for discard and 11 for protect.`,
+		Example: `  ipfw explain -c /etc/ipfw "in tcp 203.0.113.9:40000 -> 198.51.100.10:443"
+  ipfw explain -c /etc/ipfw "out udp [2001:db8::1]:5353 -> [ff02::fb]:5353"
+  ipfw explain -c /etc/ipfw "in icmp echo-request 192.0.2.1 -> 192.0.2.2 on eth0"`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usagef("explain takes one packet in quotes, as in %q", "in tcp 203.0.113.9:40000 -> 198.51.100.10:443")
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			trial, err := engine.ParseTrial(args[0])
+			if err != nil {
+				return usagef("%w", err)
+			}
+			p, err := a.load(paths)
+			if err != nil {
+				return err
+			}
+			e := engine.New(&p.Engine, engine.Options{})
+			x, err := trial.Explain(e)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				err = a.printJSON(explainJSON(&p.Engine, args[0], &x))
+			} else {
+				a.explain(&p.Engine, &x, all)
+			}
+			if err != nil || !exitVerdict {
+				return err
+			}
+			return verdictStatus(x.Outcome.Verdict)
+		},
+	}
+	policyFlag(cmd, &paths)
+	cmd.Flags().BoolVar(&exitVerdict, "exit-verdict", false, "exit with 0 for bypass, 10 for discard, 11 for protect")
+	cmd.Flags().BoolVar(&all, "all", false, "show the essential rules one by one as well")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// verdictStatus is the exit status for --exit-verdict.
+func verdictStatus(v engine.Verdict) error {
+	switch v {
+	case engine.Bypass:
+		return nil
+	case engine.Protect:
+		return exitWith(exitProtect)
+	}
+	return exitWith(exitDiscard)
+}
+
+func explainJSON(p *engine.Policy, line string, x *engine.Explanation) explanation {
+	o := &x.Outcome
+	out := explanation{
+		Packet: line, Verdict: o.Verdict.String(), Reason: o.Result.Reason.String(),
+		Passes: o.Result.Verdict != engine.Discard,
+		Rule:   decider(p, o.Result.Rule, o.Input.Dir), Steps: []explainStep{}, Fate: x.Fate, Reply: x.Reply,
+	}
+	for _, s := range x.Steps {
+		r := &p.Rules[s.Rule]
+		out.Steps = append(out.Steps, explainStep{ruleRef{r.Name, r.Place}, s.Matched, s.Why})
+	}
+	return out
+}
+
+// explain prints the answer for people.
+func (a *app) explain(p *engine.Policy, x *engine.Explanation, all bool) {
+	o := &x.Outcome
+	ref := decider(p, o.Result.Rule, o.Input.Dir)
+	by := "before any rule is asked"
+	switch {
+	case o.Rule != nil:
+		by = fmt.Sprintf("by rule %q, %s", ref.Name, ref.Place)
+		if o.Rule.Essential {
+			by = fmt.Sprintf("by the essential rule %q", ref.Name)
+		}
+	case ref != nil:
+		by = fmt.Sprintf("because no rule matches, and the policy block discards %s", ways[o.Input.Dir])
+		if o.Verdict == engine.Bypass {
+			by = fmt.Sprintf("because no rule matches, and the policy block lets %s pass", ways[o.Input.Dir])
+		}
+	}
+	if o.Result.Established && o.Rule != nil {
+		by += ", which let the flow open"
+	}
+	a.printf("%s %s\n", a.paint(bold, a.verdict(o.Verdict)), by)
+	if o.Rule != nil && o.Rule.Description != "" {
+		a.printf("  %s\n", o.Rule.Description)
+	}
+	a.printf("\n")
+	a.explainSteps(p, x, all)
+	a.printf("This packet: %s.\nThe answer:  %s.\n", x.Fate, x.Reply)
+}
+
+// ways name a direction's traffic in a sentence.
+var ways = [...]string{engine.In: "inbound traffic", engine.Out: "outbound traffic", engine.Forward: "forwarded traffic"}
+
+// explainSteps lists the rules that were asked. The essential ones that did
+// not match are one line, unless all are wanted.
+func (a *app) explainSteps(p *engine.Policy, x *engine.Explanation, all bool) {
+	if len(x.Steps) == 0 {
+		return
+	}
+	w := a.table()
+	hidden := 0
+	for _, s := range x.Steps {
+		r := &p.Rules[s.Rule]
+		switch {
+		case !all && r.Essential && !s.Matched:
+			hidden++
+			continue
+		case s.Matched:
+			fmt.Fprintf(w, "  %s\t%s\t%s\t%s\n", "=>", r.Name, r.Place, s.Why)
+		default:
+			fmt.Fprintf(w, "  %s\t%s\t%s\t%s\n", "no", r.Name, r.Place, s.Why)
+		}
+	}
+	if hidden > 0 {
+		a.printf("  %s\n", a.paint(dim, plural(hidden, "essential rule")+" in front: no match (--all shows them)"))
+	}
+	a.flushTable(w)
+	a.printf("\n")
+}

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/ipfw/ipfw/engine"
+	"github.com/ipfw/ipfw/rules"
+)
+
+// load reads the policy that the paths name. When it is broken, every error
+// has been printed with its place and source before load returns.
+func (a *app) load(paths []string) (*rules.Policy, error) {
+	p, diags := rules.Load(paths, rules.LoadOptions{Stdin: a.stdin})
+	if diags.HasErrors() {
+		a.diagnose(diags)
+		return nil, exitWith(exitError)
+	}
+	return p, nil
+}
+
+// diagnose prints errors and warnings for people.
+func (a *app) diagnose(d rules.Diagnostics) {
+	const width = 100 // columns; the lines of the policy are never broken
+	color := a.stderrTTY && a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb"
+	d.WriteText(a.stderr, width, color)
+}
+
+// policyFlag gives a command its -c; it may stand several times.
+func policyFlag(cmd *cobra.Command, paths *[]string) {
+	cmd.Flags().StringArrayVarP(paths, "config", "c", nil, `policy: file, folder, "-" or profile:NAME (required)`)
+	cmd.MarkFlagRequired("config")
+	cmd.RegisterFlagCompletionFunc("config", completePolicy)
+}
+
+// ruleNames tells rules and defaults to people and programs.
+type ruleRef struct {
+	Name  string `json:"name"`
+	Place string `json:"place,omitempty"`
+}
+
+// decider names what decided: a rule, or the default for a direction, or nil
+// when no rule was asked.
+func decider(p *engine.Policy, rule int32, d engine.Direction) *ruleRef {
+	switch {
+	case rule >= 0:
+		return &ruleRef{p.Rules[rule].Name, p.Rules[rule].Place}
+	case rule == engine.DefaultRule:
+		return &ruleRef{Name: defaultName(d)}
+	}
+	return nil
+}
+
+// defaultName is how the policy block's answer for a direction is called
+// where a rule would stand.
+func defaultName(d engine.Direction) string {
+	switch d {
+	case engine.In:
+		return "(inbound default)"
+	case engine.Out:
+		return "(outbound default)"
+	}
+	return "(forward default)"
+}

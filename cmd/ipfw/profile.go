@@ -1,0 +1,112 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ipfw/ipfw/rules"
+)
+
+func newProfileCmd(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "profile",
+		Short: "List and show the hardening profiles in this binary",
+		Long: `Profiles are policies that ship inside the binary, each with its own tests. Use
+one as profile:NAME wherever a PATH stands, or copy it and make it yours:
+
+  ipfw profile show web-server > /etc/ipfw/ipfw.hcl`,
+	}
+	cmd.AddCommand(newProfileListCmd(a), newProfileShowCmd(a))
+	return cmd
+}
+
+func newProfileListCmd(a *app) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the profiles",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			type entry struct {
+				Name    string `json:"name"`
+				Summary string `json:"summary"`
+			}
+			list := []entry{}
+			for _, name := range rules.Profiles() {
+				text, err := rules.Profile(name)
+				if err != nil {
+					return err
+				}
+				list = append(list, entry{name, summary(text)})
+			}
+			if asJSON {
+				return a.printJSON(list)
+			}
+			w := a.table()
+			for _, e := range list {
+				fmt.Fprintf(w, "%s\t%s\n", e.Name, e.Summary)
+			}
+			a.flushTable(w)
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func newProfileShowCmd(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "show NAME",
+		Short: "Print a profile",
+		Args:  cobra.ExactArgs(1),
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			if len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return rules.Profiles(), cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			text, err := rules.Profile(strings.TrimPrefix(args[0], "profile:"))
+			if err != nil {
+				return err
+			}
+			_, err = a.stdout.Write(text)
+			return err
+		},
+	}
+}
+
+// summary is the first sentence of the comment at the head of a policy file.
+func summary(text []byte) string {
+	var words []string
+	for line := range strings.Lines(string(text)) {
+		comment, ok := strings.CutPrefix(strings.TrimSpace(line), "#")
+		if !ok || strings.TrimSpace(comment) == "" {
+			break
+		}
+		words = append(words, strings.Fields(comment)...)
+		if last := words[len(words)-1]; strings.HasSuffix(last, ".") {
+			break
+		}
+	}
+	first, _, _ := strings.Cut(strings.Join(words, " "), ". ")
+	return strings.TrimSuffix(first, ".")
+}
+
+// completePolicy completes profile:NAME, and leaves files to the shell.
+func completePolicy(_ *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
+	const scheme = "profile:"
+	if !strings.HasPrefix(word, scheme) {
+		if word == "" || !strings.HasPrefix(scheme, word) {
+			return nil, cobra.ShellCompDirectiveDefault
+		}
+		return []string{scheme}, cobra.ShellCompDirectiveNoSpace
+	}
+	var out []string
+	for _, name := range rules.Profiles() {
+		out = append(out, scheme+name)
+	}
+	return out, cobra.ShellCompDirectiveNoFileComp
+}

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ipfw/ipfw/capture"
+	"github.com/ipfw/ipfw/engine"
+	"github.com/ipfw/ipfw/packet"
+)
+
+// replayOptions are the flags of `ipfw replay`.
+type replayOptions struct {
+	policy         []string
+	local, forward []string
+	iface          string
+	top            int
+	packets        bool
+	json           bool
+}
+
+func newReplayCmd(a *app) *cobra.Command {
+	var o replayOptions
+	cmd := &cobra.Command{
+		Use:   "replay -c PATH --local ADDR[,ADDR...] CAPTURE",
+		Short: "Judge the packets of a capture file",
+		Long: `Replay runs a pcap or pcapng file (also compressed with gzip; "-" is the standard
+input) through the evaluator that the daemon uses, in the capture's own time, and
+reports the verdict of each flow, the hits of each rule, and the rules that
+nothing hit.
+
+A capture seldom says which packets came in: --local names the addresses of the
+host whose policy is tried. Without it, ipfw takes what the capture says, or the
+address that is in nine packets of ten, and tells which.
+
+A flow that was open before the capture began cannot be told from a stray
+segment, and is discarded (tcp-state). Sealed packets are not opened: a dry run
+has no keys, so what policy protects is counted as protect.`,
+		Example: `  tcpdump -i eth0 -w day.pcap
+  ipfw replay -c profile:web-server --local 198.51.100.10,2001:db8::10 day.pcap
+  ipfw replay -c /etc/ipfw --local 192.0.2.1 --forward 10.0.0.0/8 gateway.pcapng.gz
+  ssh host tcpdump -w - | ipfw replay -c new.hcl --packets -`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.json && !cmd.Flags().Changed("top") {
+				o.top = 0
+			}
+			return a.replay(&o, args[0])
+		},
+	}
+	f := cmd.Flags()
+	policyFlag(cmd, &o.policy)
+	f.StringSliceVar(&o.local, "local", nil, "addresses or networks that are this host")
+	f.StringSliceVar(&o.forward, "forward", nil, "networks whose traffic this host forwards")
+	f.StringVar(&o.iface, "interface", "", "interface of all packets, where the capture does not name it")
+	f.IntVar(&o.top, "top", 20, "flows shown for each verdict, the busiest first; 0: all")
+	f.BoolVar(&o.packets, "packets", false, "print each packet's verdict as well")
+	f.BoolVar(&o.json, "json", false, "print JSON: the report, after one line for each packet with --packets")
+	return cmd
+}
+
+func (a *app) replay(o *replayOptions, path string) error {
+	r := &replayer{iface: o.iface, flows: newFlowRows()}
+	var err error
+	if r.side.local, err = parsePrefixes("local", o.local); err != nil {
+		return err
+	}
+	if r.side.forward, err = parsePrefixes("forward", o.forward); err != nil {
+		return err
+	}
+	policy, err := a.load(o.policy)
+	if err != nil {
+		return err
+	}
+	in, bar, err := a.openCapture(path)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	var input io.Reader = bar.reader(in)
+	note := ""
+	if len(r.side.local) == 0 {
+		if r.side.local, note, input, err = guessLocal(input); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	c, err := capture.NewReader(input)
+	if err != nil {
+		return fmt.Errorf("%s: %w; want pcap or pcapng, as tcpdump and Wireshark write them", path, err)
+	}
+	if note != "" {
+		a.warnf("%s", note)
+	}
+	r.engine = engine.New(&policy.Engine, engine.Options{MaxFlows: maxFlowRows})
+	r.tick = bar.show
+	if o.packets {
+		r.each = a.packetPrinter(&policy.Engine, o.json)
+	}
+	err = r.run(c)
+	bar.clear()
+	if r.frames > 0 || err == nil {
+		report := r.report()
+		if perr := a.printReport(report, o); perr != nil {
+			return perr
+		}
+		spent := a.now().Sub(bar.start)
+		if bar.out != nil {
+			a.warnf("%d packets in %s, %.0f in a second", r.frames, spent.Round(time.Millisecond), float64(r.frames)/spent.Seconds())
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// openCapture opens the file, or the standard input for "-".
+func (a *app) openCapture(path string) (io.ReadCloser, *progress, error) {
+	bar := &progress{now: a.now, start: a.now()}
+	if a.stderrTTY {
+		bar.out = a.stderr
+	}
+	if path == "-" {
+		return io.NopCloser(a.stdin), bar, nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, nil, fmt.Errorf("capture: %w", fileTrouble(path, err))
+	}
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		f.Close()
+		return nil, nil, err
+	case info.IsDir():
+		f.Close()
+		return nil, nil, fmt.Errorf("%s is a folder; name one capture file", path)
+	}
+	bar.total = info.Size()
+	return f, bar, nil
+}
+
+// fileTrouble says in one clause what is wrong with a file.
+func fileTrouble(path string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("there is no file %s", path)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%s may not be read by this user; change its mode, or run as its owner", path)
+	}
+	return err
+}
+
+// guessBytes is how much of a capture is read ahead to guess the host.
+const guessBytes = 4 << 20
+
+// guessLocal reads ahead, guesses which address is the host, and gives a
+// reader that starts from the beginning again.
+func guessLocal(in io.Reader) (local []netip.Prefix, note string, again io.Reader, err error) {
+	head, err := io.ReadAll(io.LimitReader(in, guessBytes))
+	if err != nil {
+		return nil, "", nil, err
+	}
+	again = io.MultiReader(bytes.NewReader(head), in)
+	c, err := capture.NewReader(bytes.NewReader(head))
+	if err != nil {
+		return nil, "", again, nil // the real reader will say it
+	}
+	var g guesser
+	var f capture.Frame
+	var p packet.Packet
+	for c.Next(&f) == nil {
+		d, err := f.Datagram()
+		if err == nil && packet.Parse(&p, d.Bytes, d.Len) == packet.OK {
+			g.add(&p, d.Way)
+		}
+	}
+	local, note, err = g.guess()
+	return local, note, again, err
+}

@@ -1,0 +1,270 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/ipfw/ipfw/engine"
+	"github.com/ipfw/ipfw/packet"
+)
+
+// replayReport is what `ipfw replay --json` prints.
+type replayReport struct {
+	Capture struct {
+		Packets uint64    `json:"packets"`
+		Bytes   uint64    `json:"bytes"`
+		First   time.Time `json:"first"`
+		Last    time.Time `json:"last"`
+	} `json:"capture"`
+	Local     []string          `json:"local"`
+	Verdicts  map[string]uint64 `json:"verdicts"`  // what policy says: bypass, discard, protect
+	Reasons   map[string]uint64 `json:"reasons"`   // why, by reason
+	Malformed map[string]uint64 `json:"malformed"` // part of the discards
+	Skipped   map[string]uint64 `json:"skipped"`   // not judged at all
+	MidStream int               `json:"mid_stream_flows"`
+	Rules     []ruleHits        `json:"rules"`
+	Unhit     []ruleRef         `json:"unhit"`
+	Flows     []flowReport      `json:"flows"`
+	Omitted   map[string]int    `json:"omitted_flows,omitempty"` // by verdict
+	Lost      uint64            `json:"packets_of_unlisted_flows,omitempty"`
+
+	policy *engine.Policy
+	rows   []outcomeRow
+	span   time.Duration
+}
+
+// ruleHits is how often a rule, or a default, has decided.
+type ruleHits struct {
+	ruleRef
+	Essential bool   `json:"essential,omitempty"`
+	Packets   uint64 `json:"packets"`
+	Bytes     uint64 `json:"bytes"`
+	Flows     uint64 `json:"flows"`
+}
+
+// flowReport is one outcome of one flow.
+type flowReport struct {
+	Flow    string   `json:"flow"`
+	Verdict string   `json:"verdict"`
+	Reason  string   `json:"reason"`
+	Rule    *ruleRef `json:"rule"`
+	Packets uint64   `json:"packets"`
+	Bytes   uint64   `json:"bytes"`
+}
+
+// report sums up the run.
+func (r *replayer) report() *replayReport {
+	p := r.engine.Policy()
+	st := r.engine.Stats()
+	x := &replayReport{
+		Local: []string{}, Verdicts: map[string]uint64{}, Reasons: map[string]uint64{},
+		Malformed: map[string]uint64{}, Skipped: map[string]uint64{}, Unhit: []ruleRef{}, policy: p,
+	}
+	x.Capture.Packets, x.Capture.Bytes = r.frames, r.bytes
+	x.Capture.First, x.Capture.Last = time.Unix(0, r.first).UTC(), time.Unix(0, r.in.Now).UTC()
+	x.span = time.Duration(r.in.Now - r.first)
+	for _, l := range r.side.local {
+		x.Local = append(x.Local, l.String())
+	}
+	for v, n := range r.judged {
+		x.Verdicts[engine.Verdict(v).String()] = n
+	}
+	for i, n := range st.Reasons {
+		if n > 0 {
+			x.Reasons[engine.Reason(i).String()] = n
+		}
+	}
+	for i, n := range r.faults {
+		if n > 0 {
+			x.Malformed[packet.Fault(i).String()] = n
+		}
+	}
+	for i, n := range r.skipped {
+		if n > 0 {
+			x.Skipped[skipNames[i]] = n
+		}
+	}
+	for i, s := range st.Rules {
+		ref := ruleRef{p.Rules[i].Name, p.Rules[i].Place}
+		x.Rules = append(x.Rules, ruleHits{ref, p.Rules[i].Essential, s.Packets, s.Bytes, s.Flows})
+		if s.Packets == 0 {
+			x.Unhit = append(x.Unhit, ref)
+		}
+	}
+	for d, s := range st.Defaults {
+		if s.Packets > 0 {
+			x.Rules = append(x.Rules, ruleHits{ruleRef: ruleRef{Name: defaultName(engine.Direction(d))}, Packets: s.Packets, Bytes: s.Bytes})
+		}
+	}
+	x.rows, x.Lost = r.flows.sorted(), r.flows.lost
+	for _, row := range x.rows {
+		if row.midStream && row.reason == engine.ReasonTCPState {
+			x.MidStream++
+		}
+	}
+	return x
+}
+
+// pick keeps the first top rows of each verdict; 0 keeps all.
+func (x *replayReport) pick(top int) {
+	x.Flows = []flowReport{}
+	shown := map[engine.Verdict]int{}
+	for _, row := range x.rows {
+		if shown[row.verdict]++; top > 0 && shown[row.verdict] > top {
+			if x.Omitted == nil {
+				x.Omitted = map[string]int{}
+			}
+			x.Omitted[row.verdict.String()]++
+			continue
+		}
+		x.Flows = append(x.Flows, flowReport{row.line(), row.verdict.String(), row.reason.String(),
+			decider(x.policy, row.rule, row.dir), row.packets, row.bytes})
+	}
+}
+
+// printReport prints the report in the form that was asked for.
+func (a *app) printReport(x *replayReport, o *replayOptions) error {
+	x.pick(o.top)
+	switch {
+	case o.json && o.packets:
+		return a.printJSON(map[string]any{"report": x})
+	case o.json:
+		return a.printJSON(x)
+	}
+	a.printFlows(x)
+	a.printHits(x)
+	a.printTotals(x)
+	return nil
+}
+
+func (a *app) printFlows(x *replayReport) {
+	if len(x.Flows) > 0 {
+		w := a.table()
+		fmt.Fprintln(w, "VERDICT\tPACKETS\tBYTES\tFLOW\tRULE")
+		for _, f := range x.Flows {
+			fmt.Fprintf(w, "%s\t%d\t%d\t%s\t%s\n", f.Verdict, f.Packets, f.Bytes, f.Flow, f.because())
+		}
+		a.flushTable(w)
+	}
+	for _, v := range []string{"discard", "protect", "bypass"} {
+		if n := x.Omitted[v]; n > 0 {
+			a.printf("... and %d more flows with %s (--top 0 shows all)\n", n, v)
+		}
+	}
+	if x.Lost > 0 {
+		a.printf("... and %d packets of flows beyond the first %d\n", x.Lost, maxFlowRows)
+	}
+	if len(x.Flows) > 0 {
+		a.printf("\n")
+	}
+}
+
+// because names the rule, and the reason where it is not the rule's word.
+func (f *flowReport) because() string {
+	var words []string
+	if f.Rule != nil {
+		words = append(words, f.Rule.Name)
+	}
+	if f.Reason != engine.ReasonRule.String() {
+		words = append(words, f.Reason)
+	}
+	return strings.Join(words, ", ")
+}
+
+func (a *app) printHits(x *replayReport) {
+	w := a.table()
+	fmt.Fprintln(w, "RULE\tPACKETS\tFLOWS\tPLACE")
+	for _, h := range x.Rules {
+		if h.Packets > 0 {
+			fmt.Fprintf(w, "%s\t%d\t%d\t%s\n", h.Name, h.Packets, h.Flows, h.Place)
+		}
+	}
+	a.flushTable(w)
+	var own []string
+	essential := 0
+	for _, h := range x.Rules {
+		switch {
+		case h.Packets > 0:
+		case h.Essential:
+			essential++
+		default:
+			own = append(own, fmt.Sprintf("%s (%s)", h.Name, h.Place))
+		}
+	}
+	a.printf("\n")
+	if len(own) > 0 {
+		a.printf("Nothing hit: %s\n", strings.Join(own, ", "))
+	}
+	if essential > 0 {
+		a.printf("Nothing hit %d of the essential rules, either.\n", essential)
+	}
+}
+
+func (a *app) printTotals(x *replayReport) {
+	a.printf("%d packets in %s: %s %d, %s %d, %s %d\n", x.Capture.Packets, x.span.Round(time.Millisecond),
+		a.verdict(engine.Bypass), x.Verdicts["bypass"], a.verdict(engine.Discard), x.Verdicts["discard"],
+		a.verdict(engine.Protect), x.Verdicts["protect"])
+	var words []string
+	for f := range packet.Faults {
+		if n := x.Malformed[packet.Fault(f).String()]; n > 0 {
+			words = append(words, fmt.Sprintf("%d %s", n, packet.Fault(f)))
+		}
+	}
+	if words != nil {
+		a.printf("Malformed, discarded: %s\n", strings.Join(words, ", "))
+	}
+	words = nil
+	for _, name := range skipNames[1:] {
+		if n := x.Skipped[name]; n > 0 {
+			words = append(words, fmt.Sprintf("%d %s", n, name))
+		}
+	}
+	if words != nil {
+		a.printf("Not judged: %s\n", strings.Join(words, ", "))
+	}
+	if x.Skipped[skipNames[elsewhere]] > 0 {
+		a.printf("Packets from elsewhere to elsewhere are judged for the networks that --forward names.\n")
+	}
+	if x.MidStream > 0 {
+		a.printf("%d TCP flows were open before the capture began; nobody saw who opened them, so they are discarded (tcp-state).\n", x.MidStream)
+	}
+}
+
+// table aligns columns by tabs.
+func (a *app) table() *tabwriter.Writer { return tabwriter.NewWriter(a.stdout, 0, 8, 2, ' ', 0) }
+
+func (a *app) flushTable(w *tabwriter.Writer) { w.Flush() }
+
+// packetReport is one line of `ipfw replay --packets --json`.
+type packetReport struct {
+	Packet  uint64    `json:"packet"` // its number in the file, from 1
+	Time    time.Time `json:"time"`
+	Line    string    `json:"line,omitempty"` // as `ipfw explain` takes it; none for a malformed packet
+	Bytes   int       `json:"bytes"`
+	Verdict string    `json:"verdict"`
+	Reason  string    `json:"reason"`
+	Rule    *ruleRef  `json:"rule"`
+}
+
+// packetPrinter prints each packet's verdict.
+func (a *app) packetPrinter(p *engine.Policy, asJSON bool) func(uint64, *engine.Input, *engine.Result) error {
+	return func(number uint64, in *engine.Input, r *engine.Result) error {
+		line := ""
+		if r.Rule != engine.NoRule || r.Reason < engine.ReasonTruncated {
+			line = rowOf(in).line()
+		}
+		x := packetReport{number, time.Unix(0, in.Now).UTC(), line, in.Packet.Len,
+			policyVerdict(r).String(), r.Reason.String(), decider(p, r.Rule, in.Dir)}
+		if asJSON {
+			return a.printJSON(x)
+		}
+		rule := ""
+		if x.Rule != nil {
+			rule = ", " + x.Rule.Name
+		}
+		a.printf("%6d  %s  %s  %s (%s%s)\n", number, x.Time.Format("15:04:05.000000"), a.verdict(policyVerdict(r)), line, x.Reason, rule)
+		return nil
+	}
+}

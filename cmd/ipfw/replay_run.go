@@ -1,0 +1,114 @@
+package main
+
+import (
+	"errors"
+	"io"
+
+	"github.com/ipfw/ipfw/capture"
+	"github.com/ipfw/ipfw/engine"
+	"github.com/ipfw/ipfw/packet"
+)
+
+// replayer runs a capture through an engine in the capture's own time.
+type replayer struct {
+	engine *engine.Engine
+	side   side
+	iface  string // stands in for an interface that the capture does not name
+	flows  *flowRows
+	// each is called for every frame that was judged, with its number in the
+	// file from 1; nil: nobody asks.
+	each func(number uint64, in *engine.Input, r *engine.Result) error
+	tick func(frames uint64) // called now and then
+
+	in      engine.Input
+	expire  int64 // when the engine is next told the time
+	frames  uint64
+	bytes   uint64 // on the wire
+	first   int64
+	skipped [skipReasons]uint64
+	faults  [packet.Faults]uint64
+	judged  [3]uint64 // packets by what policy says of them
+}
+
+// second is how often the engine forgets old flows, as in the daemon.
+const second = int64(1e9)
+
+// run judges every packet up to the end of the capture. Whatever was judged
+// before an error counts.
+func (r *replayer) run(c *capture.Reader) error {
+	const ticks = 1 << 12 // frames between two ticks
+	var f capture.Frame
+	for {
+		switch err := c.Next(&f); {
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return err
+		}
+		if err := r.frame(&f); err != nil {
+			return err
+		}
+		if r.frames%ticks == 0 && r.tick != nil {
+			r.tick(r.frames)
+		}
+	}
+}
+
+func (r *replayer) frame(f *capture.Frame) error {
+	in := &r.in
+	r.frames++
+	r.bytes += uint64(f.Len)
+	if r.frames == 1 {
+		r.first, in.Now = f.Time, f.Time
+	}
+	// The engine's clock never goes back; frames of several interfaces may.
+	in.Now = max(in.Now, f.Time)
+	if in.Now >= r.expire {
+		r.engine.Expire(in.Now)
+		r.expire = in.Now + second
+	}
+
+	d, err := f.Datagram()
+	switch {
+	case errors.Is(err, capture.ErrLinkType):
+		return err
+	case errors.Is(err, capture.ErrHeaderCut):
+		r.skipped[cutHeader]++
+		return nil
+	case err != nil:
+		r.skipped[notIP]++
+		return nil
+	}
+	var result engine.Result
+	fault := packet.Parse(&in.Packet, d.Bytes, d.Len)
+	switch {
+	case fault == packet.Truncated && len(d.Bytes) < d.Len:
+		r.skipped[cutHeader]++
+		return nil
+	case fault != packet.OK:
+		r.faults[fault]++
+		result = r.engine.Malformed(fault)
+	default:
+		var why skip
+		in.Dir, why = r.side.direction(in.Packet.Src, in.Packet.Dst, d.Way)
+		if why != judged {
+			r.skipped[why]++
+			return nil
+		}
+		name := f.Interface
+		if name == "" {
+			name = r.iface
+		}
+		in.InIf, in.OutIf = name, ""
+		if in.Dir == engine.Out {
+			in.InIf, in.OutIf = "", name
+		}
+		result = r.engine.Judge(in)
+		r.flows.add(in, &result)
+	}
+	r.judged[policyVerdict(&result)]++
+	if r.each != nil {
+		return r.each(r.frames, in, &result)
+	}
+	return nil
+}
