@@ -56,9 +56,11 @@ func (a *app) fmt(paths []string, check, asJSON bool) error {
 		if err := a.printJSON(map[string]any{"changed": changed}); err != nil {
 			return err
 		}
-	} else if len(files) != 1 || files[0] != "-" || check {
+	} else {
 		for _, name := range changed {
-			a.printf("%s\n", name)
+			if name != "-" || check { // else the text itself is the output
+				a.printf("%s\n", name)
+			}
 		}
 	}
 	switch {

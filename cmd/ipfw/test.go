@@ -53,11 +53,7 @@ func (a *app) test(results []rules.TestResult, verbose, asJSON bool) error {
 				return err
 			}
 		case !r.Pass:
-			where := ""
-			if r.GotPlace != "" {
-				where = ", " + r.GotPlace
-			}
-			a.printf("%s  %s: %q: %s: %s%s\n", a.paint(red, "FAIL"), r.Place, r.Test, r.Packet, r.Why, where)
+			a.printf("%s  %s: %q: %s: %s\n", a.paint(red, "FAIL"), r.Place, r.Test, r.Packet, r.Why)
 		case verbose:
 			a.printf("%s    %s: %q: %s: %s\n", a.paint(green, "ok"), r.Place, r.Test, r.Packet, r.Want)
 		}

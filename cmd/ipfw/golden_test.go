@@ -1,0 +1,177 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// run is one command line in an app of its own.
+type run struct {
+	args           []string
+	stdin          []byte
+	env            map[string]string
+	tty            bool
+	stdout, stderr bytes.Buffer
+	exit           int
+}
+
+func (r *run) do() *run {
+	clock := time.Unix(1700000000, 0)
+	a := &app{
+		stdin: bytes.NewReader(r.stdin), stdout: &r.stdout, stderr: &r.stderr,
+		stdoutTTY: r.tty, stderrTTY: r.tty,
+		getenv: func(k string) string { return r.env[k] },
+		now: func() time.Time {
+			clock = clock.Add(100 * time.Millisecond)
+			return clock
+		},
+	}
+	r.exit = a.executeContext(context.Background(), r.args)
+	return r
+}
+
+func ipfw(args ...string) *run { return (&run{args: args}).do() }
+
+// workdir copies the policies of testdata into a folder where a test may
+// write, and goes there.
+func workdir(t *testing.T) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS("testdata/policies")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "peers.psk"), []byte("correct horse battery staple\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
+}
+
+const (
+	web  = "in tcp 203.0.113.9:40000 -> 198.51.100.10:443"
+	db   = "in tcp 203.0.113.9:40000 -> 198.51.100.10:5432"
+	smb  = "in tcp 10.0.0.7:50000 -> 10.0.0.5:445"
+	ndp  = "in icmpv6 neighbor-solicitation fe80::1 -> ff02::1:ff00:1"
+	away = "out tcp 198.51.100.10:50000 -> 203.0.113.9:23"
+)
+
+// TestGolden compares whole outputs with testdata/golden. After a wanted
+// change: go test ./cmd/ipfw -run Golden -update, and read the difference.
+func TestGolden(t *testing.T) {
+	capture := testCapture(t)
+	local := "198.51.100.10,2001:db8::10,10.0.0.5"
+	rows := []struct {
+		name string
+		run  run
+	}{
+		{"help", run{args: []string{}}},
+		{"explain-help", run{args: []string{"explain", "--help"}}},
+		{"replay-help", run{args: []string{"replay", "--help"}}},
+		{"unknown-command", run{args: []string{"expalin"}}},
+		{"unknown-flag", run{args: []string{"validate", "--prnt", "office.hcl"}}},
+		{"no-argument", run{args: []string{"validate"}}},
+		{"profile-alone", run{args: []string{"profile"}}},
+		{"profile-unknown", run{args: []string{"profile", "show", "web-sever"}}},
+
+		{"validate", run{args: []string{"validate", "office.hcl"}}},
+		{"validate-json", run{args: []string{"validate", "--json", "office.hcl"}}},
+		{"validate-broken", run{args: []string{"validate", "broken.hcl"}}},
+		{"validate-broken-json", run{args: []string{"validate", "--json", "broken.hcl"}}},
+		{"validate-broken-color", run{args: []string{"validate", "broken.hcl"}, tty: true}},
+		{"validate-missing", run{args: []string{"validate", "no-such-file.hcl"}}},
+		{"validate-stdin", run{args: []string{"validate", "-"}, stdin: []byte("policy {\n  inbound = \"discard\"\n}\n")}},
+
+		{"fmt-check", run{args: []string{"fmt", "-check", "office.hcl", "ugly.hcl"}}},
+		{"fmt-check-json", run{args: []string{"fmt", "--check", "--json", "ugly.hcl"}}},
+		{"fmt-stdin", run{args: []string{"fmt", "-"}, stdin: []byte("policy {\ninbound=\"discard\"\n  outbound   = \"bypass\"\n}\n")}},
+		{"fmt-syntax", run{args: []string{"fmt", "-"}, stdin: []byte("policy {\n")}},
+		{"fmt-profile", run{args: []string{"fmt", "profile:web-server"}}},
+		{"fmt-missing", run{args: []string{"fmt", "no-such-file.hcl"}}},
+
+		{"test", run{args: []string{"test", "office.hcl"}}},
+		{"test-verbose", run{args: []string{"test", "-v", "office.hcl"}}},
+		{"test-failing", run{args: []string{"test", "failing.hcl"}}},
+		{"test-failing-json", run{args: []string{"test", "--json", "failing.hcl"}}},
+		{"test-none", run{args: []string{"test", "ugly.hcl"}}},
+
+		{"explain-bypass", run{args: []string{"explain", "-c", "office.hcl", web}}},
+		{"explain-bypass-color", run{args: []string{"explain", "-c", "office.hcl", web}, tty: true}},
+		{"explain-no-color", run{args: []string{"explain", "-c", "office.hcl", web}, tty: true, env: map[string]string{"NO_COLOR": "1"}}},
+		{"explain-default", run{args: []string{"explain", "-c", "office.hcl", db}}},
+		{"explain-json", run{args: []string{"explain", "-c", "office.hcl", "--json", db}}},
+		{"explain-protect", run{args: []string{"explain", "-c", "office.hcl", "--exit-verdict", smb}}},
+		{"explain-discard-status", run{args: []string{"explain", "-c", "office.hcl", "--exit-verdict", db}}},
+		{"explain-essential", run{args: []string{"explain", "-c", "office.hcl", ndp}}},
+		{"explain-reject", run{args: []string{"explain", "-c", "office.hcl", away}}},
+		{"explain-established", run{args: []string{"explain", "-c", "office.hcl", "out tcp 198.51.100.10:443 -> 203.0.113.9:40000 established"}}},
+		{"explain-bad-packet", run{args: []string{"explain", "-c", "office.hcl", "in tpc 203.0.113.9 -> 198.51.100.10"}}},
+		{"explain-two-arguments", run{args: []string{"explain", "-c", "office.hcl", "in", "tcp"}}},
+		{"explain-no-policy", run{args: []string{"explain", web}}},
+
+		{"replay", run{args: []string{"replay", "-c", "office.hcl", "--local", local, "-"}, stdin: capture}},
+		{"replay-top", run{args: []string{"replay", "-c", "office.hcl", "--local", local, "--top", "1", "-"}, stdin: capture}},
+		{"replay-forward", run{args: []string{"replay", "-c", "office.hcl", "--local", local, "--forward", "10.1.0.0/16", "-"}, stdin: capture}},
+		{"replay-guess", run{args: []string{"replay", "-c", "office.hcl", "-"}, stdin: guessable(t)}},
+		{"replay-no-guess", run{args: []string{"replay", "-c", "office.hcl", "-"}, stdin: capture}},
+		{"replay-json", run{args: []string{"replay", "-c", "office.hcl", "--local", local, "--json", "-"}, stdin: capture}},
+		{"replay-packets", run{args: []string{"replay", "-c", "office.hcl", "--local", local, "--packets", "-"}, stdin: capture}},
+		{"replay-packets-json", run{args: []string{"replay", "-c", "office.hcl", "--local", local, "--packets", "--json", "-"}, stdin: capture}},
+		{"replay-cut-file", run{args: []string{"replay", "-c", "office.hcl", "--local", local, "-"}, stdin: capture[:len(capture)-3]}},
+		{"replay-no-capture", run{args: []string{"replay", "-c", "office.hcl", "office.hcl"}}},
+		{"replay-missing", run{args: []string{"replay", "-c", "office.hcl", "no-such-file.pcap"}}},
+		{"replay-folder", run{args: []string{"replay", "-c", "office.hcl", "."}}},
+		{"replay-bad-local", run{args: []string{"replay", "-c", "office.hcl", "--local", "198.51.100", "-"}}},
+		{"complete-profile", run{args: []string{"__complete", "profile", "show", "web"}}},
+		{"complete-config", run{args: []string{"__complete", "explain", "-c", "profile:web"}}},
+	}
+	golden, err := filepath.Abs("testdata/golden")
+	if err != nil {
+		t.Fatal(err)
+	}
+	workdir(t)
+	for i := range rows {
+		name, r := rows[i].name, &rows[i].run
+		t.Run(name, func(t *testing.T) {
+			r.do()
+			got := fmt.Sprintf("$ ipfw %s\n[exit status %d]\n", quote(r.args), r.exit)
+			if r.stdout.Len() > 0 {
+				got += "[standard output]\n" + r.stdout.String()
+			}
+			if r.stderr.Len() > 0 {
+				got += "[standard error]\n" + r.stderr.String()
+			}
+			file := filepath.Join(golden, name+".txt")
+			if *update {
+				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != string(want) {
+				t.Errorf("got:\n%s\nwant:\n%s", got, want)
+			}
+		})
+	}
+}
+
+func quote(args []string) string {
+	out := make([]string, len(args))
+	for i, a := range args {
+		if out[i] = a; strings.ContainsAny(a, " >") {
+			out[i] = `"` + a + `"`
+		}
+	}
+	return strings.Join(out, " ")
+}

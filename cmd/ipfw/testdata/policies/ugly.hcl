@@ -1,0 +1,4 @@
+policy {
+inbound="discard"
+  outbound   = "bypass"
+}
