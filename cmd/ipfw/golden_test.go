@@ -72,7 +72,6 @@ func TestGolden(t *testing.T) {
 		name string
 		run  run
 	}{
-		{"help", run{args: []string{}}},
 		{"explain-help", run{args: []string{"explain", "--help"}}},
 		{"replay-help", run{args: []string{"replay", "--help"}}},
 		{"unknown-command", run{args: []string{"expalin"}}},

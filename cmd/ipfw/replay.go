@@ -41,9 +41,9 @@ A capture seldom says which packets came in: --local names the addresses of the
 host whose policy is tried. Without it, ipfw takes what the capture says, or the
 address that is in nine packets of ten, and tells which.
 
-A flow that was open before the capture began cannot be told from a stray
-segment, and is discarded (tcp-state). Sealed packets are not opened: a dry run
-has no keys, so what policy protects is counted as protect.`,
+A TCP flow that was open before the capture began is judged as if its first
+packet in the file had opened it. Sealed packets are not opened: a dry run has no
+keys, so what policy protects is counted as protect.`,
 		Example: `  tcpdump -i eth0 -w day.pcap
   ipfw replay -c profile:web-server --local 198.51.100.10,2001:db8::10 day.pcap
   ipfw replay -c /etc/ipfw --local 192.0.2.1 --forward 10.0.0.0/8 gateway.pcapng.gz

@@ -52,8 +52,9 @@ type flowOutcome struct {
 
 func newFlowRows() *flowRows { return &flowRows{rows: map[flowRowKey]*flowRow{}} }
 
-// add counts one judged packet.
-func (f *flowRows) add(in *engine.Input, r *engine.Result) {
+// add counts one judged packet, and gives its flow: nil when there is no row
+// left for it.
+func (f *flowRows) add(in *engine.Input, r *engine.Result) *flowRow {
 	p := &in.Packet
 	sp, dp := p.SrcPort, p.DstPort
 	if p.HasICMP {
@@ -70,12 +71,13 @@ func (f *flowRows) add(in *engine.Input, r *engine.Result) {
 	if row == nil {
 		if len(f.rows) == maxFlowRows {
 			f.lost++
-			return
+			return nil
 		}
 		row = rowOf(in)
 		f.rows[k] = row
 	}
 	row.count(in, r)
+	return row
 }
 
 // rowOf begins a row with its first packet.

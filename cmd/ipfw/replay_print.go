@@ -93,14 +93,27 @@ func (r *replayer) report() *replayReport {
 			x.Unhit = append(x.Unhit, ref)
 		}
 	}
-	for d, s := range st.Defaults {
-		if s.Packets > 0 {
-			x.Rules = append(x.Rules, ruleHits{ruleRef: ruleRef{Name: defaultName(engine.Direction(d))}, Packets: s.Packets, Bytes: s.Bytes})
+	x.rows, x.Lost = r.flows.sorted(), r.flows.lost
+	// A reply counts for the default that let its flow open.
+	var defaults [len(ways)]ruleHits
+	for _, row := range x.rows {
+		if row.rule == engine.DefaultRule {
+			h := &defaults[row.dir]
+			h.Name = defaultName(row.dir)
+			h.Packets += row.packets
+			h.Bytes += row.bytes
+			if row.verdict != engine.Discard {
+				h.Flows++
+			}
 		}
 	}
-	x.rows, x.Lost = r.flows.sorted(), r.flows.lost
-	for _, row := range x.rows {
-		if row.midStream && row.reason == engine.ReasonTCPState {
+	for _, h := range defaults {
+		if h.Packets > 0 {
+			x.Rules = append(x.Rules, h)
+		}
+	}
+	for _, row := range r.flows.rows {
+		if row.midStream {
 			x.MidStream++
 		}
 	}
@@ -178,7 +191,11 @@ func (a *app) printHits(x *replayReport) {
 	fmt.Fprintln(w, "RULE\tPACKETS\tFLOWS\tPLACE")
 	for _, h := range x.Rules {
 		if h.Packets > 0 {
-			fmt.Fprintf(w, "%s\t%d\t%d\t%s\n", h.Name, h.Packets, h.Flows, h.Place)
+			place := h.Place
+			if place == "" {
+				place = "-"
+			}
+			fmt.Fprintf(w, "%s\t%d\t%d\t%s\n", h.Name, h.Packets, h.Flows, place)
 		}
 	}
 	a.flushTable(w)
@@ -228,7 +245,7 @@ func (a *app) printTotals(x *replayReport) {
 		a.printf("Packets from elsewhere to elsewhere are judged for the networks that --forward names.\n")
 	}
 	if x.MidStream > 0 {
-		a.printf("%d TCP flows were open before the capture began; nobody saw who opened them, so they are discarded (tcp-state).\n", x.MidStream)
+		a.printf("%s open before the capture began, judged as if the first packet in it had opened it.\n", wasWere(x.MidStream, "TCP flow"))
 	}
 }
 
@@ -249,22 +266,32 @@ type packetReport struct {
 }
 
 // packetPrinter prints each packet's verdict.
-func (a *app) packetPrinter(p *engine.Policy, asJSON bool) func(uint64, *engine.Input, *engine.Result) error {
-	return func(number uint64, in *engine.Input, r *engine.Result) error {
-		line := ""
-		if r.Rule != engine.NoRule || r.Reason < engine.ReasonTruncated {
-			line = rowOf(in).line()
+func (a *app) packetPrinter(p *engine.Policy, asJSON bool) func(*judgement) error {
+	return func(j *judgement) error {
+		x := packetReport{
+			Packet: j.number, Time: time.Unix(0, j.in.Now).UTC(), Bytes: j.in.Packet.Len,
+			Verdict: policyVerdict(&j.result).String(), Reason: j.result.Reason.String(),
 		}
-		x := packetReport{number, time.Unix(0, in.Now).UTC(), line, in.Packet.Len,
-			policyVerdict(r).String(), r.Reason.String(), decider(p, r.Rule, in.Dir)}
+		if j.result.Reason < engine.ReasonTruncated {
+			x.Line = rowOf(j.in).line()
+			opened := j.in.Dir
+			if j.flow != nil {
+				opened = j.flow.dir
+			}
+			x.Rule = decider(p, j.result.Rule, opened)
+		}
 		if asJSON {
 			return a.printJSON(x)
 		}
-		rule := ""
-		if x.Rule != nil {
-			rule = ", " + x.Rule.Name
+		why := x.Reason
+		switch {
+		case j.result.Reason == engine.ReasonDefault && x.Rule != nil:
+			why = strings.Trim(x.Rule.Name, "()")
+		case x.Rule != nil:
+			why += ": " + strings.Trim(x.Rule.Name, "()")
 		}
-		a.printf("%6d  %s  %s  %s (%s%s)\n", number, x.Time.Format("15:04:05.000000"), a.verdict(policyVerdict(r)), line, x.Reason, rule)
+		a.printf("%6d  %s  %s  %s (%s)\n", j.number, x.Time.Format("15:04:05.000000"),
+			a.verdict(policyVerdict(&j.result)), x.Line, why)
 		return nil
 	}
 }

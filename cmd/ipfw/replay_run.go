@@ -17,7 +17,7 @@ type replayer struct {
 	flows  *flowRows
 	// each is called for every frame that was judged, with its number in the
 	// file from 1; nil: nobody asks.
-	each func(number uint64, in *engine.Input, r *engine.Result) error
+	each func(*judgement) error
 	tick func(frames uint64) // called now and then
 
 	in      engine.Input
@@ -28,6 +28,14 @@ type replayer struct {
 	skipped [skipReasons]uint64
 	faults  [packet.Faults]uint64
 	judged  [3]uint64 // packets by what policy says of them
+}
+
+// judgement is one packet and what became of it.
+type judgement struct {
+	number uint64 // in the file, from 1
+	in     *engine.Input
+	result engine.Result
+	flow   *flowRow // nil for a malformed packet, and when the table is full
 }
 
 // second is how often the engine forgets old flows, as in the daemon.
@@ -79,7 +87,7 @@ func (r *replayer) frame(f *capture.Frame) error {
 		r.skipped[notIP]++
 		return nil
 	}
-	var result engine.Result
+	j := judgement{number: r.frames, in: in}
 	fault := packet.Parse(&in.Packet, d.Bytes, d.Len)
 	switch {
 	case fault == packet.Truncated && len(d.Bytes) < d.Len:
@@ -87,7 +95,7 @@ func (r *replayer) frame(f *capture.Frame) error {
 		return nil
 	case fault != packet.OK:
 		r.faults[fault]++
-		result = r.engine.Malformed(fault)
+		j.result = r.engine.Malformed(fault)
 	default:
 		var why skip
 		in.Dir, why = r.side.direction(in.Packet.Src, in.Packet.Dst, d.Way)
@@ -103,12 +111,12 @@ func (r *replayer) frame(f *capture.Frame) error {
 		if in.Dir == engine.Out {
 			in.InIf, in.OutIf = "", name
 		}
-		result = r.engine.Judge(in)
-		r.flows.add(in, &result)
+		j.result = r.engine.Judge(in)
+		j.flow = r.flows.add(in, &j.result)
 	}
-	r.judged[policyVerdict(&result)]++
+	r.judged[policyVerdict(&j.result)]++
 	if r.each != nil {
-		return r.each(r.frames, in, &result)
+		return r.each(&j)
 	}
 	return nil
 }

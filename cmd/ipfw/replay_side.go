@@ -136,8 +136,11 @@ func (g *guesser) guess() (local []netip.Prefix, note string, err error) {
 	if g.ways == total {
 		return nil, "no --local given: in or out as the capture itself says", nil
 	}
-	var words []string
+	var words, unsure []string
 	for f := range g.seen {
+		if g.packets[f] == 0 {
+			continue
+		}
 		best, count := g.first[f], g.seen[f][g.first[f]]
 		for a, n := range g.seen[f] {
 			if n > count || n == count && best != g.first[f] && a.Less(best) {
@@ -147,13 +150,14 @@ func (g *guesser) guess() (local []netip.Prefix, note string, err error) {
 		// An address that is at one end of nine packets in ten is the host
 		// that captured; anything less could be its neighbour.
 		if count == 0 || count*10 < g.packets[f]*9 {
+			unsure = append(unsure, fmt.Sprintf("no IPv%d address stands out in %d packets, so add --local ADDR", 4+2*f, g.packets[f]))
 			continue
 		}
 		local = append(local, netip.PrefixFrom(best, best.BitLen()))
 		words = append(words, fmt.Sprintf("%s, which is in %d of the first %d IPv%d packets", best, count, g.packets[f], 4+2*f))
 	}
 	if local == nil {
-		return nil, "", fmt.Errorf("no address is in most packets of the capture, so none is surely this host: say which with --local ADDR")
+		return nil, "", fmt.Errorf("no address is in most packets of the capture, so none is surely this host: add --local ADDR")
 	}
-	return local, "no --local given: taking this host to be " + strings.Join(words, ", and "), nil
+	return local, "no --local given: taking this host to be " + strings.Join(append(words, unsure...), "; "), nil
 }
