@@ -1,3 +1,5 @@
+//go:build classbench
+
 package classify_test
 
 import (

@@ -1,0 +1,54 @@
+# make            build bin/ipfw
+# make test       everything: unit, golden, differential and end-to-end tests
+# make fuzz       every fuzz target for FUZZTIME
+# make bench      the measurements (BENCH=pattern, PKG=./engine/... for some of them)
+# make lint       formatting, vet, staticcheck
+#
+# As root, make test installs what the end-to-end tests use (Debian packages,
+# listed in e2e/install.sh). As anybody else it runs what it can, and says at
+# the end what it skipped and why. With CI=true a skipped test is a failure.
+
+GO       ?= go
+FUZZTIME ?= 30s
+BENCH    ?= .
+PKG      ?= ./...
+TAGS     := $(if $(CLASSBENCH_DIR),-tags classbench)
+export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
+
+.PHONY: build test unit e2e fuzz bench lint race clean
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ipfw ./cmd/ipfw
+
+test:
+	@./e2e/install.sh
+	@GO="$(GO)" ./.ci/gotest
+
+unit:
+	$(GO) test $$($(GO) list ./... | grep -v /e2e)
+
+e2e:
+	@./e2e/install.sh
+	$(GO) test -count=1 -v ./e2e/...
+
+race:
+	CGO_ENABLED=1 $(GO) test -race $$($(GO) list ./... | grep -v /e2e)
+
+fuzz:
+	@set -e; for p in $$($(GO) list $(PKG)); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+	    echo "== $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
+	  done; done
+
+bench:
+	$(GO) test $(TAGS) -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m $(PKG)
+
+lint:
+	@out=$$($(GO)fmt -l .); [ -z "$$out" ] || { echo "not formatted (gofmt -w):"; echo "$$out"; exit 1; }
+	$(GO) vet ./...
+	$(GO) vet -tags classbench ./engine/classify
+	$(GO) tool staticcheck ./...
+
+clean:
+	rm -rf bin
+	$(GO) clean -testcache

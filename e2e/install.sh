@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# install.sh: Debian packages that the end-to-end tests use. Installs what is
+# missing when it is root; otherwise says what is missing, and the tests that
+# need it are skipped.
+set -euo pipefail
+export PATH="$PATH:/usr/sbin:/sbin" DEBIAN_FRONTEND=noninteractive
+
+# program, or python:module, and the package it is in
+wanted='
+make           make
+ip             iproute2
+ping           iputils-ping
+nft            nftables
+nginx          nginx-light
+curl           curl
+nmap           nmap
+iperf3         iperf3
+tcpdump        tcpdump
+tshark         tshark
+python3        python3
+python:scapy   python3-scapy
+linux.uml      user-mode-linux
+depmod         kmod
+'
+
+have() {
+  case $1 in
+    python:*) python3 -c "import ${1#python:}" 2>/dev/null ;;
+    *) command -v "$1" >/dev/null ;;
+  esac
+}
+
+missing=()
+while read -r what package; do
+  [ -z "$what" ] || have "$what" || missing+=("$package")
+done <<<"$wanted"
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+  echo "install.sh: not installed: ${missing[*]} (run make test as root on Debian to install them)" >&2
+  exit 0
+fi
+echo "install.sh: installing ${missing[*]}"
+
+# The packages bring services that would start here; the tests start their own
+# in namespaces of their own. policy-rc.d is Debian's way to say no.
+if [ ! -e /usr/sbin/policy-rc.d ]; then
+  printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+  chmod 755 /usr/sbin/policy-rc.d
+  trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+fi
+apt-get update -qq </dev/null
+apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null >/dev/null
