@@ -144,6 +144,7 @@ func dialControl(ctx context.Context, path string) (net.Conn, error) {
 // NotRunningError says that no daemon answers at a socket.
 type NotRunningError struct{ Socket string }
 
+// Error says so, and what to do.
 func (e *NotRunningError) Error() string {
 	return fmt.Sprintf("no ipfw is running at %s: start it with `ipfw run` or `systemctl start ipfw`, or name its socket with --socket", e.Socket)
 }

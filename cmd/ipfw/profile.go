@@ -61,11 +61,11 @@ func newProfileShowCmd(a *app) *cobra.Command {
 		Use:   "show NAME",
 		Short: "Print a profile",
 		Args:  cobra.ExactArgs(1),
-		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		ValidArgsFunction: func(_ *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
 			if len(args) > 0 {
 				return nil, cobra.ShellCompDirectiveNoFileComp
 			}
-			return rules.Profiles(), cobra.ShellCompDirectiveNoFileComp
+			return profilesLike("", word), cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(_ *cobra.Command, args []string) error {
 			text, err := rules.Profile(strings.TrimPrefix(args[0], "profile:"))
@@ -104,9 +104,16 @@ func completePolicy(_ *cobra.Command, _ []string, word string) ([]string, cobra.
 		}
 		return []string{scheme}, cobra.ShellCompDirectiveNoSpace
 	}
+	return profilesLike(scheme, word), cobra.ShellCompDirectiveNoFileComp
+}
+
+// profilesLike gives the profiles that a word may become, each with a prefix.
+func profilesLike(prefix, word string) []string {
 	var out []string
 	for _, name := range rules.Profiles() {
-		out = append(out, scheme+name)
+		if strings.HasPrefix(prefix+name, word) {
+			out = append(out, prefix+name)
+		}
 	}
-	return out, cobra.ShellCompDirectiveNoFileComp
+	return out
 }
