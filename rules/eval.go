@@ -163,6 +163,9 @@ func contains(list []string, s string) bool {
 // asText turns numbers into text, so that `spi_in = 4097` and "0x1001" and
 // `local_port = "22"` all work.
 func asText(v cty.Value) (string, bool) {
+	if v.Type() == cty.String {
+		return v.AsString(), true
+	}
 	s, err := convert.Convert(v, cty.String)
 	if err != nil || s.IsNull() || v.Type() == cty.Bool {
 		return "", false

@@ -1,6 +1,8 @@
 package rules
 
 import (
+	"bytes"
+
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/hashicorp/hcl/v2/hclwrite"
@@ -26,9 +28,9 @@ func Format(src []byte, name string) ([]byte, Diagnostics) {
 	if d.HasErrors() {
 		return nil, d
 	}
-	out := hclwrite.Format(text.src)
-	if n := len(out); n > 0 && out[n-1] != '\n' {
-		out = append(out, '\n')
+	trimmed := bytes.TrimRight(text.src, " \t\r\n")
+	if len(trimmed) == 0 {
+		return []byte{}, d
 	}
-	return out, d
+	return hclwrite.Format(append(trimmed[:len(trimmed):len(trimmed)], '\n')), d
 }

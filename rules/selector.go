@@ -8,6 +8,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/ipfw/ipfw/engine"
 	"github.com/ipfw/ipfw/packet"
@@ -245,7 +246,7 @@ func parsePorts(s string) (engine.PortRange, error) {
 }
 
 // serviceNames gives every service name there is, for suggestions.
-func serviceNames() []string {
+var serviceNames = sync.OnceValue(func() []string {
 	seen := map[string]bool{}
 	for _, proto := range []uint8{packet.TCP, packet.UDP} {
 		for p := range 65536 {
@@ -254,7 +255,7 @@ func serviceNames() []string {
 	}
 	delete(seen, "")
 	return named(keys(seen))
-}
+})
 
 // parseInterface reads an interface name or a pattern "wg*".
 func parseInterface(s string) (string, error) {

@@ -1,0 +1,135 @@
+package rules
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestReadKeys(t *testing.T) {
+	m := Manual{Encryption: "aes-128-cbc", Integrity: "hmac-sha1-96", KeyFile: filepath.Join(t.TempDir(), "keys")}
+	e, i := strings.Repeat("a1", 16), strings.Repeat("b2", 20)
+	good := "encryption_in = " + e + "\nintegrity_in = " + i + "\nencryption_out = " + e + "\nintegrity_out = " + i + "\n"
+	for _, tt := range []struct {
+		name, text, want string
+		mode             os.FileMode
+	}{
+		{"plain", good, "", 0o600},
+		{"read only", good, "", 0o400},
+		{"0x, colons, comments, no spaces", "# made today\n\nencryption_in=0x" + e + "\r\nintegrity_in=" + strings.Replace(i, "b2", "b2:", 19) + "\n" + good[strings.Index(good, "encryption_out"):], "", 0o600},
+		{"no newline at the end", strings.TrimSpace(good), "", 0o600},
+		{"group", good, "has mode 0640", 0o640},
+		{"others", good, "has mode 0604", 0o604},
+		{"writable by the group", good, "has mode 0620", 0o620},
+		{"empty", "", "encryption_in is missing", 0o600},
+		{"one missing", good[:strings.Index(good, "integrity_out")], "integrity_out is missing", 0o600},
+		{"twice", good + "encryption_in = " + e, "line 5 gives encryption_in a second time", 0o600},
+		{"unknown", "encrypt = " + e, "line 1 is none of", 0o600},
+		{"no hexadecimal", "encryption_in = xyz", "line 1: the key is not an even number of hexadecimal digits", 0o600},
+		{"odd", "encryption_in = a1a", "line 1: the key is not", 0o600},
+		{"short", "encryption_in = a1a1", "line 1: encryption_in has 2 bytes, but aes-128-cbc takes 16", 0o600},
+		{"long", "integrity_in = " + i + "b2", "line 1: integrity_in has 21 bytes, but hmac-sha1-96 takes 20", 0o600},
+		{"a line without end", strings.Repeat("a1", maxKeyFile/2), "", 0o600},
+		{"large", strings.Repeat("# a1a1\n", maxKeyFile/7+1), "is too large", 0o600},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if err := os.WriteFile(m.KeyFile, []byte(tt.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chmod(m.KeyFile, tt.mode); err != nil {
+				t.Fatal(err)
+			}
+			k, err := m.ReadKeys()
+			if tt.name == "a line without end" {
+				tt.want = "line 1"
+				if err == nil {
+					t.Fatal("read")
+				}
+			}
+			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) && tt.want != "line 1" {
+				t.Fatalf("got %v, want %q", err, tt.want)
+			}
+			if text := fmt.Sprintf("%v %v %+v %#v", err, k, k, k); strings.Contains(text, "a1a1") || strings.Contains(text, "b2b2") || strings.Contains(text, "161") {
+				t.Errorf("a key is shown: %s", text)
+			}
+			if err != nil {
+				return
+			}
+			if len(k.EncryptionIn) != 16 || len(k.IntegrityIn) != 20 || k.EncryptionOut[15] != 0xa1 || k.IntegrityOut[19] != 0xb2 {
+				t.Error("wrong keys")
+			}
+			k.Wipe()
+			for _, b := range [][]byte{k.EncryptionIn, k.IntegrityIn, k.EncryptionOut, k.IntegrityOut} {
+				for _, c := range b {
+					if c != 0 {
+						t.Fatal("a key is left after Wipe")
+					}
+				}
+			}
+		})
+	}
+	m.KeyFile = t.TempDir()
+	if _, err := m.ReadKeys(); err == nil || !strings.Contains(err.Error(), "is not a file") {
+		t.Errorf("folder: %v", err)
+	}
+	m.KeyFile += "/nowhere"
+	if _, err := m.ReadKeys(); err == nil || !strings.Contains(err.Error(), "does not exist") {
+		t.Errorf("nowhere: %v", err)
+	}
+}
+
+// What CheckFiles changes: nothing but the missing file.
+func TestMissingFiles(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "p.hcl")
+	text := shut + "rule \"r\" {\n  action = \"protect\"\n  with = \"x\"\n  direction = \"in\"\n}\nipsec \"x\" {\n  mode = \"transport\"\n  ike = \"x\"\n}\n" +
+		"ike \"x\" {\n  psk_file = \"x.psk\"\n}\n"
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	check := func(o LoadOptions, errors, warnings int) {
+		t.Helper()
+		p, d := Load([]string{file}, o)
+		e := 0
+		for _, v := range d.All() {
+			if v.Severity == "error" {
+				e++
+			}
+		}
+		if e != errors || d.Len()-e != warnings || (p == nil) != (errors > 0) {
+			t.Errorf("%+v: %d errors, %d warnings, want %d and %d: %v", o, e, d.Len()-e, errors, warnings, d.All())
+		}
+	}
+	check(LoadOptions{}, 0, 1)
+	check(LoadOptions{CheckFiles: true}, 1, 0)
+	psk := filepath.Join(dir, "x.psk")
+	if err := os.WriteFile(psk, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	check(LoadOptions{}, 0, 0)
+	check(LoadOptions{CheckFiles: true}, 0, 0)
+	if err := os.Chmod(psk, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	check(LoadOptions{}, 1, 0)
+	check(LoadOptions{CheckFiles: true}, 1, 0)
+	if os.Geteuid() == 0 {
+		if err := os.Chmod(psk, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chown(psk, 12345, 0); err != nil {
+			t.Fatal(err)
+		}
+		check(LoadOptions{CheckFiles: true}, 1, 0)
+	}
+	if p, d := Load([]string{"profile:file-server"}, LoadOptions{CheckFiles: true}); p != nil && !fileExists("/etc/ipfw/server.key") {
+		t.Errorf("a profile runs without its keys: %v", d.All())
+	}
+}
+
+func fileExists(p string) bool {
+	_, err := os.Stat(p)
+	return err == nil
+}
