@@ -58,7 +58,9 @@ func dryCommands(a *app) []*cobra.Command {
 
 // hostCommands are the daemon and those that talk to it.
 func hostCommands(a *app) []*cobra.Command {
-	return []*cobra.Command{}
+	return []*cobra.Command{
+		newRunCmd(a), newStatusCmd(a), newFlowsCmd(a), newEventsCmd(a), newReloadCmd(a), newConfirmCmd(a), newDemoCmd(a),
+	}
 }
 
 // markStart makes every command under c note that its own code has begun, and

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ipfw/ipfw/host"
+)
+
+func newEventsCmd(a *app) *cobra.Command {
+	var socket string
+	var asJSON, follow bool
+	var back uint
+	c := &cobra.Command{
+		Use:   "events [-f]",
+		Short: "Show what the daemon logged: packets, audits, reloads",
+		Long: `Show the last events of the daemon, and with -f those that come: packets that
+rules with 'log' or 'reject' matched, what 'audit' rules would have done,
+malformed packets, reloads and their errors. A packet is written as
+'ipfw explain' takes it.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client := host.NewClient(socket)
+			defer client.Close()
+			ctx, stop := a.signals(cmd.Context())
+			defer stop()
+			var last uint64
+			err := client.Events(ctx, back, follow, func(e host.Event) error {
+				if asJSON {
+					return a.printJSON(e)
+				}
+				if last != 0 && e.Seq > last+1 {
+					a.warnf("%d events lost: this reader was too slow", e.Seq-last-1)
+				}
+				last = e.Seq
+				a.printf("%s  %s\n", e.Time.Local().Format("15:04:05.000"), a.eventText(&e))
+				return nil
+			})
+			if follow && errors.Is(err, context.Canceled) {
+				return nil // Ctrl-C is how one stops following
+			}
+			return err
+		},
+	}
+	socketFlag(c, &socket)
+	jsonFlag(c, &asJSON)
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what happens")
+	c.Flags().UintVarP(&back, "lines", "n", 20, "how many past events to show")
+	return c
+}
+
+// eventText gives an event in one line, its verdict in colour.
+func (a *app) eventText(e *host.Event) string {
+	text := e.String()
+	if rest, ok := strings.CutPrefix(text, e.Verdict+" "); ok && e.Verdict != "" {
+		return a.paint(verdictStyleOf(e.Verdict), e.Verdict) + " " + rest
+	}
+	switch e.Kind {
+	case host.KindBadPolicy, host.KindOverflow, host.KindRollback, host.KindSuppressed:
+		return a.paint(yellow, text)
+	}
+	return text
+}

@@ -1,0 +1,191 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/ipfw/ipfw/host"
+)
+
+// defaultPolicy is what the daemon runs unless told otherwise.
+const defaultPolicy = "/etc/ipfw/ipfw.hcl"
+
+func newRunCmd(a *app) *cobra.Command {
+	o := host.Options{Version: version(), Stdin: a.stdin}
+	var logFormat string
+	c := &cobra.Command{
+		Use:   "run [-c PATH]...",
+		Short: "Enforce a policy on this host, in the foreground",
+		Long: `Enforce a policy on this host until it is told to stop.
+
+SIGHUP or 'ipfw reload' reads the policy again; if it is not good, the old one
+stays. SIGINT and SIGTERM stop it and remove its table, so that nothing is
+filtered any more, unless --stay-shut is given. A daemon that is killed leaves
+its table behind: nothing new gets in until the next one starts, unless the
+policy says on_failure = "open".
+
+The first time on a host that you reach over the network, keep a way back:
+
+    ipfw run -c PATH --confirm 60s
+
+goes away again after a minute unless you say 'ipfw confirm'. Say it from a
+new connection: that proves that you can still get in.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.Confirm < 0 {
+				return usagef("--confirm wants a time that is not negative, such as 60s")
+			}
+			log, err := a.logger(logFormat)
+			if err != nil {
+				return err
+			}
+			if err := needNetAdmin("it talks to the kernel's packet filter"); err != nil {
+				return err
+			}
+			hangup := make(chan os.Signal, 1)
+			signal.Notify(hangup, syscall.SIGHUP)
+			defer signal.Stop(hangup)
+			ctx, stop := a.signals(cmd.Context())
+			defer stop()
+			o.Logger, o.Reload, o.SSHConnection = log, hangup, host.FindSSH(a.getenv)
+			o.OnReady = func(s host.Status) {
+				if s.Unconfirmed != nil {
+					a.warnf("%s", confirmHint(s.Unconfirmed))
+				}
+			}
+			err = host.Run(ctx, o)
+			var bad *host.PolicyError
+			if errors.As(err, &bad) && bad.Diagnostics.Len() > 0 {
+				bad.Diagnostics.WriteText(a.stderr, 0, false)
+				return errors.New(bad.Message)
+			}
+			return err
+		},
+	}
+	f := c.Flags()
+	f.StringArrayVarP(&o.Paths, "config", "c", []string{defaultPolicy}, "policy: a file, a folder, - or profile:NAME; may be given again")
+	socketFlag(c, &o.Socket)
+	f.BoolVar(&o.StayShut, "stay-shut", false, "leave the table when stopping: nothing new gets in")
+	f.DurationVar(&o.Confirm, "confirm", 0, "stop and remove the table unless 'ipfw confirm' comes within this time")
+	f.StringVar(&logFormat, "log-format", "text", "how to log on the standard error: text or json")
+	c.RegisterFlagCompletionFunc("log-format", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	return c
+}
+
+// logger logs to the standard error. The journal keeps the time itself.
+func (a *app) logger(format string) (*slog.Logger, error) {
+	o := &slog.HandlerOptions{ReplaceAttr: func(groups []string, at slog.Attr) slog.Attr {
+		if at.Key == slog.TimeKey && len(groups) == 0 && a.getenv("JOURNAL_STREAM") != "" {
+			return slog.Attr{}
+		}
+		return at
+	}}
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(a.stderr, o)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(a.stderr, o)), nil
+	}
+	return nil, usagef("--log-format is text or json, not %q", format)
+}
+
+// needNetAdmin refuses early and in one sentence what would fail late.
+func needNetAdmin(why string) error {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&hdr, &data[0]); err == nil && data[0].Effective&(1<<unix.CAP_NET_ADMIN) != 0 {
+		return nil
+	}
+	return fmt.Errorf("this needs root (CAP_NET_ADMIN), because %s: start it with sudo", why)
+}
+
+func newReloadCmd(a *app) *cobra.Command {
+	var socket string
+	var confirm time.Duration
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "reload",
+		Short: "Make the daemon read its policy again",
+		Long: `Make the daemon read its policy again. If it is not good, the old one stays and
+this says why. Flows that the new policy no longer allows are cut; the others
+go on.
+
+With --confirm, the old policy comes back unless 'ipfw confirm' comes in time.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if confirm < 0 {
+				return usagef("--confirm wants a time that is not negative, such as 60s")
+			}
+			client := host.NewClient(socket)
+			defer client.Close()
+			r, err := client.Reload(cmd.Context(), host.ReloadRequest{
+				Confirm: confirm.Seconds(), SSHConnection: host.FindSSH(a.getenv)})
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return a.printJSON(r)
+			}
+			for _, w := range r.Warnings {
+				a.warnf("%s", w)
+			}
+			a.printf("The policy is in force (generation %d).\n", r.Generation)
+			if r.Unconfirmed != nil {
+				a.printf("%s\n", confirmHint(r.Unconfirmed))
+			}
+			return nil
+		},
+	}
+	socketFlag(c, &socket)
+	c.Flags().DurationVar(&confirm, "confirm", 0, "bring the old policy back unless 'ipfw confirm' comes within this time")
+	jsonFlag(c, &asJSON)
+	return c
+}
+
+func newConfirmCmd(a *app) *cobra.Command {
+	var socket string
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "confirm",
+		Short: "Keep the policy that 'run' or 'reload' --confirm put in force",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client := host.NewClient(socket)
+			defer client.Close()
+			r, err := client.Confirm(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return a.printJSON(r)
+			}
+			a.printf("Confirmed: the policy stays (generation %d).\n", r.Generation)
+			return nil
+		},
+	}
+	socketFlag(c, &socket)
+	jsonFlag(c, &asJSON)
+	return c
+}
+
+// confirmHint says what has to be done, until when, and what happens else.
+func confirmHint(u *host.Unconfirmed) string {
+	return fmt.Sprintf("Say 'ipfw confirm' before %s, best from a new connection; else %s.",
+		u.Until.Local().Format(time.TimeOnly), u.Back)
+}
+
+func socketFlag(c *cobra.Command, socket *string) {
+	c.Flags().StringVar(socket, "socket", host.DefaultSocket, "the daemon's control socket")
+}
+
+func jsonFlag(c *cobra.Command, asJSON *bool) {
+	c.Flags().BoolVar(asJSON, "json", false, "print JSON, one stable schema")
+}

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ipfw/ipfw/engine"
+	"github.com/ipfw/ipfw/host"
+)
+
+func newStatusCmd(a *app) *cobra.Command {
+	var socket string
+	var asJSON, all bool
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Show what the daemon enforces and what it has counted",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client := host.NewClient(socket)
+			defer client.Close()
+			s, err := client.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return a.printJSON(s)
+			}
+			a.printStatus(&s, all)
+			return nil
+		},
+	}
+	socketFlag(c, &socket)
+	jsonFlag(c, &asJSON)
+	c.Flags().BoolVarP(&all, "all", "a", false, "show the essential rules too")
+	return c
+}
+
+func (a *app) printStatus(s *host.Status, all bool) {
+	p := &s.Policy
+	a.printf("%s, process %d, running for %s\n", a.paint(bold, "ipfw enforces "+strings.Join(p.Paths, " ")), s.PID, age(s.Uptime))
+	a.printf("generation %d, loaded %s; %d flows\n", p.Generation, p.Loaded.Local().Format(time.DateTime), s.Flows)
+	if s.StayShut {
+		a.printf("when it stops, its table stays and nothing new gets in\n")
+	}
+	if s.Unconfirmed != nil {
+		a.printf("%s\n", a.paint(yellow, confirmHint(s.Unconfirmed)))
+	}
+	for _, w := range p.Warnings {
+		a.printf("%s\n", a.paint(yellow, w.String()))
+	}
+
+	t := textTable{head: []string{"RULE", "ACTION", "FLOWS", "PACKETS", "BYTES", "PLACE"}, right: "  111 "}
+	for _, r := range s.Rules {
+		if r.Essential && !all {
+			continue
+		}
+		action := r.Action
+		if r.Audit {
+			action = "audit"
+		}
+		t.add(verdictStyleOf(action), r.Name, action, count(r.Flows), count(r.Packets), size(r.Bytes), r.Place)
+	}
+	for _, dir := range []string{"in", "out", "forward"} {
+		d := s.Defaults[dir]
+		t.add(verdictStyleOf(d.Action), "(default "+dir+")", d.Action, "", count(d.Packets), size(d.Bytes), "")
+	}
+	a.printf("\n")
+	t.print(a, 1)
+
+	a.printf("\nPackets by reason\n")
+	t = textTable{right: " 1"}
+	for _, name := range slices.Sorted(maps.Keys(s.Reasons)) {
+		if n := s.Reasons[name]; n > 0 {
+			t.add("", "  "+name, count(n))
+		}
+	}
+	if len(t.rows) == 0 {
+		t.add("", "  none yet", "")
+	}
+	t.print(a, -1)
+	a.printf("\n%s\n", queueLine(&s.Queue))
+	if e := s.Events; e.Lost+e.Suppressed+e.Unlogged > 0 {
+		a.printf("events: %d written, %d lost by slow readers, %d malformed packets without one, %d over the log rate\n",
+			e.Written, e.Lost, e.Suppressed, e.Unlogged)
+	}
+}
+
+// verdictStyleOf is the colour of an action's word.
+func verdictStyleOf(action string) style {
+	for _, v := range []engine.Verdict{engine.Discard, engine.Bypass, engine.Protect} {
+		if v.String() == action {
+			return verdictStyle(v)
+		}
+	}
+	return yellow
+}
+
+// textTable is text in columns. right has a 1 for each column whose numbers stand
+// at the right edge.
+type textTable struct {
+	head   []string
+	right  string
+	rows   [][]string
+	styles []style
+}
+
+func (t *textTable) add(s style, cells ...string) {
+	t.rows, t.styles = append(t.rows, cells), append(t.styles, s)
+}
+
+// print writes the table, with the colour of each row in the column painted.
+func (t *textTable) print(a *app, painted int) {
+	var widths []int
+	for _, row := range append(t.rows[:len(t.rows):len(t.rows)], t.head) {
+		for i, cell := range row {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], len([]rune(cell)))
+		}
+	}
+	line := func(row []string, paint func(i int, cell string) string) {
+		var b strings.Builder
+		for i, cell := range row {
+			pad := strings.Repeat(" ", widths[i]-len([]rune(cell)))
+			if i > 0 {
+				b.WriteString("  ")
+			}
+			if i < len(t.right) && t.right[i] == '1' {
+				b.WriteString(pad + paint(i, cell))
+			} else {
+				b.WriteString(paint(i, cell) + pad)
+			}
+		}
+		a.printf("%s\n", strings.TrimRight(b.String(), " "))
+	}
+	if t.head != nil {
+		line(t.head, func(_ int, cell string) string { return a.paint(bold, cell) })
+	}
+	for r, row := range t.rows {
+		line(row, func(i int, cell string) string {
+			if i == painted && t.styles[r] != "" && cell != "" {
+				return a.paint(t.styles[r], cell)
+			}
+			return cell
+		})
+	}
+}
+
+// count gives a number with its thousands apart.
+func count(n uint64) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// size gives bytes with at most four digits and a binary unit.
+func size(n uint64) string {
+	if n < 10000 {
+		return fmt.Sprintf("%d B", n)
+	}
+	f, units := float64(n)/1024, "KMGTPE"
+	for f >= 9999.5/10 && len(units) > 1 {
+		f, units = f/1024, units[1:]
+	}
+	return fmt.Sprintf("%.1f %ciB", f, units[0])
+}
+
+// age gives seconds in the two largest units that matter.
+func age(seconds float64) string {
+	d := time.Duration(seconds * float64(time.Second))
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm %ds", int(d.Minutes()), int(d.Seconds())%60)
+	case d < 24*time.Hour:
+		return fmt.Sprintf("%dh %dm", int(d.Hours()), int(d.Minutes())%60)
+	}
+	return fmt.Sprintf("%dd %dh", int(d.Hours())/24, int(d.Hours())%24)
+}
+
+// queueLine says how the kernel's side does.
+func queueLine(q *host.QueueStatus) string {
+	s := fmt.Sprintf("queue %d", q.First)
+	if q.Queues > 1 {
+		s = fmt.Sprintf("queues %d-%d", q.First, int(q.First)+q.Queues-1)
+	}
+	return fmt.Sprintf("%s: %s packets judged, %s dropped because the queue was full; without a daemon: %s",
+		s, count(q.Packets), count(q.QueueDropped+q.SocketDropped), q.OnFailure)
+}
