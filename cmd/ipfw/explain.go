@@ -163,7 +163,7 @@ func (a *app) explainSteps(p *engine.Policy, x *engine.Explanation, all bool) {
 		}
 	}
 	if hidden > 0 {
-		a.printf("  %s\n", a.paint(dim, plural(hidden, "essential rule")+" in front: no match (--all shows them)"))
+		a.printf("  %s\n", a.paint(dim, plural(uint64(hidden), "essential rule")+" in front: no match (--all shows them)"))
 	}
 	a.flushTable(w)
 	a.printf("\n")

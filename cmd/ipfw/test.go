@@ -58,7 +58,7 @@ func (a *app) test(results []rules.TestResult, verbose, asJSON bool) error {
 			a.printf("%s    %s: %q: %s: %s\n", a.paint(green, "ok"), r.Place, r.Test, r.Packet, r.Want)
 		}
 	}
-	sum := fmt.Sprintf("%s in %s", plural(len(results), "packet"), plural(len(tests), "test"))
+	sum := fmt.Sprintf("%s in %s", plural(uint64(len(results)), "packet"), plural(uint64(len(tests)), "test"))
 	switch {
 	case failed > 0 && asJSON:
 		return exitWith(exitError)
@@ -74,18 +74,10 @@ func (a *app) test(results []rules.TestResult, verbose, asJSON bool) error {
 	return nil
 }
 
-// plural counts things: "1 rule", "2 rules".
-func plural(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
-}
-
 // wasWere is plural with its verb.
 func wasWere(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun + " was"
 	}
-	return plural(n, noun) + " were"
+	return plural(uint64(n), noun) + " were"
 }

@@ -74,13 +74,13 @@ func (a *app) validate(paths []string, show, asJSON bool) error {
 	case show:
 		a.printf("%s", v.Policy)
 	default:
-		parts := []string{plural(v.Rules, "rule") + " (" + plural(v.Essential, "essential one") + ")"}
+		parts := []string{plural(uint64(v.Rules), "rule") + " (" + plural(uint64(v.Essential), "essential one") + ")"}
 		for _, c := range []struct {
 			n    int
 			noun string
 		}{{v.IPsec, "ipsec block"}, {v.IKE, "ike block"}, {v.Tests, "test"}} {
 			if c.n > 0 {
-				parts = append(parts, plural(c.n, c.noun))
+				parts = append(parts, plural(uint64(c.n), c.noun))
 			}
 		}
 		a.printf("%s %s: %s\n", a.paint(green, "ok"), strings.Join(paths, " "), strings.Join(parts, ", "))
