@@ -205,3 +205,5 @@ func eachReceiver(t *testing.T, f func(t *testing.T, cfg Config)) {
 		t.Run(r.String(), func(t *testing.T) { f(t, Config{Receiver: r}) })
 	}
 }
+
+func addrOf(s string) netip.Addr { return netip.MustParseAddr(s) }

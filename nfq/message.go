@@ -31,7 +31,7 @@ type answer struct {
 const (
 	subsysQueue = unix.NFNL_SUBSYS_QUEUE << 8
 
-	msgPacket       = subsysQueue | 0
+	msgPacket       = subsysQueue
 	msgVerdict      = subsysQueue | 1
 	msgConfig       = subsysQueue | 2
 	msgVerdictBatch = subsysQueue | 3

@@ -21,7 +21,7 @@ import (
 //	}
 //	chain output {                               # before the rest of the same:
 //		oiftype loopback accept
-//		meta mark & 0x02000000 != 0  meta skuid 0  accept        # injected
+//		meta mark & 0xff000000 == 0x02000000  meta skuid 0  accept        # injected
 //	}
 //	chain input_save {                           # forward_save, output_save: the same
 //		type filter hook input priority filter + 1; policy accept;
@@ -30,8 +30,10 @@ import (
 //		meta mark set meta mark & 0x00ffffff
 //	}
 //
-// The skuid keeps users who can set marks (since Linux 5.17 CAP_NET_RAW is
-// enough, and ping has it) from naming their packets ours.
+// Injected must stand alone among our bits, so that a program which marks with
+// whole words does not open the wall by chance. The skuid keeps users who can
+// set marks (since Linux 5.17 CAP_NET_RAW is enough, and ping has it) from
+// naming their packets ours.
 type tableSpec struct {
 	name     string
 	marks    marks
@@ -70,7 +72,7 @@ func (t *tableSpec) chains() []chainSpec {
 	} {
 		rules := [][]expr.Any{{meta(h.device), equal(native16(arphrdLoopback)), accept()}}
 		if h.name == "output" {
-			rules = append(rules, append(metaHas(t.marks.injected()),
+			rules = append(rules, append(metaIs(uint32(t.marks), t.marks.injected()),
 				meta(expr.MetaKeySKUID), equal(native32(t.uid)), accept()))
 		}
 		rules = append(rules, t.ask()...)
@@ -100,7 +102,7 @@ func (t *tableSpec) ask() [][]expr.Any {
 func (t *tableSpec) save() [][]expr.Any {
 	admitted, queued := t.marks.admitted(), t.marks.queued()
 	return [][]expr.Any{
-		append(metaHasNot(queued), accept()),
+		append(metaIs(queued, 0), accept()),
 		{
 			&expr.Ct{Key: expr.CtKeyMARK, Register: 1}, and(admitted), equal(native32(0)),
 			&expr.Ct{Key: expr.CtKeyMARK, Register: 1}, replace(admitted, admitted),
@@ -157,12 +159,9 @@ func ctHas(bits uint32) []expr.Any {
 	return []expr.Any{&expr.Ct{Key: expr.CtKeyMARK, Register: 1}, and(bits), equal(native32(bits))}
 }
 
-func metaHas(bits uint32) []expr.Any {
-	return []expr.Any{meta(expr.MetaKeyMARK), and(bits), equal(native32(bits))}
-}
-
-func metaHasNot(bits uint32) []expr.Any {
-	return []expr.Any{meta(expr.MetaKeyMARK), and(bits), equal(native32(0))}
+// metaIs compares the bits of the packet mark under mask.
+func metaIs(mask, bits uint32) []expr.Any {
+	return []expr.Any{meta(expr.MetaKeyMARK), and(mask), equal(native32(bits))}
 }
 
 func meta(k expr.MetaKey) expr.Any { return &expr.Meta{Key: k, Register: 1} }
