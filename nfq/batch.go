@@ -166,7 +166,8 @@ func (r *batchReceiver) receive(ctx context.Context, w *worker) error {
 			return fmt.Errorf("queue %d: %w", r.queue, os.NewSyscallError("recvmmsg", r.errno))
 		}
 		if err == nil && r.n > 0 {
-			r.answerAll(w)
+			r.judgeAll(w)
+			r.flush(w)
 		}
 		if ctx.Err() != nil {
 			return nil
@@ -191,8 +192,8 @@ func (r *batchReceiver) recvmmsg(fd uintptr) bool {
 	}
 }
 
-// answerAll judges what is in the ring and sends the answers.
-func (r *batchReceiver) answerAll(w *worker) {
+// judgeAll judges what is in the ring.
+func (r *batchReceiver) judgeAll(w *worker) {
 	now := w.fw.Now()
 	for i := range r.n {
 		b := r.slots[i*slotSize:][:min(r.ring[i].len, slotSize)]
@@ -207,7 +208,6 @@ func (r *batchReceiver) answerAll(w *worker) {
 			b = rest
 		}
 	}
-	r.flush(w)
 }
 
 // take judges one message.

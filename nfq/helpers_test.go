@@ -101,16 +101,6 @@ func (h *testHost) tryStart(cfg Config, f judgeFunc) (*running, error) {
 	return r, nil
 }
 
-// die closes the queues as the kernel does for a process that is killed: the
-// table stays.
-func (r *running) die() {
-	r.stop()
-	r.Firewall.mu.Lock()
-	defer r.Firewall.mu.Unlock()
-	r.Firewall.closed = true
-	r.Firewall.release()
-}
-
 // echo runs a TCP and a UDP echo server on all addresses of the host.
 func (h *testHost) echo(port uint16) {
 	h.t.Helper()
