@@ -58,7 +58,7 @@ func sendGarbage(t *testing.T, w *wire, r *rand.Rand, n int) {
 			b[9] = []byte{1, 6, 17, 47, 50, 51, 132, 136, 255}[r.IntN(9)]
 			copy(b[12:], []byte{10, 77, 0, byte(3 + r.IntN(200)), 10, 77, 0, 1})
 			b[10], b[11] = 0, 0
-			binary.BigEndian.PutUint16(b[10:], ^packet.Checksum(b[:20], 0))
+			binary.BigEndian.PutUint16(b[10:], packet.Checksum(b[:20], 0))
 		case 3: // IPv6 with a chain of anything
 			b = buf[:48+r.IntN(200)]
 			b[0], b[1] = 0x60, 0
