@@ -101,7 +101,7 @@ func openSession(t *testing.T, from *lab.Host, address string) (*session, error)
 	t.Helper()
 	s := new(session)
 	err := within(t, from, func() (err error) {
-		s.conn, err = net.DialTimeout("tcp", address, 1500*time.Millisecond)
+		s.conn, err = net.DialTimeout("tcp", address, 3*time.Second)
 		return err
 	})
 	if err != nil {
@@ -148,7 +148,7 @@ func mustOpen(t *testing.T, from *lab.Host, address string) *session {
 		t.Fatal(err)
 	}
 	if !s.moves(3 * time.Second) {
-		t.Fatalf("%s: the session does not move", address)
+		t.Fatalf("%s: the session does not move after %d rounds", address, s.rounds.Load())
 	}
 	return s
 }
