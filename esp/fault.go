@@ -13,6 +13,7 @@ const (
 	Malformed         // IP header, extension headers or lengths that do not hold together, or not of the SA's kind
 	Fragment          // a fragment: IPsec opens and seals whole datagrams (RFC 4303 section 3.4.1)
 	UnknownSPI        // no SA has this SPI, protocol and destination (RFC 4303 section 3.4.2)
+	NoSA              // no outbound SA serves this owner
 	WrongWay          // an inbound SA was asked to seal or an outbound one to open
 	Closed            // the SA is dead
 	Expired           // hard lifetime over (RFC 4301 section 4.4.2.1)
@@ -30,7 +31,7 @@ const (
 )
 
 var faultNames = [faultCount]string{
-	"ok", "short", "malformed", "fragment", "unknown-spi", "wrong-way", "closed", "expired",
+	"ok", "short", "malformed", "fragment", "unknown-spi", "no-sa", "wrong-way", "closed", "expired",
 	"too-old", "replay", "unauthentic", "bad-padding", "bad-payload", "bad-ecn", "dummy",
 	"sequence-exhausted", "too-big", "no-room",
 }

@@ -8,14 +8,19 @@ import (
 
 // Key is secret bytes that do not let themselves be printed: every way to show
 // one shows "[key]", and where fmt goes round these methods (a Key in an
-// unexported field) it finds a pointer. The zero value is an empty key.
+// unexported field) it finds a pointer to a pointer. The zero value is an empty
+// key. Copies of a Key are one key and are wiped together.
 type Key struct{ p *secret }
 
-// secret is behind a pointer so that copies of a Key are wiped together.
-type secret struct{ b []byte }
+// secret has a pointer of its own because fmt follows the first one when it is
+// given a verb that does not suit pointers.
+type secret struct{ b *[]byte }
 
 // NewKey copies b into a Key. Wiping b is the caller's.
-func NewKey(b []byte) Key { return Key{&secret{slices.Clone(b)}} }
+func NewKey(b []byte) Key {
+	b = slices.Clone(b)
+	return Key{&secret{&b}}
+}
 
 // Len is the length of the key in bytes; 0 once it is wiped.
 func (k Key) Len() int { return len(k.bytes()) }
@@ -23,8 +28,8 @@ func (k Key) Len() int { return len(k.bytes()) }
 // Wipe overwrites the key, in every copy of k, with zeros.
 func (k Key) Wipe() {
 	if k.p != nil {
-		clear(k.p.b)
-		k.p.b = nil
+		clear(*k.p.b)
+		*k.p.b = nil
 	}
 }
 
@@ -32,7 +37,7 @@ func (k Key) bytes() []byte {
 	if k.p == nil {
 		return nil
 	}
-	return k.p.b
+	return *k.p.b
 }
 
 const hidden = "[key]"

@@ -23,6 +23,8 @@ type SA struct {
 	encryption Key
 	integrity  Key
 
+	path path
+
 	_      [64]byte // keep the counters, which every packet writes, apart from what every packet reads
 	seq    atomic.Uint64
 	bytes  atomic.Uint64

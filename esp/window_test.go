@@ -52,7 +52,7 @@ func TestWindow(t *testing.T) {
 					w.top = 3<<32 - 5000
 					slow.top = w.top
 				}
-				for i := range 60000 {
+				for i := range 20000 {
 					step := int64(size) + 40
 					switch i % 100 {
 					case 0:

@@ -1,0 +1,105 @@
+package esp
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/ipfw/ipfw/packet"
+)
+
+// The least path MTU that is believed, in bytes, by family. A report of less is
+// more likely an attack than a link (RFC 8201 section 4 forbids it in IPv6).
+const (
+	MinMTU4 = 552
+	MinMTU6 = 1280
+)
+
+// mtuLife is how long a report counts; then the path may be tried again (RFC
+// 1191 section 6.3, RFC 8201 section 4).
+const mtuLife = int64(10 * time.Minute)
+
+// recentPackets is how far back the packet that an ICMP error quotes may lie.
+const recentPackets = 1 << 16
+
+// plateaus are the MTUs to fall back to when a router does not say one: RFC
+// 1191 section 7.1.
+var plateaus = [...]int{32000, 17914, 8166, 4352, 2002, 1492, 1006, 576}
+
+// path is what the network has said of the way to the far end. Nobody vouches
+// for it.
+type path struct {
+	mtu atomic.Int64
+	at  atomic.Int64
+}
+
+// PathMTU is the path MTU towards the far end that the network reported, in
+// bytes of whole sealed datagrams; 0 when it has said nothing, or nothing of
+// late. The interface's MTU holds beside it.
+func (sa *SA) PathMTU(now int64) int {
+	if mtu := sa.path.mtu.Load(); mtu != 0 && now-sa.path.at.Load() < mtuLife {
+		return int(mtu)
+	}
+	return 0
+}
+
+// PathReport hears an ICMP error "fragmentation needed" or "packet too big":
+// quoted is the packet of ours that it quotes (packet.Quoted), mtu what it says
+// the next link takes (0: an old router that does not), link the MTU that held
+// so far without any report. It reports whether it believed it. ICMP carries no
+// proof, so only what can be true and does little harm is believed (RFC 4301
+// section 8.2.1).
+func (sa *SA) PathReport(quoted *packet.Packet, mtu, link int, now int64) bool {
+	if sa.cfg.Direction != Out {
+		return false
+	}
+	o := sa.outer.Load()
+	current := link
+	if known := sa.PathMTU(now); known != 0 {
+		current = min(known, link)
+	}
+	if quoted.Src != o.src || quoted.Dst != o.dst || !sa.sent(quoted, o) {
+		return false
+	}
+	mtu, ok := PlausibleMTU(quoted, mtu, current)
+	if !ok {
+		return false
+	}
+	sa.path.mtu.Store(int64(mtu))
+	sa.path.at.Store(now)
+	return true
+}
+
+// sent reports whether q may be a packet of this SA, and a recent one.
+func (sa *SA) sent(q *packet.Packet, o *outer) bool {
+	if o.udp != 0 {
+		return q.Protocol == packet.UDP && q.HasPorts && q.SrcPort == o.encap.SrcPort && q.DstPort == o.encap.DstPort
+	}
+	if q.Protocol != uint8(sa.Protocol()) || !q.HasSPI || q.SPI != sa.cfg.SPI {
+		return false
+	}
+	last := sa.seq.Load()
+	ago := uint32(last) - q.SPISeq
+	return uint64(ago) < min(last, recentPackets)
+}
+
+// PlausibleMTU judges what an ICMP error says: mtu bytes, 0 if it names none,
+// where current bytes were thought to pass. The packet it quotes must be longer
+// than what it says can pass; nothing grows by an error, and nothing falls
+// below the least MTU. It gives the MTU to use from now on.
+func PlausibleMTU(quoted *packet.Packet, mtu, current int) (int, bool) {
+	least := MinMTU4
+	if quoted.Version == 6 {
+		least = MinMTU6
+	} else if mtu == 0 {
+		for _, p := range plateaus {
+			if p < quoted.Len && p < current {
+				mtu = p
+				break
+			}
+		}
+	}
+	if mtu < least || mtu >= current || mtu >= quoted.Len {
+		return 0, false
+	}
+	return mtu, true
+}
