@@ -122,7 +122,6 @@ func firstDifference(got, want string) string {
 
 // The table as it is written, for both ways to a queue.
 func TestTableGolden(t *testing.T) {
-	t.Parallel()
 	for _, tc := range []struct {
 		file string
 		spec tableSpec
@@ -137,7 +136,6 @@ func TestTableGolden(t *testing.T) {
 
 // What the kernel holds is what was written, in each kind of table.
 func TestTableReadBack(t *testing.T) {
-	t.Parallel()
 	for _, inet := range []bool{true, false} {
 		t.Run(fmt.Sprintf("inet=%v", inet), func(t *testing.T) {
 			h := newHost(t)
@@ -220,7 +218,6 @@ func foreignTable(t *testing.T, h *testHost) string {
 
 // Kernels that lack one thing or another, by what their trials answer.
 func TestDetect(t *testing.T) {
-	t.Parallel()
 	const none = "none"
 	noInet := func(fam nftables.TableFamily, _ []expr.Any) bool { return fam == nftables.TableFamilyINet }
 	no := func(is func(expr.Any) bool) func(nftables.TableFamily, []expr.Any) bool {
@@ -273,7 +270,6 @@ func TestDetect(t *testing.T) {
 
 // Trials leave nothing behind, whether they succeed or fail.
 func TestTrialLeavesNothing(t *testing.T) {
-	t.Parallel()
 	h := newHost(t)
 	h.try(func() error {
 		r, err := openRuleset()
@@ -297,7 +293,6 @@ func TestTrialLeavesNothing(t *testing.T) {
 }
 
 func TestMask(t *testing.T) {
-	t.Parallel()
 	for _, tc := range []struct {
 		mask uint32
 		ok   bool

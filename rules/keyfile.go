@@ -10,23 +10,27 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
-
-	"github.com/ipfw/ipfw/esp"
 )
 
-// Keys are the keys of a manual block, as esp takes them. Whoever is done with
-// them calls Wipe.
+// Keys are the keys of a manual block. Whoever is done with them calls Wipe.
 type Keys struct {
-	EncryptionIn, IntegrityIn   esp.Key
-	EncryptionOut, IntegrityOut esp.Key
+	EncryptionIn, IntegrityIn   []byte
+	EncryptionOut, IntegrityOut []byte
 }
 
 // Wipe overwrites the keys with zeros.
 func (k *Keys) Wipe() {
-	for _, key := range []esp.Key{k.EncryptionIn, k.IntegrityIn, k.EncryptionOut, k.IntegrityOut} {
-		key.Wipe()
-	}
+	clear(k.EncryptionIn)
+	clear(k.IntegrityIn)
+	clear(k.EncryptionOut)
+	clear(k.IntegrityOut)
 }
+
+// String keeps keys out of logs and panic texts.
+func (k Keys) String() string { return "keys (not shown)" }
+
+// GoString does the same for %#v.
+func (k Keys) GoString() string { return k.String() }
 
 // maxKeyFile is far more than any key file needs.
 const maxKeyFile = 64 << 10
@@ -72,10 +76,10 @@ func (m *Manual) ReadKeys() (*Keys, error) {
 }
 
 func (k *Keys) parse(text []byte, m *Manual) error {
-	enc, integ := encryptions[m.Encryption].Key, integrities[m.Integrity].Key
+	enc, integ := encryptions[m.Encryption].keyBytes, integrities[m.Integrity].keyBytes
 	want := []struct {
 		name string
-		key  *esp.Key
+		key  *[]byte
 		size int
 	}{
 		{"encryption_in", &k.EncryptionIn, enc}, {"integrity_in", &k.IntegrityIn, integ},
@@ -97,7 +101,7 @@ func (k *Keys) parse(text []byte, m *Manual) error {
 		switch {
 		case at < 0:
 			return fmt.Errorf("line %d is none of encryption_in, integrity_in, encryption_out and integrity_out, followed by = and a key in hexadecimal", n)
-		case want[at].key.Len() > 0:
+		case *want[at].key != nil:
 			return fmt.Errorf("line %d gives %s a second time", n, want[at].name)
 		case want[at].size == 0:
 			return fmt.Errorf("line %d gives %s, but the algorithm takes no key: remove the line", n, want[at].name)
@@ -106,8 +110,7 @@ func (k *Keys) parse(text []byte, m *Manual) error {
 		if err != nil {
 			return fmt.Errorf("line %d: %w", n, err)
 		}
-		*want[at].key = esp.NewKey(key)
-		clear(key)
+		*want[at].key = key
 		if len(key) != want[at].size {
 			return fmt.Errorf("line %d: %s has %d bytes, but %s takes %d", n, want[at].name, len(key), m.algorithm(at), want[at].size)
 		}
@@ -116,7 +119,7 @@ func (k *Keys) parse(text []byte, m *Manual) error {
 		return errors.New("a line is too long for a key")
 	}
 	for _, w := range want {
-		if w.size > 0 && w.key.Len() == 0 {
+		if w.size > 0 && *w.key == nil {
 			return fmt.Errorf("%s is missing", w.name)
 		}
 	}
@@ -140,7 +143,7 @@ func parseKey(value []byte) ([]byte, error) {
 	}
 	defer clear(digits)
 	key := make([]byte, hex.DecodedLen(len(digits)))
-	if _, err := hex.Decode(key, digits); err != nil || len(key) == 0 {
+	if _, err := hex.Decode(key, digits); err != nil {
 		clear(key)
 		return nil, errors.New("the key is not an even number of hexadecimal digits")
 	}

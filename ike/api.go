@@ -1,0 +1,268 @@
+package ike
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Call asks for a child.
+type Call struct {
+	Peer, Child string
+	// Local and Remote say between which addresses, for a peer that has
+	// none of its own or a range. A zero port means 500.
+	Local, Remote netip.AddrPort
+}
+
+// Initiate makes a child unless it is there or on its way. An IKE SA that is
+// up is used; else one is begun. The error is about the call itself; what
+// becomes of the exchange are events.
+func (c *Core) Initiate(now time.Time, call Call) (Output, error) {
+	c.begin(now)
+	i := slices.IndexFunc(c.cfg.Peers, func(p *Peer) bool { return p.Name == call.Peer })
+	if i < 0 {
+		return c.end(), fmt.Errorf("there is no ike block %q", call.Peer)
+	}
+	p := c.cfg.Peers[i]
+	ch := p.child(call.Child)
+	if ch == nil {
+		return c.end(), fmt.Errorf("ike block %q has no ipsec block %q", call.Peer, call.Child)
+	}
+	local, remote := call.Local, call.Remote
+	if !remote.IsValid() {
+		remote = p.Endpoint
+	}
+	if !local.IsValid() && p.Local.IsValid() {
+		local = netip.AddrPortFrom(p.Local, 0)
+	}
+	if !remote.IsValid() || !local.IsValid() {
+		return c.end(), fmt.Errorf("ike block %q does not say where to call, or from where", call.Peer)
+	}
+	remote = netip.AddrPortFrom(remote.Addr().Unmap().WithZone(""), or(remote.Port(), 500))
+	local = netip.AddrPortFrom(local.Addr().Unmap().WithZone(""), or(local.Port(), c.cfg.Port))
+	if len(p.From) > 0 && !p.mayCallFrom(remote.Addr()) {
+		return c.end(), fmt.Errorf("ike block %q is not for %s", call.Peer, remote.Addr())
+	}
+	c.want(p, ch, local, remote, 0)
+	return c.end(), nil
+}
+
+// want makes a child over an IKE SA that is up or on its way, or over a new
+// one.
+func (c *Core) want(p *Peer, ch *Child, local, remote netip.AddrPort, tries int) {
+	var home *ikeSA
+	for _, sa := range c.sas {
+		if sa.peer != p || sa.surplus || sa.state > stUp || sa.remote.Addr() != remote.Addr() && sa.callee != remote {
+			continue
+		}
+		if sa.hasChild(ch) || sa.hs != nil && slices.Contains(sa.hs.want, ch) || sa.plans(ch) {
+			return
+		}
+		if home == nil || sa.id < home.id {
+			home = sa
+		}
+	}
+	switch {
+	case home == nil:
+		if sa := c.startIKE(p, local, remote, []*Child{ch}); sa != nil {
+			sa.tries = tries
+		}
+	case home.hs != nil:
+		home.hs.want = append(home.hs.want, ch)
+	default:
+		home.enqueue(&createTask{cfg: ch})
+		c.settle(home)
+	}
+}
+
+// plans says that a new child is queued or under way.
+func (sa *ikeSA) plans(ch *Child) bool {
+	is := func(t task) bool {
+		x, ok := t.(*createTask)
+		return ok && x.purpose == newChild && x.cfg == ch
+	}
+	return sa.req != nil && is(sa.req.task) || slices.ContainsFunc(sa.queue, func(q queued) bool { return is(q.task) })
+}
+
+// Start makes every child that has Start set and whose peer has an address.
+func (c *Core) Start(now time.Time) Output {
+	c.begin(now)
+	for _, p := range c.cfg.Peers {
+		for _, ch := range p.Children {
+			if ch.Start && p.Endpoint.IsValid() && p.Local.IsValid() {
+				c.want(p, ch, netip.AddrPortFrom(p.Local, c.cfg.Port),
+					netip.AddrPortFrom(p.Endpoint.Addr(), or(p.Endpoint.Port(), 500)), 0)
+			}
+		}
+	}
+	return c.end()
+}
+
+// each calls f for the IKE SAs of a peer, in the order in which they were
+// made; an empty name means all peers.
+func (c *Core) each(peer string, f func(*ikeSA)) {
+	var list []*ikeSA
+	for _, sa := range c.sas {
+		if peer == "" || sa.peer != nil && sa.peer.Name == peer {
+			list = append(list, sa)
+		}
+	}
+	slices.SortFunc(list, func(a, b *ikeSA) int { return int(a.id) - int(b.id) })
+	for _, sa := range list {
+		if sa.state != stDead {
+			f(sa)
+		}
+	}
+}
+
+// Terminate deletes the IKE SAs of a peer, or only its children of one name.
+// They are not made anew unless asked for. An empty peer means all.
+func (c *Core) Terminate(now time.Time, peer, child string) Output {
+	c.begin(now)
+	c.again = slices.DeleteFunc(c.again, func(r restart) bool {
+		return (peer == "" || r.peer.Name == peer) && (child == "" || r.child.Name == child)
+	})
+	c.each(peer, func(sa *ikeSA) {
+		if child == "" {
+			sa.surplus = true
+			c.deleteIKE(sa)
+		} else {
+			for _, ch := range slices.Clone(sa.children) {
+				if ch.Name == child {
+					c.deleteChild(sa, ch)
+				}
+			}
+		}
+		c.settle(sa)
+	})
+	return c.end()
+}
+
+// Rekey rekeys the IKE SAs of a peer, or its children of one name.
+func (c *Core) Rekey(now time.Time, peer, child string) Output {
+	c.begin(now)
+	c.each(peer, func(sa *ikeSA) {
+		if sa.state != stUp {
+			return
+		}
+		if child == "" {
+			sa.rekeyAt = time.Time{}
+			sa.enqueue(&createTask{purpose: rekeyIKE})
+		}
+		for _, ch := range sa.children {
+			if ch.Name == child && ch.state == chUp && !ch.rekeying && ch.next == nil {
+				c.rekeyChild(sa, ch)
+			}
+		}
+		c.settle(sa)
+	})
+	return c.end()
+}
+
+// Seen tells that the first packet has come out of a child's inbound SA: the
+// peer has it, so we may send by it (RFC 7296 section 2.8).
+func (c *Core) Seen(now time.Time, id uint64) Output {
+	c.begin(now)
+	for _, sa := range c.sas {
+		for _, ch := range sa.children {
+			if ch.ID == id && ch.state == chUp {
+				c.use(ch)
+			}
+		}
+	}
+	return c.end()
+}
+
+// Usage is what a child has carried; its traffic shows that the peer lives.
+type Usage struct {
+	ID             uint64
+	Bytes, Packets uint64    // both directions, since it was installed
+	LastIn         time.Time // of the last packet that arrived; zero: none
+}
+
+// Report brings the counters of children up to date. Those over their soft
+// limits are rekeyed.
+func (c *Core) Report(now time.Time, list []Usage) Output {
+	c.begin(now)
+	by := make(map[uint64]Usage, len(list))
+	for _, u := range list {
+		by[u.ID] = u
+	}
+	c.each("", func(sa *ikeSA) {
+		for _, ch := range slices.Clone(sa.children) {
+			u, ok := by[ch.ID]
+			if !ok {
+				continue
+			}
+			if u.LastIn.After(sa.heard) && !u.LastIn.After(c.now) {
+				sa.heard = u.LastIn
+			}
+			over := ch.cfg.Bytes > 0 && u.Bytes >= ch.cfg.Bytes || ch.cfg.Packets > 0 && u.Packets >= ch.cfg.Packets
+			if over && ch.state == chUp && !ch.rekeying && ch.next == nil {
+				c.rekeyChild(sa, ch)
+			}
+		}
+		c.settle(sa)
+	})
+	return c.end()
+}
+
+// AddressChange tells that one of our addresses has given way to another.
+// IKE SAs with MOBIKE that we began move; the others find out by themselves.
+func (c *Core) AddressChange(now time.Time, from, to netip.Addr) Output {
+	c.begin(now)
+	c.each("", func(sa *ikeSA) {
+		if sa.local.Addr() == from {
+			c.moveLocal(sa, to)
+		}
+	})
+	return c.end()
+}
+
+// IKEStatus is one IKE SA for people.
+type IKEStatus struct {
+	ID            uint64
+	Peer          string
+	Up            bool
+	Initiator     bool // our side called
+	SPIi, SPIr    uint64
+	Local, Remote netip.AddrPort
+	LocalID       Identity
+	RemoteID      Identity
+	Suite         string
+	Since         time.Time
+	Rekey         time.Time // when it is due; zero: under way
+	NAT, MOBIKE   bool
+	Assigned      []netip.Addr // to us
+	Leased        []netip.Addr // by us
+	Children      []ChildStatus
+}
+
+// ChildStatus is one child for people; the SA has no keys.
+type ChildStatus struct {
+	ChildSA
+	State string // "up", "replaced", "deleting"
+	Using bool   // our traffic goes by it
+	Rekey time.Time
+}
+
+// Status lists the IKE SAs and their children.
+func (c *Core) Status() (out []IKEStatus) {
+	c.each("", func(sa *ikeSA) {
+		s := IKEStatus{ID: sa.id, Up: sa.state == stUp, Initiator: sa.began, SPIi: sa.spiI, SPIr: sa.spiR,
+			Local: sa.local, Remote: sa.remote, LocalID: sa.localID, RemoteID: sa.remoteID, Since: sa.up, Rekey: sa.rekeyAt,
+			NAT: sa.encap(), MOBIKE: sa.mobike, Assigned: sa.assigned, Leased: sa.lease.addrs()}
+		if sa.peer != nil {
+			s.Peer = sa.peer.Name
+		}
+		if sa.suite.encr != 0 {
+			s.Suite = sa.suite.String()
+		}
+		for _, ch := range sa.children {
+			s.Children = append(s.Children, ChildStatus{ch.ChildSA, [...]string{"up", "replaced", "deleting"}[ch.state], ch.using, ch.rekeyAt})
+		}
+		out = append(out, s)
+	})
+	return out
+}

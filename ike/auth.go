@@ -1,0 +1,264 @@
+package ike
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/hmac"
+	"crypto/sha1"
+	"crypto/x509"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// authContext is what both AUTH payloads of an IKE SA are computed from,
+// RFC 7296 section 2.15 and RFC 9242 section 3.3.
+type authContext struct {
+	prf          uint16
+	initI, initR []byte // RealMessage1 and RealMessage2: the IKE_SA_INIT messages
+	ni, nr       []byte
+	intI, intR   []byte // IntAuth of the last IKE_INTERMEDIATE; nil: there was none
+	mid          uint32 // message ID of IKE_AUTH
+}
+
+// octets is what one side signs: its own IKE_SA_INIT message, the other
+// side's nonce, the MAC of its identity, and IntAuth.
+func (a *authContext) octets(initiator bool, skp []byte, id Identity) []byte {
+	msg, nonce := a.initR, a.ni
+	if initiator {
+		msg, nonce = a.initI, a.nr
+	}
+	b := append(append([]byte(nil), msg...), nonce...)
+	b = append(b, prf(a.prf, skp, id.body())...)
+	if a.intI != nil {
+		b = append(append(b, a.intI...), a.intR...)
+		b = binary.BigEndian.AppendUint32(b, a.mid)
+	}
+	return b
+}
+
+// pskAuth is AUTH with a shared secret, RFC 7296 section 2.15.
+func pskAuth(id uint16, secret, octets []byte) []byte {
+	k := prf(id, secret, []byte("Key Pad for IKEv2"))
+	defer wipe(k)
+	return prf(id, k, octets)
+}
+
+// mixPPK is RFC 8784 section 3: the post-quantum key goes into SK_d and into
+// what AUTH is computed with.
+func mixPPK(id uint16, k *ikeKeys, ppk []byte) {
+	for _, b := range []*[]byte{&k.d, &k.pi, &k.pr} {
+		old := *b
+		*b = prfPlus(id, ppk, old, prfLen(id))
+		wipe(old)
+	}
+}
+
+// makeAuth authenticates us to the peer.
+func (p *Peer) makeAuth(id uint16, octets []byte, hashes []uint16, k kexSource) (method uint8, data []byte, err error) {
+	if p.Key != nil {
+		return sign(p.Key, octets, hashes, k.rand, p.AllowSHA1)
+	}
+	if len(p.PSK) == 0 {
+		return 0, nil, errors.New("neither private key nor pre-shared key")
+	}
+	return authPSK, pskAuth(id, p.PSK, octets), nil
+}
+
+// claim is what a peer shows of itself in IKE_AUTH.
+type claim struct {
+	id     Identity
+	method uint8
+	auth   []byte
+	certs  [][]byte // X.509, leaf first
+	raw    [][]byte // raw public keys, RFC 7670
+	octets []byte
+}
+
+// authError is a failed authentication with its reason.
+type authError struct {
+	why     Failure
+	text    string
+	setting string
+}
+
+func (e *authError) Error() string { return e.text }
+
+func authFail(why Failure, setting, format string, a ...any) *authError {
+	return &authError{why, fmt.Sprintf(format, a...), setting}
+}
+
+// verifyPeer checks who the peer is. It returns nil only if the peer has
+// shown the key that the policy has for its identity.
+func (p *Peer) verifyPeer(c *claim, prfID uint16, now time.Time) *authError {
+	if !c.id.matches(p.RemoteID) {
+		return authFail(WrongIdentity, "remote_id", "the peer calls itself %s, the policy expects %q", c.id, p.RemoteID)
+	}
+	if c.method == authPSK {
+		if len(p.PSK) == 0 || len(p.CAs) > 0 || len(p.PublicKeys) > 0 {
+			return authFail(WrongMethod, "psk_file", "the peer uses a pre-shared key, the policy does not")
+		}
+		if !hmac.Equal(pskAuth(prfID, p.PSK, c.octets), c.auth) {
+			return authFail(WrongKey, "psk_file", "the pre-shared keys differ")
+		}
+		return nil
+	}
+	pub, fail := p.publicKey(c, now)
+	if fail != nil {
+		return fail
+	}
+	if err := verify(pub, c.method, c.auth, c.octets, p.AllowSHA1); err != nil {
+		return authFail(WrongKey, "", "%s: %v", c.id, err)
+	}
+	return nil
+}
+
+// publicKey finds the key that the policy trusts for the identity.
+func (p *Peer) publicKey(c *claim, now time.Time) (crypto.PublicKey, *authError) {
+	for name, k := range p.PublicKeys {
+		if id, err := ParseIdentity(name); err == nil && id.same(c.id) {
+			for _, raw := range c.raw {
+				if sent, err := x509.ParsePKIXPublicKey(raw); err == nil && !samePublic(k, sent) {
+					return nil, authFail(WrongKey, "public_keys", "%s sent a public key that is not the one we have for it", c.id)
+				}
+			}
+			return k, nil
+		}
+	}
+	if len(p.CAs) == 0 {
+		if len(p.PublicKeys) > 0 {
+			return nil, authFail(UnknownPeer, "public_keys", "no public key is known for %s", c.id)
+		}
+		return nil, authFail(WrongMethod, "ca", "the peer signs, the policy has no ca or public_keys to check it")
+	}
+	if len(c.certs) == 0 {
+		return nil, authFail(BadCertificate, "ca", "%s sent no certificate", c.id)
+	}
+	leaf, err := p.verifyChain(c.certs, now)
+	if err != nil {
+		return nil, authFail(BadCertificate, "ca", "certificate of %s: %v", c.id, err)
+	}
+	if !c.id.inCertificate(leaf) {
+		return nil, authFail(BadCertificate, "remote_id", "the certificate does not speak for %s, but for %s", c.id, identitiesOf(leaf))
+	}
+	return leaf.PublicKey, nil
+}
+
+const maxChain = 8 // certificates in one IKE_AUTH
+
+// verifyChain builds a chain to a CA of the policy and asks its CRLs.
+func (p *Peer) verifyChain(certs [][]byte, now time.Time) (*x509.Certificate, error) {
+	if len(certs) > maxChain {
+		return nil, fmt.Errorf("%d certificates, %d are allowed", len(certs), maxChain)
+	}
+	leaf, err := x509.ParseCertificate(certs[0])
+	if err != nil {
+		return nil, err
+	}
+	o := x509.VerifyOptions{
+		Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: now,
+		// RFC 4945 section 5.1.3.12: IKE asks for no extended key usage.
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	}
+	for _, ca := range p.CAs {
+		o.Roots.AddCert(ca)
+	}
+	for _, b := range certs[1:] {
+		if c, err := x509.ParseCertificate(b); err == nil {
+			o.Intermediates.AddCert(c)
+		}
+	}
+	if leaf.KeyUsage != 0 && leaf.KeyUsage&(x509.KeyUsageDigitalSignature|x509.KeyUsageContentCommitment) == 0 {
+		return nil, errors.New("its key usage does not allow signatures (RFC 4945 section 5.1.3.2)")
+	}
+	chains, err := leaf.Verify(o)
+	if err != nil {
+		return nil, err
+	}
+	// A revoked certificate spoils the chains it stands in.
+	for _, chain := range chains {
+		if err = p.revoked(chain, now); err == nil {
+			return leaf, nil
+		}
+	}
+	return nil, err
+}
+
+// revoked looks every certificate of a chain up in the CRLs of its issuer.
+// An issuer without a CRL is not asked; one whose CRLs have all expired
+// fails, for a list that no longer speaks may hide a revocation.
+func (p *Peer) revoked(chain []*x509.Certificate, now time.Time) error {
+	for i, c := range chain[:len(chain)-1] {
+		issuer, stale, fresh := chain[i+1], false, false
+		for _, crl := range p.CRLs {
+			if !bytes.Equal(crl.RawIssuer, issuer.RawSubject) || crl.CheckSignatureFrom(issuer) != nil {
+				continue
+			}
+			for _, e := range crl.RevokedCertificateEntries {
+				if e.SerialNumber.Cmp(c.SerialNumber) == 0 {
+					return fmt.Errorf("revoked on %s", e.RevocationTime.Format(time.DateOnly))
+				}
+			}
+			if !crl.NextUpdate.IsZero() && now.After(crl.NextUpdate) {
+				stale = true
+			} else {
+				fresh = true
+			}
+		}
+		if stale && !fresh {
+			return fmt.Errorf("the revocation list of %s has expired", issuer.Subject)
+		}
+	}
+	return nil
+}
+
+// ownCerts are the CERT payloads that go with our AUTH.
+func (p *Peer) ownCerts() []payload {
+	if p.Key == nil {
+		return nil
+	}
+	var out []payload
+	for _, c := range p.Certificates {
+		out = append(out, certPayload(plCERT, certX509, c.Raw))
+	}
+	if len(out) == 0 {
+		if spki, err := x509.MarshalPKIXPublicKey(p.Key.Public()); err == nil {
+			out = append(out, certPayload(plCERT, certRawKey, spki))
+		}
+	}
+	return out
+}
+
+// certRequests asks for certificates of our CAs, by the SHA-1 of their public
+// keys (RFC 7296 section 3.7), or for raw keys.
+func (p *Peer) certRequests() []payload {
+	var out []payload
+	if len(p.CAs) > 0 {
+		var b []byte
+		for _, ca := range p.CAs {
+			h := sha1.Sum(ca.RawSubjectPublicKeyInfo)
+			b = append(b, h[:]...)
+		}
+		out = append(out, certPayload(plCERTREQ, certX509, b))
+	}
+	if len(p.PublicKeys) > 0 {
+		out = append(out, certPayload(plCERTREQ, certRawKey, nil))
+	}
+	return out
+}
+
+// ownID is what we call ourselves.
+func (p *Peer) ownID(sa *ikeSA) Identity {
+	switch {
+	case !p.LocalID.IsZero():
+		return p.LocalID
+	case len(p.Certificates) > 0:
+		c := p.Certificates[0]
+		if len(c.DNSNames) > 0 {
+			return Identity{idFQDN, c.DNSNames[0]}
+		}
+		return Identity{idDN, string(c.RawSubject)}
+	}
+	return addrIdentity(sa.local.Addr())
+}

@@ -1,0 +1,431 @@
+package ike
+
+import (
+	"cmp"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+type childState uint8
+
+const (
+	chUp       childState = iota
+	chReplaced            // rekeyed; whoever rekeyed it deletes it
+	chDeleting            // our Delete is under way, or queued
+)
+
+// child is one child SA pair.
+type child struct {
+	ChildSA // without keys
+	cfg     *Child
+	suite   suite
+	state   childState
+	using   bool // our outbound traffic goes here
+
+	rekeyIn  *rekeyIn // a rekey by the peer
+	next     *child   // what replaces it
+	rekeyAt  time.Time
+	hardAt   time.Time // no rekey worked until then
+	expireAt time.Time // the peer should have deleted it until then
+	rekeying bool      // a rekey of ours is queued or under way
+	surplus  bool      // lost a collision: to be deleted, and of no interest to people
+}
+
+func (ch *child) due() time.Time {
+	t := sooner(ch.expireAt, ch.hardAt)
+	if ch.state == chUp && !ch.rekeying {
+		t = sooner(t, ch.rekeyAt)
+	}
+	return t
+}
+
+// negotiated is a child on which both sides agree, before it has keys.
+type negotiated struct {
+	cfg           *Child
+	mode          Mode
+	suite         suite
+	spiIn, spiOut uint32
+	local, remote []TrafficSelector
+	noTFC         bool
+}
+
+// childOffer is what we propose for a child.
+type childOffer struct {
+	cfg      *Child
+	spi      uint32
+	props    []Proposal
+	tsi, tsr []TrafficSelector
+}
+
+// reserve draws an inbound SPI; release gives it back.
+func (c *Core) reserve() (uint32, error) {
+	s, err := c.newChildSPI()
+	if err == nil {
+		c.spis[s] = nil
+	}
+	return s, err
+}
+
+func (c *Core) release(spi uint32) {
+	if ch, ok := c.spis[spi]; ok && ch == nil {
+		delete(c.spis, spi)
+	}
+}
+
+// offerChild makes an offer. In IKE_AUTH there is no key exchange to offer
+// (RFC 7296 section 1.2).
+func (c *Core) offerChild(sa *ikeSA, cfg *Child, inAuth bool) (*childOffer, error) {
+	o := &childOffer{cfg: cfg, tsi: sa.localTS(cfg), tsr: sa.remoteTS(cfg)}
+	if p := sa.peer; inAuth && len(cfg.LocalTS) == 0 && cfg.Mode == Tunnel && (p.RequestIPv4 || p.RequestIPv6) {
+		// We do not know our address yet: offer everything, and be narrowed
+		// to it (RFC 7296 section 2.19).
+		o.tsi = nil
+		if p.RequestIPv4 {
+			o.tsi = append(o.tsi, SelectorOf(netip.PrefixFrom(netip.IPv4Unspecified(), 0)))
+		}
+		if p.RequestIPv6 {
+			o.tsi = append(o.tsi, SelectorOf(netip.PrefixFrom(netip.IPv6Unspecified(), 0)))
+		}
+	}
+	var err error
+	if o.spi, err = c.reserve(); err != nil {
+		return nil, err
+	}
+	for _, p := range cfg.proposals() {
+		p = p.without(func(t Transform) bool { return inAuth && (t.Type == TransformKE || isAddKE(t.Type)) })
+		if p.of(TransformKE)[0].ID == KENone { // no key exchange of ours: not even an offer
+			p = p.without(func(t Transform) bool { return t.Type == TransformKE })
+		}
+		p.spi = binary.BigEndian.AppendUint32(nil, o.spi)
+		o.props = append(o.props, p)
+	}
+	return o, nil
+}
+
+func (o *childOffer) saPayload() payload { return saPayload(o.props) }
+
+func (o *childOffer) tsPayloads() []payload {
+	return []payload{tsPayload(plTSi, o.tsi), tsPayload(plTSr, o.tsr)}
+}
+
+func (o *childOffer) notes() []payload {
+	list := []payload{note(nNoTFC)}
+	if o.cfg.Mode == Transport {
+		list = append(list, note(nUseTransport))
+	}
+	return list
+}
+
+// localTS and remoteTS are the most that a child may have: what the policy
+// says, or the endpoint itself, or the addresses that were leased. A
+// transport mode SA carries the endpoints' own packets and no others.
+func (sa *ikeSA) localTS(cfg *Child) []TrafficSelector {
+	return sa.limitTS(cfg, cfg.LocalTS, sa.assigned, sa.local.Addr())
+}
+
+func (sa *ikeSA) remoteTS(cfg *Child) []TrafficSelector {
+	return sa.limitTS(cfg, cfg.RemoteTS, sa.lease.addrs(), sa.remote.Addr())
+}
+
+func (sa *ikeSA) limitTS(cfg *Child, ts []TrafficSelector, leased []netip.Addr, end netip.Addr) []TrafficSelector {
+	host := []TrafficSelector{selectorOfHost(end)}
+	if cfg.Mode == Transport {
+		if len(ts) == 0 {
+			return host
+		}
+		return narrow(host, ts)
+	}
+	if len(ts) > 0 {
+		return ts
+	}
+	if len(leased) == 0 {
+		return host
+	}
+	var out []TrafficSelector
+	for _, a := range leased {
+		out = append(out, selectorOfHost(a))
+	}
+	return out
+}
+
+// acceptChild takes the responder's half of a child. Either n or the failure
+// is set; on failure the reserved SPI is given back.
+func (c *Core) acceptChild(sa *ikeSA, o *childOffer, list []payload, ns notifies, neg negotiation) (n *negotiated, ev Event) {
+	ev = Event{Child: o.cfg.Name}
+	agreed := false
+	defer func() {
+		if n == nil {
+			c.release(o.spi)
+		}
+		if n == nil && agreed { // the peer has it installed
+			sa.enqueue(&infoTask{list: []payload{deletePayload(o.cfg.proto(), o.spi)}})
+		}
+	}()
+	if e, ok := ns.failure(); ok {
+		ev = c.peerError(sa, e)
+		ev.Child = o.cfg.Name
+		switch e.kind {
+		case nTSUnacceptable:
+			ev.Ours = selectorText(o.tsi) + " to " + selectorText(o.tsr)
+		case nNoProposalChosen:
+			ev.Ours = proposalText(o.props)
+		}
+		return nil, ev
+	}
+	agreed = true
+	sap, _ := find(list, plSA)
+	props, err := parseSA(sap.body)
+	if err != nil || len(props) != 1 || len(props[0].spi) != 4 {
+		ev.Failure, ev.Detail = Malformed, "the answer has no usable proposal"
+		return nil, ev
+	}
+	s, ok := accepts(o.props, props[0], neg)
+	if !ok {
+		ev.Failure, ev.Ours, ev.Theirs = NoProposal, proposalText(o.props), proposalText(props)
+		return nil, ev
+	}
+	tsi, tsr, err := parseTSPair(list)
+	if err != nil {
+		ev.Failure, ev.Detail = Malformed, err.Error()
+		return nil, ev
+	}
+	mode := Tunnel
+	if ns.has(nUseTransport) {
+		mode = Transport
+	}
+	if mode != o.cfg.Mode { // RFC 7296 section 1.3.1: then the SA is not wanted
+		ev.Failure, ev.Ours, ev.Theirs, ev.Setting = WrongMode, o.cfg.Mode.String(), mode.String(), "mode"
+		return nil, ev
+	}
+	if !subset(tsi, o.tsi) || !subset(tsr, o.tsr) {
+		ev.Failure, ev.Setting = NoSelectors, "local_address, remote_address"
+		ev.Ours = selectorText(o.tsi) + " to " + selectorText(o.tsr)
+		ev.Theirs = selectorText(tsi) + " to " + selectorText(tsr)
+		return nil, ev
+	}
+	return &negotiated{cfg: o.cfg, mode: mode, suite: s, spiIn: o.spi, spiOut: binary.BigEndian.Uint32(props[0].spi),
+		local: tsi, remote: tsr, noTFC: ns.has(nNoTFC)}, Event{}
+}
+
+func parseTSPair(list []payload) (tsi, tsr []TrafficSelector, err error) {
+	i, ok := find(list, plTSi)
+	r, ok2 := find(list, plTSr)
+	if !ok || !ok2 {
+		return nil, nil, syntaxError("a child without traffic selectors")
+	}
+	if tsi, err = parseTS(i.body); err == nil {
+		tsr, err = parseTS(r.body)
+	}
+	return tsi, tsr, err
+}
+
+// serveChild negotiates a child as responder. The reply holds the SA and TS
+// payloads, or the error for the peer. Of a rekeyed child, the new one may
+// hold what the policy allows now (RFC 7296 section 2.9.2).
+func (c *Core) serveChild(sa *ikeSA, list []payload, ns notifies, neg negotiation, old *child) (n *negotiated, reply []payload, ev Event) {
+	refuse := func(kind uint16, ev Event) (*negotiated, []payload, Event) {
+		return nil, []payload{note(kind)}, ev
+	}
+	sap, _ := find(list, plSA)
+	theirs, err := parseSA(sap.body)
+	if err != nil {
+		return refuse(nInvalidSyntax, Event{Failure: Malformed, Detail: err.Error()})
+	}
+	tsi, tsr, err := parseTSPair(list)
+	if err != nil {
+		return refuse(nInvalidSyntax, Event{Failure: Malformed, Detail: err.Error()})
+	}
+	if len(sa.children) >= c.cfg.Limits.Children {
+		return refuse(nNoAdditionalSAs, Event{Failure: TooMany, Detail: "children of one IKE SA"})
+	}
+	mode := Tunnel
+	if ns.has(nUseTransport) {
+		mode = Transport
+	}
+	theirs = slices.DeleteFunc(theirs, func(p Proposal) bool { return len(p.spi) != 4 })
+	sentI, sentR := tsi, tsr
+	if mode == Transport && sa.encap() {
+		tsi, tsr = throughNAT(tsi, sa.remote.Addr()), throughNAT(tsr, sa.local.Addr())
+	}
+	ev = Event{Failure: NoSelectors, Theirs: selectorText(tsi) + " to " + selectorText(tsr), Setting: "ipsec"}
+	// Those of the mode asked for come first.
+	cfgs := slices.Clone(sa.peer.Children)
+	slices.SortStableFunc(cfgs, func(a, b *Child) int {
+		return cmp.Compare(btoi(a.Mode != mode), btoi(b.Mode != mode))
+	})
+	for _, cfg := range cfgs {
+		if old != nil && cfg != old.cfg {
+			continue
+		}
+		ev.Child = cfg.Name
+		// A tunnel may be answered to whoever asks for transport (RFC 7296
+		// section 1.3.1), never the other way round.
+		if mode == Tunnel && cfg.Mode == Transport {
+			if ev.Failure != NoProposal {
+				ev.Failure, ev.Ours, ev.Theirs, ev.Setting = WrongMode, cfg.Mode.String(), mode.String(), "mode"
+			}
+			continue
+		}
+		remote, local := narrow(tsi, sa.remoteTS(cfg)), narrow(tsr, sa.localTS(cfg))
+		if len(remote) == 0 || len(local) == 0 {
+			if ev.Failure == NoSelectors {
+				ev.Ours = selectorText(sa.remoteTS(cfg)) + " to " + selectorText(sa.localTS(cfg))
+			}
+			continue
+		}
+		s, answer, ok := choose(cfg.proposals(), theirs, neg)
+		if !ok {
+			ev = Event{Failure: NoProposal, Child: cfg.Name, Ours: proposalText(cfg.proposals()), Theirs: proposalText(theirs),
+				Nearest: nearest(cfg.proposals(), theirs, neg), Setting: "proposals"}
+			continue
+		}
+		if !neg.noKE && s.ke != neg.ke && s.ke != KENone {
+			return nil, []payload{note(nInvalidKEPayload, byte(s.ke>>8), byte(s.ke))}, Event{}
+		}
+		spi, err := c.reserve()
+		if err != nil {
+			return refuse(nTemporaryFailure, Event{Failure: BadRandomness, Detail: err.Error()})
+		}
+		n = &negotiated{cfg: cfg, mode: cfg.Mode, suite: s, spiIn: spi, spiOut: binary.BigEndian.Uint32(answer.spi),
+			local: local, remote: remote, noTFC: ns.has(nNoTFC)}
+		answer.spi = binary.BigEndian.AppendUint32(nil, spi)
+		if mode == Transport && sa.encap() {
+			remote, local = asSent(remote, sentI), asSent(local, sentR)
+		}
+		reply = []payload{saPayload([]Proposal{answer}), tsPayload(plTSi, remote), tsPayload(plTSr, local), note(nNoTFC)}
+		if cfg.Mode == Transport {
+			reply = append(reply, note(nUseTransport))
+		}
+		return n, reply, Event{}
+	}
+	switch ev.Failure {
+	case NoProposal, WrongMode:
+		return refuse(nNoProposalChosen, ev)
+	}
+	return refuse(nTSUnacceptable, ev)
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// throughNAT is RFC 7296 section 2.23.1: in transport mode the addresses in
+// selectors are those before the NAT; ours are those of the IKE SA.
+func throughNAT(ts []TrafficSelector, seen netip.Addr) []TrafficSelector {
+	out := slices.Clone(ts)
+	for i, t := range out {
+		if t.isHost() && t.First.BitLen() == seen.BitLen() {
+			out[i].First, out[i].Last = seen, seen
+		}
+	}
+	return out
+}
+
+// asSent puts the peer's own address back into the answer.
+func asSent(ts, sent []TrafficSelector) []TrafficSelector {
+	out := slices.Clone(ts)
+	for i, t := range out {
+		j := slices.IndexFunc(sent, func(s TrafficSelector) bool { return s.isHost() && s.First.BitLen() == t.First.BitLen() })
+		if t.isHost() && j >= 0 {
+			out[i].First, out[i].Last = sent[j].First, sent[j].Last
+		}
+	}
+	return out
+}
+
+// addChild installs a child. in and out are its keys, which are handed on and
+// not kept.
+func (c *Core) addChild(sa *ikeSA, n *negotiated, in, out Keys, use bool, old *child) *child {
+	c.nextID++
+	ch := &child{cfg: n.cfg, suite: n.suite, using: use, ChildSA: ChildSA{
+		ID: c.nextID, IKE: sa.id, Peer: sa.peer.Name, Name: n.cfg.Name,
+		Protocol: n.suite.proto, Mode: n.mode, SPIIn: n.spiIn, SPIOut: n.spiOut,
+		ESN: n.suite.esn, NoTFC: n.noTFC, LocalTS: n.local, RemoteTS: n.remote, RemoteID: sa.remoteID,
+	}}
+	if n.suite.proto == ProtoESP {
+		ch.Encryption = Transform{Type: TransformENCR, ID: n.suite.encr, Bits: n.suite.encrBits}.String()
+	}
+	if n.suite.integ != IntegNone {
+		ch.Integrity = Transform{Type: TransformINTEG, ID: n.suite.integ}.String()
+	}
+	ch.place(sa)
+	life := or(n.cfg.Lifetime, defaultLife)
+	ch.rekeyAt = c.now.Add(c.jitter(life))
+	ch.hardAt = c.now.Add(life + life/10 + time.Minute)
+	ev := Event{Kind: ChildUp, Suite: n.suite.String()}
+	if old != nil {
+		ch.Replaces, old.next, ev.Kind = old.ID, ch, ChildRekeyed
+	}
+	sa.children = append(sa.children, ch)
+	c.spis[ch.SPIIn] = ch
+	full := ch.ChildSA
+	full.In, full.Out = in, out
+	c.act(Action{Kind: Install, Use: use, Child: full})
+	c.childEvent(sa, ch, ev)
+	return ch
+}
+
+// place sets the endpoints of a child from its IKE SA.
+func (ch *child) place(sa *ikeSA) {
+	ch.Local, ch.Remote, ch.UDPEncap = sa.local.Addr(), sa.remote.Addr(), sa.encap()
+	ch.LocalPort, ch.RemotePort = 0, 0
+	if ch.UDPEncap {
+		ch.LocalPort, ch.RemotePort = sa.local.Port(), sa.remote.Port()
+	}
+}
+
+// use makes a child the one our traffic goes by.
+func (c *Core) use(ch *child) {
+	if !ch.using {
+		ch.using = true
+		c.act(Action{Kind: UseSA, Child: ch.ChildSA})
+	}
+}
+
+// dropChild removes a child, at once or after it has lingered.
+func (c *Core) dropChild(ch *child, failed bool, linger time.Duration) {
+	delete(c.spis, ch.SPIIn)
+	if linger > 0 {
+		c.going = append(c.going, lingering{c.now.Add(linger), ch.ChildSA})
+		return
+	}
+	c.act(Action{Kind: Remove, Child: ch.ChildSA, Failed: failed})
+}
+
+// removeChild takes a child out of its IKE SA. One that has been rekeyed
+// still receives for a moment.
+func (c *Core) removeChild(sa *ikeSA, ch *child) {
+	i := slices.Index(sa.children, ch)
+	if i < 0 {
+		return
+	}
+	sa.children = slices.Delete(sa.children, i, i+1)
+	linger := time.Duration(0)
+	if ch.next != nil {
+		linger = c.cfg.Linger
+		c.use(ch.next)
+	} else {
+		c.childEvent(sa, ch, Event{Kind: ChildDown})
+	}
+	c.dropChild(ch, false, linger)
+}
+
+// tickChild does what is due for one child.
+func (c *Core) tickChild(sa *ikeSA, ch *child) {
+	due := func(t time.Time) bool { return !t.IsZero() && !t.After(c.now) }
+	switch {
+	case due(ch.expireAt) || due(ch.hardAt):
+		ch.expireAt, ch.hardAt = time.Time{}, time.Time{}
+		if ch.next != nil {
+			c.use(ch.next)
+		}
+		c.deleteChild(sa, ch)
+	case ch.state == chUp && !ch.rekeying && due(ch.rekeyAt):
+		c.rekeyChild(sa, ch)
+	}
+}

@@ -1,0 +1,252 @@
+package ike
+
+import (
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Config is everything a Core knows. It is not changed once a Core has it.
+type Config struct {
+	Peers []*Peer // the peer authorisation database, RFC 4301 section 4.4.3; the first that fits is taken
+
+	Rand io.Reader // nil fails closed: no SA is ever made
+
+	// Port and NATPort are our own UDP ports; 0 means 500 and 4500.
+	Port, NATPort uint16
+
+	Limits     Limits
+	Retransmit Retransmit
+
+	// KeyLog gets a row of Wireshark's ikev2_decryption_table for every IKE
+	// SA. It is the one way a secret leaves; nil, the default, closes it.
+	KeyLog func(row string)
+
+	// Linger is how long a rekeyed child still receives what was under way;
+	// 0 means 5 seconds.
+	Linger time.Duration
+}
+
+// Limits bound what strangers can make a Core hold. Zero values mean the
+// defaults in brackets.
+type Limits struct {
+	CookieAfter     int           // half-open SAs beyond which cookies are asked for [64]
+	HalfOpen        int           // half-open SAs in all [4096]
+	HalfOpenPerAddr int           // half-open SAs for one IPv4 address or IPv6 /64 [16]
+	HalfOpenTime    time.Duration // how long one may take [30 s]
+	SAs             int           // IKE SAs in all [100000]
+	Children        int           // children of one IKE SA [64]
+	FragmentSize    int           // bytes of an IKE message beyond which it is fragmented [1232]
+}
+
+// Retransmit is the schedule of requests that get no answer (RFC 7296 section
+// 2.4): First, then Factor times longer each, Tries datagrams in all, then
+// the SA is dead. Zero values: 1 s, 2, 6: a dead peer is given up after 63 s.
+type Retransmit struct {
+	First  time.Duration
+	Factor float64
+	Tries  int
+}
+
+// Peer is one entry of the peer authorisation database, an ike block.
+type Peer struct {
+	Name string
+
+	// Where we call, and from where. Endpoint is invalid for peers that only
+	// call in. A zero port means 500.
+	Endpoint netip.AddrPort
+	Local    netip.Addr // our address; invalid: whatever the call came in on
+	// From is where it may call from; empty: anywhere.
+	From []netip.Prefix
+
+	LocalID  Identity // zero: our address, or what our key implies
+	RemoteID string   // pattern, see Identity; "" takes any that authenticates
+
+	// How each side shows who it is; both may differ (RFC 7296 section 2.15).
+	PSK          []byte              // for both sides, if nothing else is set
+	Key          crypto.Signer       // our key
+	Certificates []*x509.Certificate // ours, leaf first; none with Key: raw public key
+	CAs          []*x509.Certificate // roots for the peer's chain
+	CRLs         []*x509.RevocationList
+	PublicKeys   map[string]crypto.PublicKey // raw keys by identity (peers/NAME.pub)
+	AllowSHA1    bool                        // take RSA signatures with SHA-1 (old Windows)
+
+	// Post-quantum pre-shared keys by ID (RFC 8784). PPKID is the one we
+	// offer. PPKRequired refuses peers without.
+	PPKs        map[string][]byte
+	PPKID       string
+	PPKRequired bool
+
+	Proposals []Proposal // IKE; nil: DefaultIKEProposals
+	Children  []*Child
+
+	// Lifetime is when the IKE SA is rekeyed, less up to a tenth by chance
+	// [4 h]. DPD is after how much silence the peer is asked whether it
+	// lives [30 s]; negative: never.
+	Lifetime, DPD time.Duration
+
+	Fragments  Switch // RFC 7383
+	MOBIKE     Switch // RFC 4555
+	ForceEncap bool   // pretend to be behind a NAT: ESP in UDP always
+	Childless  bool   // RFC 6023: as initiator, make the IKE SA without a child
+
+	// As a gateway: addresses and resolvers for callers (RFC 7296 section 3.15).
+	Pools []netip.Prefix
+	DNS   []netip.Addr
+	// As a caller: ask for an address of each family.
+	RequestIPv4, RequestIPv6 bool
+}
+
+// Switch is a setting that is on unless said otherwise.
+type Switch uint8
+
+// The states of a Switch.
+const (
+	On Switch = iota
+	Off
+)
+
+// Child is what a peer may hold, an ipsec block bound to the ike block.
+type Child struct {
+	Name      string
+	Protocol  uint8 // ProtoESP when 0
+	Mode      Mode
+	Proposals []Proposal // nil: DefaultChildProposals
+
+	// LocalTS and RemoteTS are the most that may be agreed (RFC 7296 section
+	// 2.9). Empty means the endpoint itself, or the leased address.
+	LocalTS, RemoteTS []TrafficSelector
+
+	// When the child is rekeyed, less up to a tenth by chance [1 h].
+	// Bytes and Packets: 0 means no limit.
+	Lifetime time.Duration
+	Bytes    uint64
+	Packets  uint64
+
+	// Start makes the child at once and again whenever it is lost.
+	Start bool
+}
+
+func or[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}
+
+// withDefaults gives a copy with every zero value filled in.
+func (c Config) withDefaults() Config {
+	c.Port, c.NATPort = or(c.Port, 500), or(c.NATPort, 4500)
+	l := &c.Limits
+	l.CookieAfter, l.HalfOpen, l.HalfOpenPerAddr = or(l.CookieAfter, 64), or(l.HalfOpen, 4096), or(l.HalfOpenPerAddr, 16)
+	l.HalfOpenTime, l.SAs, l.Children = or(l.HalfOpenTime, 30*time.Second), or(l.SAs, 100000), or(l.Children, 64)
+	l.FragmentSize = or(l.FragmentSize, 1232)
+	c.Retransmit.First = or(c.Retransmit.First, time.Second)
+	c.Retransmit.Factor = or(c.Retransmit.Factor, 2)
+	c.Retransmit.Tries = or(c.Retransmit.Tries, 6)
+	c.Linger = or(c.Linger, 5*time.Second)
+	return c
+}
+
+// Check says what is wrong with a peer, all of it.
+func (p *Peer) Check() error {
+	var errs []error
+	bad := func(format string, a ...any) {
+		errs = append(errs, fmt.Errorf("ike %q: %s", p.Name, fmt.Sprintf(format, a...)))
+	}
+	if p.Key == nil && len(p.PSK) == 0 {
+		bad("has neither a private key nor a pre-shared key to show who we are")
+	}
+	if p.Key != nil {
+		if err := checkKey(p.Key.Public()); err != nil {
+			bad("private key: %v", err)
+		}
+		if len(p.Certificates) > 0 && !samePublic(p.Key.Public(), p.Certificates[0].PublicKey) {
+			bad("the private key does not belong to the certificate")
+		}
+		if p.LocalID.IsZero() && len(p.Certificates) == 0 {
+			bad("with a raw public key, local_id must be set")
+		}
+	}
+	if len(p.Certificates) > 0 && !p.LocalID.IsZero() && !p.LocalID.inCertificate(p.Certificates[0]) {
+		bad("local_id %s is not in the certificate, which speaks for %s", p.LocalID, identitiesOf(p.Certificates[0]))
+	}
+	if len(p.PSK) == 0 && len(p.CAs) == 0 && len(p.PublicKeys) == 0 {
+		bad("has no way to verify the peer: no ca, no public_keys, no psk_file")
+	}
+	for _, k := range p.PublicKeys {
+		if err := checkKey(k); err != nil {
+			bad("public key: %v", err)
+		}
+	}
+	if p.PPKID != "" && len(p.PPKs[p.PPKID]) == 0 || p.PPKRequired && len(p.PPKs) == 0 {
+		bad("the post-quantum pre-shared key is missing")
+	}
+	if p.Childless && p.RequestIPv4 {
+		bad("asking for an address needs a child")
+	}
+	lists := [][]Proposal{p.Proposals}
+	for _, c := range p.Children {
+		lists = append(lists, c.Proposals)
+		for _, t := range slices.Concat(c.LocalTS, c.RemoteTS) {
+			if !t.valid() {
+				bad("child %q: selector %s is not valid", c.Name, t)
+			}
+		}
+	}
+	for i, l := range lists {
+		for _, q := range l {
+			if (i == 0) != (q.Protocol == ProtoIKE) {
+				bad("proposal %s is of the wrong protocol", q)
+			}
+			if err := q.check(); err != nil {
+				bad("%v", err)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func samePublic(a, b crypto.PublicKey) bool {
+	k, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && k.Equal(b)
+}
+
+func (p *Peer) proposals() []Proposal {
+	if p.Proposals == nil {
+		return DefaultIKEProposals()
+	}
+	return p.Proposals
+}
+
+func (c *Child) proto() uint8 { return or(c.Protocol, ProtoESP) }
+
+func (c *Child) proposals() []Proposal {
+	if c.Proposals == nil {
+		return DefaultChildProposals(c.proto())
+	}
+	return c.Proposals
+}
+
+// mayCallFrom says that an address is one the peer may use.
+func (p *Peer) mayCallFrom(a netip.Addr) bool {
+	if len(p.From) == 0 {
+		return !p.Endpoint.IsValid() || p.Endpoint.Addr() == a
+	}
+	return slices.ContainsFunc(p.From, func(x netip.Prefix) bool { return x.Contains(a) })
+}
+
+func (p *Peer) child(name string) *Child {
+	for _, c := range p.Children {
+		if c.Name == name {
+			return c
+		}
+	}
+	return nil
+}

@@ -1,0 +1,112 @@
+package ike
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+	"net/netip"
+	"time"
+)
+
+// guard bounds what unauthenticated messages can make a Core do: how many
+// half-open IKE SAs there are, in all and for one address, and how many
+// failures of strangers become events.
+type guard struct {
+	total   int
+	perAddr map[netip.Prefix]int
+
+	secret, previous []byte // of cookies
+	generation       byte
+	since            time.Time
+
+	second time.Time
+	events int
+}
+
+// group is the unit that limits count: an IPv4 address or an IPv6 /64, which
+// is what one site has at least.
+func group(a netip.Addr) netip.Prefix {
+	bits := a.BitLen()
+	if a.Is6() {
+		bits = 64
+	}
+	p, _ := a.Prefix(bits)
+	return p
+}
+
+func (g *guard) full(a netip.Addr, l *Limits) bool {
+	return g.total >= l.HalfOpen || g.perAddr[group(a)] >= l.HalfOpenPerAddr
+}
+
+func (g *guard) enter(sa *ikeSA) {
+	sa.counted = group(sa.remote.Addr())
+	g.total++
+	g.perAddr[sa.counted]++
+}
+
+func (g *guard) leave(sa *ikeSA) {
+	if !sa.counted.IsValid() {
+		return
+	}
+	g.total--
+	if g.perAddr[sa.counted]--; g.perAddr[sa.counted] == 0 {
+		delete(g.perAddr, sa.counted)
+	}
+	sa.counted = netip.Prefix{}
+}
+
+// cookieLife is how long one secret makes cookies; it verifies them twice as
+// long.
+const cookieLife = 60 * time.Second
+
+// cookie is the stateless proof that an address can hear us, RFC 7296 section
+// 2.6: generation | HMAC(secret, Ni | IPi | port | SPIi).
+func (g *guard) cookie(secret []byte, generation byte, h header, ni []byte, from netip.AddrPort) []byte {
+	m := hmac.New(sha256.New, secret)
+	m.Write(ni)
+	m.Write(from.Addr().AsSlice())
+	m.Write(binary.BigEndian.AppendUint16(nil, from.Port()))
+	m.Write(binary.BigEndian.AppendUint64(nil, h.spiI))
+	return m.Sum([]byte{generation})
+}
+
+// newCookie makes a cookie, with a new secret if the old one is due.
+func (c *Core) newCookie(h header, ni []byte, from netip.AddrPort) ([]byte, error) {
+	g := &c.guard
+	if g.secret == nil || c.now.Sub(g.since) >= cookieLife {
+		s, err := c.random(32)
+		if err != nil {
+			return nil, err
+		}
+		g.previous, g.secret, g.since = g.secret, s, c.now
+		g.generation++
+	}
+	return g.cookie(g.secret, g.generation, h, ni, from), nil
+}
+
+func (g *guard) goodCookie(have []byte, h header, ni []byte, from netip.AddrPort) bool {
+	if len(have) != 1+sha256.Size || g.secret == nil {
+		return false
+	}
+	secret := g.secret
+	switch have[0] {
+	case g.generation:
+	case g.generation - 1:
+		secret = g.previous
+	default:
+		return false
+	}
+	return secret != nil && hmac.Equal(have, g.cookie(secret, have[0], h, ni, from))
+}
+
+// strangerEvents is how many failures of peers that have not authenticated
+// become events in one second; the counters count them all.
+const strangerEvents = 10
+
+func (g *guard) mayReport(now time.Time) bool {
+	if now.Sub(g.second) >= time.Second {
+		g.second, g.events = now, 0
+	}
+	g.events++
+	return g.events <= strangerEvents
+}

@@ -1,0 +1,216 @@
+package ike
+
+import (
+	"bytes"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+)
+
+// ID types, RFC 7296 section 3.5.
+const (
+	idIPv4   = 1
+	idFQDN   = 2
+	idRFC822 = 3
+	idIPv6   = 5
+	idDN     = 9
+	idKeyID  = 11
+)
+
+// Identity is an identification payload's content. The zero value is no
+// identity.
+type Identity struct {
+	Type uint8
+	Data string // raw bytes
+}
+
+// ParseIdentity reads an identity as policies write it: an address, an e-mail
+// address, a distinguished name ("CN=gw,O=Example", in the order of RFC 4514),
+// "key-id:" and bytes, or else a domain name.
+func ParseIdentity(s string) (Identity, error) {
+	switch {
+	case s == "":
+		return Identity{}, fmt.Errorf("an identity cannot be empty")
+	case strings.HasPrefix(s, "key-id:"):
+		return Identity{idKeyID, s[len("key-id:"):]}, nil
+	case strings.Contains(s, "="):
+		der, err := parseDN(s)
+		return Identity{idDN, string(der)}, err
+	case strings.Contains(s, "@"):
+		return Identity{idRFC822, s}, nil
+	}
+	if a, err := netip.ParseAddr(s); err == nil {
+		return addrIdentity(a), nil
+	}
+	return Identity{idFQDN, s}, nil
+}
+
+func addrIdentity(a netip.Addr) Identity {
+	a = a.Unmap().WithZone("")
+	if a.Is4() {
+		return Identity{idIPv4, string(a.AsSlice())}
+	}
+	return Identity{idIPv6, string(a.AsSlice())}
+}
+
+// IsZero says that there is no identity.
+func (id Identity) IsZero() bool { return id == Identity{} }
+
+// String gives the form that ParseIdentity reads. Bytes that do not print are
+// escaped, because a peer chose them.
+func (id Identity) String() string {
+	switch id.Type {
+	case 0:
+		return "none"
+	case idIPv4, idIPv6:
+		if a, ok := netip.AddrFromSlice([]byte(id.Data)); ok {
+			return a.String()
+		}
+	case idFQDN, idRFC822:
+		if q := fmt.Sprintf("%q", id.Data); q == `"`+id.Data+`"` {
+			return id.Data
+		}
+	case idDN:
+		if n, err := readDN([]byte(id.Data)); err == nil {
+			return n.String()
+		}
+	case idKeyID:
+		return "key-id:" + strings.Trim(fmt.Sprintf("%q", id.Data), `"`)
+	}
+	return fmt.Sprintf("type %d 0x%s", id.Type, hex.EncodeToString([]byte(id.Data)))
+}
+
+// body is the content of an ID payload; it is what the AUTH payload covers.
+func (id Identity) body() []byte { return append([]byte{id.Type, 0, 0, 0}, id.Data...) }
+
+func parseID(b []byte) (Identity, error) {
+	if len(b) < 5 || len(b) > 4+1024 {
+		return Identity{}, syntaxError("ID payload of %d bytes, 5 to 1028 allowed", len(b))
+	}
+	id := Identity{b[0], string(b[4:])}
+	n := map[uint8]int{idIPv4: 4, idIPv6: 16}[id.Type]
+	if n != 0 && len(id.Data) != n {
+		return Identity{}, syntaxError("ID of type %d with %d bytes, not %d", id.Type, len(id.Data), n)
+	}
+	return id, nil
+}
+
+// matches says that an identity fits a pattern of the policy: "" fits any,
+// "*.example.org" one or more labels before a domain, "*@example.org" any user,
+// everything else exactly.
+func (id Identity) matches(pattern string) bool {
+	if pattern == "" || pattern == "*" {
+		return !id.IsZero()
+	}
+	switch id.Type {
+	case idFQDN:
+		p, s := strings.ToLower(pattern), strings.ToLower(id.Data)
+		if rest, ok := strings.CutPrefix(p, "*."); ok {
+			return strings.HasSuffix(s, "."+rest) && len(s) > len(rest)+1
+		}
+		return p == s
+	case idRFC822:
+		user, host, ok := cutLast(id.Data, "@")
+		pu, ph, pok := cutLast(pattern, "@")
+		return ok && pok && strings.EqualFold(host, ph) && (pu == "*" || pu == user)
+	}
+	want, err := ParseIdentity(pattern)
+	return err == nil && id.same(want)
+}
+
+func cutLast(s, sep string) (before, after string, ok bool) {
+	i := strings.LastIndex(s, sep)
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+len(sep):], true
+}
+
+// same compares two identities, names of domains without regard to case and
+// distinguished names without regard to string types.
+func (id Identity) same(o Identity) bool {
+	if id.Type != o.Type {
+		return false
+	}
+	switch id.Type {
+	case idFQDN:
+		return strings.EqualFold(id.Data, o.Data)
+	case idDN:
+		a, err := readDN([]byte(id.Data))
+		b, err2 := readDN([]byte(o.Data))
+		return err == nil && err2 == nil && strings.EqualFold(a.String(), b.String())
+	}
+	return id.Data == o.Data
+}
+
+// inCertificate says that a certificate speaks for the identity (RFC 7296
+// section 3.5 and RFC 4945 section 3.1).
+func (id Identity) inCertificate(c *x509.Certificate) bool {
+	switch id.Type {
+	case idFQDN:
+		for _, n := range c.DNSNames {
+			if strings.EqualFold(n, id.Data) {
+				return true
+			}
+		}
+	case idRFC822:
+		for _, n := range c.EmailAddresses {
+			if n == id.Data {
+				return true
+			}
+		}
+	case idIPv4, idIPv6:
+		for _, n := range c.IPAddresses {
+			if n.Equal(net.IP(id.Data)) {
+				return true
+			}
+		}
+	case idDN:
+		return bytes.Equal(c.RawSubject, []byte(id.Data))
+	}
+	return false
+}
+
+// identitiesOf lists what a certificate speaks for, for events.
+func identitiesOf(c *x509.Certificate) string {
+	names := append(append([]string(nil), c.DNSNames...), c.EmailAddresses...)
+	for _, a := range c.IPAddresses {
+		names = append(names, a.String())
+	}
+	return strings.Join(append(names, c.Subject.String()), ", ")
+}
+
+func readDN(der []byte) (pkix.RDNSequence, error) {
+	var n pkix.RDNSequence
+	rest, err := asn1.Unmarshal(der, &n)
+	if err == nil && len(rest) != 0 {
+		err = fmt.Errorf("bytes after the name")
+	}
+	return n, err
+}
+
+var dnTypes = map[string]asn1.ObjectIdentifier{
+	"CN": {2, 5, 4, 3}, "SERIALNUMBER": {2, 5, 4, 5}, "C": {2, 5, 4, 6}, "L": {2, 5, 4, 7},
+	"ST": {2, 5, 4, 8}, "STREET": {2, 5, 4, 9}, "O": {2, 5, 4, 10}, "OU": {2, 5, 4, 11},
+}
+
+// parseDN reads a simple RFC 4514 string, most specific part first, without
+// escapes and multi-valued parts.
+func parseDN(s string) ([]byte, error) {
+	var n pkix.RDNSequence
+	parts := strings.Split(s, ",")
+	for i := len(parts) - 1; i >= 0; i-- {
+		k, v, ok := strings.Cut(strings.TrimSpace(parts[i]), "=")
+		oid := dnTypes[strings.ToUpper(k)]
+		if !ok || oid == nil || v == "" {
+			return nil, fmt.Errorf("%q is not a part of a distinguished name that ipfw reads (CN, O, OU, C, L, ST, STREET, SERIALNUMBER)", parts[i])
+		}
+		n = append(n, pkix.RelativeDistinguishedNameSET{{Type: oid, Value: v}})
+	}
+	return asn1.Marshal(n)
+}

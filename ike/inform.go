@@ -1,0 +1,141 @@
+package ike
+
+import (
+	"slices"
+	"time"
+)
+
+// infoTask is an INFORMATIONAL request whose answer has no content: a probe
+// whether the peer lives (RFC 7296 section 2.4), or a message to it.
+type infoTask struct{ list []payload }
+
+func (t *infoTask) build(c *Core, sa *ikeSA) (uint8, []payload, bool) {
+	return exInformational, t.list, sa.state == stUp
+}
+
+func (t *infoTask) answer(c *Core, sa *ikeSA, m *opened, ns notifies) {}
+
+// deleteTask is a Delete of a child, or of the IKE SA if ch is nil (RFC 7296
+// section 1.4.1).
+type deleteTask struct{ ch *child }
+
+func (t *deleteTask) build(c *Core, sa *ikeSA) (uint8, []payload, bool) {
+	if t.ch == nil {
+		return exInformational, []payload{deletePayload(ProtoIKE)}, true
+	}
+	if !slices.Contains(sa.children, t.ch) {
+		return 0, nil, false
+	}
+	return exInformational, []payload{deletePayload(t.ch.Protocol, t.ch.SPIIn)}, true
+}
+
+func (t *deleteTask) answer(c *Core, sa *ikeSA, m *opened, ns notifies) {
+	if t.ch == nil {
+		c.destroy(sa, false)
+		return
+	}
+	c.removeChild(sa, t.ch)
+}
+
+// serveInformational answers INFORMATIONAL, RFC 7296 section 1.4.
+func (c *Core) serveInformational(sa *ikeSA, m *opened, ns notifies, d Datagram) {
+	reply := c.serveMobike(sa, ns, d)
+	var gone []uint32
+	var proto uint8
+	ended := false
+	for _, p := range m.payloads {
+		if p.kind != plDelete {
+			continue
+		}
+		kind, spis, err := parseDelete(p.body)
+		if err != nil {
+			reply = append(reply, note(nInvalidSyntax))
+			break
+		}
+		if kind == ProtoIKE {
+			ended = true
+			break
+		}
+		proto = kind
+		gone = append(gone, c.peerDeletes(sa, kind, spis)...)
+	}
+	if len(gone) > 0 {
+		reply = append(reply, deletePayload(proto, gone...))
+	}
+	if n, ok := ns.failure(); ok {
+		c.fail(sa, c.peerError(sa, n))
+	}
+	c.respond(sa, m, d, reply)
+	if ended {
+		c.peerEnds(sa)
+	}
+}
+
+// peerDeletes removes children that the peer has deleted and gives the SPIs
+// of the other halves, except where our own Delete is on its way (RFC 7296
+// section 1.4.1).
+func (c *Core) peerDeletes(sa *ikeSA, proto uint8, spis []uint32) (ours []uint32) {
+	for _, spi := range spis {
+		home, ch := sa, sa.byOutbound(spi)
+		if ch == nil && sa.next != nil { // moved on by a rekey meanwhile
+			home = sa.next
+			ch = home.byOutbound(spi)
+		}
+		if ch == nil || ch.Protocol != proto {
+			continue
+		}
+		crossing := false
+		if home.req != nil {
+			t, ok := home.req.task.(*deleteTask)
+			crossing = ok && t.ch == ch
+		}
+		if !crossing {
+			ours = append(ours, ch.SPIIn)
+		}
+		lost := ch.next == nil && !ch.surplus && ch.state == chUp
+		c.removeChild(home, ch)
+		if lost && ch.cfg.Start && home.began {
+			home.enqueueAt(&createTask{cfg: ch.cfg}, c.now.Add(c.jitter(10*time.Second)))
+		}
+		if home != sa {
+			c.settle(home)
+		}
+	}
+	return ours
+}
+
+// peerEnds: the peer has deleted the IKE SA.
+func (c *Core) peerEnds(sa *ikeSA) {
+	// Of colliding rekeys only the peer's went through: that one inherits
+	// (RFC 7296 section 2.25.2).
+	if sa.next == nil && sa.rekeyIn.done() {
+		c.adopt(sa, sa.rekeyIn.sa)
+	}
+	c.destroy(sa, false)
+}
+
+// serveMobike handles what RFC 4555 sends in INFORMATIONAL requests.
+func (c *Core) serveMobike(sa *ikeSA, ns notifies, d Datagram) (reply []payload) {
+	if n, ok := ns.get(nCookie2); ok && len(n.data) >= 8 && len(n.data) <= 64 {
+		reply = append(reply, note(nCookie2, n.data...))
+	}
+	if ns.has(nUpdateSAAddrs) && sa.mobike && sa.state == stUp {
+		if len(sa.peer.From) > 0 && !sa.peer.mayCallFrom(d.Remote.Addr()) {
+			return append(reply, note(nUnacceptableAddrs))
+		}
+		sa.local, sa.remote = d.Local, d.Remote
+		sa.learnNAT(ns)
+		reply = append(reply, c.natNotes(sa)...)
+		c.moved(sa)
+		// RFC 4555 section 3.7: ask at the new address whether it is there.
+		sa.enqueueFirst(&routeTask{})
+	} else if ns.has(nNATSource) && sa.mobike {
+		reply = append(reply, c.natNotes(sa)...)
+	} else if sa.natPeer && !sa.mobike && sa.remote != d.Remote && sa.state == stUp {
+		// RFC 7296 section 2.23: behind a NAT, the peer is where its last
+		// authentic message came from.
+		sa.local, sa.remote = d.Local, d.Remote
+		c.moved(sa)
+	}
+	return reply
+}

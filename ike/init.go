@@ -1,0 +1,431 @@
+package ike
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// handshake is what an IKE SA needs until it is up.
+type handshake struct {
+	kex    keyExchange
+	peerKE []byte // responder: the shared secret is computed at the first IKE_AUTH or IKE_INTERMEDIATE
+	keyed  bool
+
+	ni, nr       []byte
+	initI, initR []byte // the IKE_SA_INIT messages
+	intI, intR   []byte // IntAuth, RFC 9242
+	slot         int    // next additional key exchange
+
+	offer     []Proposal // initiator
+	cookie    []byte
+	retries   int
+	doom      Event // an unauthenticated error answer; believed if nothing better comes
+	hashes    []uint16
+	ppk       bool // both sides know RFC 8784
+	childless bool // the responder knows RFC 6023
+
+	want  []*Child // to be made; the first goes into IKE_AUTH
+	child *childOffer
+}
+
+func (hs *handshake) wipe() { wipe(hs.ni, hs.nr, hs.peerKE, hs.intI, hs.intR) }
+
+// initKey finds the half-open SA of a retransmitted IKE_SA_INIT.
+type initKey struct {
+	from netip.AddrPort
+	spi  uint64
+}
+
+const (
+	initRetries  = 4               // cookies and INVALID_KE_PAYLOADs we follow
+	doomGrace    = 2 * time.Second // how long a better answer may take than an unauthenticated error
+	maxCookieLen = 64              // RFC 7296 section 2.6
+)
+
+// startIKE begins an IKE SA as its initiator.
+func (c *Core) startIKE(p *Peer, local, remote netip.AddrPort, want []*Child) *ikeSA {
+	sa := &ikeSA{
+		initiator: true, state: stInitSent, peer: p, local: local, remote: remote,
+		created: c.now, heard: c.now, index: -1, began: true, caller: local, callee: remote,
+		hs: &handshake{offer: p.proposals(), want: want},
+	}
+	c.nextID++
+	sa.id = c.nextID
+	var err error
+	if sa.hs.ni, err = c.random(nonceLen); err == nil {
+		sa.spiI, err = c.newSPI()
+	}
+	if err == nil {
+		first := sa.hs.offer[0].of(TransformKE)[0].ID
+		sa.hs.kex, err = c.kex.start(first)
+	}
+	if err != nil {
+		c.fail(sa, Event{Failure: BadRandomness, Detail: err.Error()})
+		return nil
+	}
+	c.sas[sa.spiI] = sa
+	c.sendInit(sa)
+	c.settle(sa)
+	return sa
+}
+
+// sendInit sends IKE_SA_INIT, again after a cookie or another group.
+func (c *Core) sendInit(sa *ikeSA) {
+	hs := sa.hs
+	var list []payload
+	if hs.cookie != nil {
+		list = append(list, note(nCookie, hs.cookie...))
+	}
+	list = append(list, saPayload(hs.offer), kePayload(hs.kex.method(), hs.kex.public()),
+		payload{kind: plNonce, body: hs.ni})
+	list = append(list, c.natNotes(sa)...)
+	if sa.peer.Fragments == On {
+		list = append(list, note(nFragmentation))
+	}
+	list = append(list, hashesNotify(), note(nIntermediate))
+	if len(sa.peer.PPKs) > 0 {
+		list = append(list, note(nUsePPK))
+	}
+	hs.initI = encodePlain(sa.header(exIKESAInit, 0, false), list)
+	sa.nextOut = 0
+	c.launch(sa, exIKESAInit, [][]byte{hs.initI}, nil)
+}
+
+// natNotes are the two NAT detection notifications, RFC 7296 section 2.23. A
+// source hash of nothing makes the peer see a NAT.
+func (c *Core) natNotes(sa *ikeSA) []payload {
+	src := natHash(sa.spiI, sa.spiR, sa.local)
+	if sa.peer != nil && sa.peer.ForceEncap {
+		clear(src)
+	}
+	return []payload{note(nNATSource, src...), note(nNATDest, natHash(sa.spiI, sa.spiR, sa.remote)...)}
+}
+
+// learnNAT reads the peer's NAT detection.
+func (sa *ikeSA) learnNAT(ns notifies) {
+	var known bool
+	sa.natPeer, known = natBetween(ns, nNATSource, sa.spiI, sa.spiR, sa.remote)
+	sa.natHere, _ = natBetween(ns, nNATDest, sa.spiI, sa.spiR, sa.local)
+	sa.peerNATT = known
+	if known && sa.peer != nil && sa.peer.ForceEncap {
+		sa.natHere = true
+	}
+}
+
+// handleInit takes an IKE_SA_INIT message.
+func (c *Core) handleInit(h header, d Datagram) {
+	if h.response() {
+		sa := c.sas[h.spiI]
+		if sa == nil || sa.state != stInitSent || sa.remote != d.Remote || h.flags&flagInitiator != 0 || h.id != 0 {
+			c.stats.Dropped++
+			return
+		}
+		list, _, err := parsePayloads(h.next, d.Data[headerLen:])
+		ns, err2 := parseNotifies(list)
+		if err != nil || err2 != nil || unknownCritical(list) != 0 {
+			c.stats.Dropped++
+			return
+		}
+		c.initAnswer(sa, h, d, list, ns)
+		c.settle(sa)
+		return
+	}
+	if h.flags&flagInitiator == 0 || h.spiR != 0 || h.id != 0 {
+		c.stats.Dropped++
+		return
+	}
+	if sa := c.inits[initKey{d.Remote, h.spiI}]; sa != nil {
+		if sa.hs != nil && slices.Equal(sa.hs.initI, d.Data) {
+			c.reply(d, sa.hs.initR)
+		}
+		return
+	}
+	c.serveInit(h, d)
+}
+
+// initAnswer takes the responder's IKE_SA_INIT. Nothing of it is
+// authenticated yet: errors are believed only if nothing better comes.
+func (c *Core) initAnswer(sa *ikeSA, h header, d Datagram, list []payload, ns notifies) {
+	hs := sa.hs
+	if n, ok := ns.get(nCookie); ok && h.spiR == 0 {
+		if hs.retries++; hs.retries <= initRetries && len(n.data) > 0 && len(n.data) <= maxCookieLen {
+			hs.cookie = append([]byte(nil), n.data...)
+			c.sendInit(sa)
+		}
+		return
+	}
+	if n, ok := ns.get(nInvalidKEPayload); ok {
+		c.otherGroup(sa, n)
+		return
+	}
+	if n, ok := ns.failure(); ok {
+		why := RefusedByPeer
+		ev := Event{Theirs: notifyName(n.kind)}
+		if n.kind == nNoProposalChosen {
+			why, ev.Ours, ev.Setting = NoProposal, proposalText(hs.offer), "proposals"
+		}
+		if hs.doom.Failure == NoFailure {
+			hs.doom = ev
+			hs.doom.Failure = why
+			sa.expireAt = c.now.Add(doomGrace)
+		}
+		return
+	}
+	sap, ok := find(list, plSA)
+	kep, ok2 := find(list, plKE)
+	nr, err := parseNonce(list)
+	if !ok || !ok2 || err != nil || h.spiR == 0 {
+		c.stats.Dropped++
+		return
+	}
+	props, err := parseSA(sap.body)
+	group, public, err2 := parseKE(kep.body)
+	if err != nil || err2 != nil || len(props) != 1 {
+		c.stats.Dropped++
+		return
+	}
+	s, ok := accepts(hs.offer, props[0], negotiation{})
+	if !ok || s.ke != group || group != hs.kex.method() {
+		c.stats.Dropped++
+		return
+	}
+	if _, _, more := s.nextAddKE(0); more && !ns.has(nIntermediate) {
+		c.stats.Dropped++
+		return
+	}
+	shared, err := hs.kex.shared(public)
+	if err != nil {
+		c.stats.Dropped++
+		return
+	}
+	sa.spiR, sa.suite, sa.req = h.spiR, s, nil
+	hs.nr, hs.initR = slices.Clone(nr), slices.Clone(d.Data)
+	sa.state = stHalfOpen
+	sa.expireAt = c.now.Add(c.cfg.Limits.HalfOpenTime * 4)
+	hs.hashes, hs.childless = parseHashes(ns), ns.has(nChildless)
+	hs.ppk = len(sa.peer.PPKs) > 0 && ns.has(nUsePPK)
+	sa.fragment = sa.peer.Fragments == On && ns.has(nFragmentation)
+	sa.learnNAT(ns)
+	sa.nextOut = 1
+	if !c.keySA(sa, seedInit(s.prf, hs.ni, hs.nr, shared)) {
+		return
+	}
+	wipe(shared)
+	// RFC 7296 section 2.23: with a NAT in the way, and with MOBIKE in any
+	// case (RFC 4555 section 3.3), everything moves to the NAT port.
+	if sa.peerNATT && (sa.encap() || sa.peer.MOBIKE == On) && sa.remote.Port() != c.cfg.NATPort {
+		sa.local = netip.AddrPortFrom(sa.local.Addr(), c.cfg.NATPort)
+		sa.remote = netip.AddrPortFrom(sa.remote.Addr(), natPort(sa.remote.Port()))
+	}
+	c.nextHandshake(sa)
+}
+
+// natPort maps the peer's port 500 to 4500 and leaves others as configured.
+func natPort(p uint16) uint16 {
+	if p == 500 {
+		return 4500
+	}
+	return p
+}
+
+// otherGroup is RFC 7296 section 1.2: INVALID_KE_PAYLOAD names the group that
+// the responder wants; it must be one we offered.
+func (c *Core) otherGroup(sa *ikeSA, n notify) {
+	hs := sa.hs
+	if len(n.data) != 2 {
+		return
+	}
+	g := binary.BigEndian.Uint16(n.data)
+	offered := slices.ContainsFunc(hs.offer, func(p Proposal) bool {
+		return slices.Contains(p.Transforms, Transform{Type: TransformKE, ID: g})
+	})
+	if hs.retries++; !offered || g == hs.kex.method() || hs.retries > initRetries {
+		c.stats.Dropped++
+		return
+	}
+	kex, err := c.kex.start(g)
+	if err != nil {
+		c.stats.Dropped++
+		return
+	}
+	hs.kex = kex
+	c.sendInit(sa)
+}
+
+// keySA sets the keys of an IKE SA.
+func (c *Core) keySA(sa *ikeSA, seed []byte) bool {
+	old := sa.keys
+	sa.keys = deriveIKE(&sa.suite, seed, sa.hs.ni, sa.hs.nr, sa.spiI, sa.spiR)
+	wipe(seed)
+	old.wipe()
+	sa.hs.keyed = true
+	return c.startSealers(sa)
+}
+
+func (c *Core) startSealers(sa *ikeSA) bool {
+	i, err := newSealer(&sa.suite, sa.keys.ei, sa.keys.ai, c.cfg.Rand)
+	r, err2 := newSealer(&sa.suite, sa.keys.er, sa.keys.ar, c.cfg.Rand)
+	if err != nil || err2 != nil {
+		c.fail(sa, Event{Failure: InternalFailure, Detail: "cipher keys"})
+		c.destroy(sa, true)
+		return false
+	}
+	sa.out, sa.in = i, r
+	if !sa.initiator {
+		sa.out, sa.in = r, i
+	}
+	if c.cfg.KeyLog != nil {
+		c.cfg.KeyLog(keyRow(sa))
+	}
+	return true
+}
+
+// serveInit answers a stranger. No state is made before all of the message
+// has been read and a cookie, if one is due, has come back.
+func (c *Core) serveInit(h header, d Datagram) {
+	if c.guard.full(d.Remote.Addr(), &c.cfg.Limits) || len(c.sas) >= c.cfg.Limits.SAs {
+		c.stats.Failures[TooMany]++
+		c.stats.Dropped++
+		return
+	}
+	list, _, err := parsePayloads(h.next, d.Data[headerLen:])
+	ns, err2 := parseNotifies(list)
+	ni, err3 := parseNonce(list)
+	if err != nil || err2 != nil || err3 != nil {
+		c.stats.Dropped++
+		return
+	}
+	answer := header{spiI: h.spiI, exchange: exIKESAInit, flags: flagResponse}
+	if c.guard.total >= c.cfg.Limits.CookieAfter {
+		n, _ := ns.get(nCookie)
+		if !c.guard.goodCookie(n.data, h, ni, d.Remote) {
+			if k, err := c.newCookie(h, ni, d.Remote); err == nil {
+				c.stats.Cookies++
+				c.reply(d, encodePlain(answer, []payload{note(nCookie, k...)}))
+			}
+			return
+		}
+	}
+	if kind := unknownCritical(list); kind != 0 {
+		c.reply(d, encodePlain(answer, []payload{note(nUnsupportedCritical, kind)}))
+		return
+	}
+	sap, ok := find(list, plSA)
+	kep, ok2 := find(list, plKE)
+	if !ok || !ok2 {
+		c.stats.Dropped++
+		return
+	}
+	theirs, err := parseSA(sap.body)
+	group, public, err2 := parseKE(kep.body)
+	if err != nil || err2 != nil {
+		c.stats.Dropped++
+		return
+	}
+	s, chosen, ok := c.chooseIKE(d, theirs, group, ns)
+	if !ok {
+		c.reply(d, encodePlain(answer, []payload{note(nNoProposalChosen)}))
+		return
+	}
+	if s.ke != group {
+		c.reply(d, encodePlain(answer, []payload{note(nInvalidKEPayload, byte(s.ke>>8), byte(s.ke))}))
+		return
+	}
+	c.openHalf(h, d, s, chosen, ni, public, ns)
+}
+
+// chooseIKE negotiates with every peer that may call from that address.
+func (c *Core) chooseIKE(d Datagram, theirs []Proposal, group uint16, ns notifies) (suite, Proposal, bool) {
+	ev := Event{Failure: UnknownPeer, Local: d.Local, Remote: d.Remote, Setting: "remote_endpoint",
+		Detail: "no ike block takes calls from this address"}
+	for _, p := range c.cfg.Peers {
+		if !p.mayCallFrom(d.Remote.Addr()) {
+			continue
+		}
+		ours := p.proposals()
+		if !ns.has(nIntermediate) { // RFC 9370 section 2.2.1
+			ours = slices.DeleteFunc(slices.Clone(ours), func(q Proposal) bool {
+				return slices.ContainsFunc(q.Transforms, func(t Transform) bool { return isAddKE(t.Type) })
+			})
+		}
+		if s, answer, ok := choose(ours, theirs, negotiation{ke: group}); ok {
+			return s, answer, true
+		}
+		ev = Event{Failure: NoProposal, Peer: p.Name, Local: d.Local, Remote: d.Remote, Setting: "proposals",
+			Ours: proposalText(ours), Theirs: proposalText(theirs), Nearest: nearest(ours, theirs, negotiation{})}
+	}
+	c.stranger(ev)
+	return suite{}, Proposal{}, false
+}
+
+// openHalf makes a half-open IKE SA and answers.
+func (c *Core) openHalf(h header, d Datagram, s suite, chosen Proposal, ni, public []byte, ns notifies) {
+	sa := &ikeSA{
+		state: stHalfOpen, spiI: h.spiI, local: d.Local, remote: d.Remote, suite: s, nextIn: 1, index: -1,
+		created: c.now, heard: c.now, expireAt: c.now.Add(c.cfg.Limits.HalfOpenTime),
+		hs: &handshake{ni: slices.Clone(ni), peerKE: slices.Clone(public), initI: slices.Clone(d.Data)},
+	}
+	hs := sa.hs
+	c.nextID++
+	sa.id = c.nextID
+	var err, err2, err3 error
+	hs.nr, err = c.random(nonceLen)
+	sa.spiR, err2 = c.newSPI()
+	hs.kex, err3 = c.kex.start(s.ke)
+	if err != nil || err2 != nil || err3 != nil {
+		c.stats.Failures[BadRandomness]++
+		return
+	}
+	sa.learnNAT(ns)
+	hs.hashes = parseHashes(ns)
+	list := []payload{saPayload([]Proposal{chosen}), kePayload(s.ke, hs.kex.public()), {kind: plNonce, body: hs.nr}}
+	anyPeer := func(f func(*Peer) bool) bool {
+		return slices.ContainsFunc(c.cfg.Peers, func(p *Peer) bool { return p.mayCallFrom(d.Remote.Addr()) && f(p) })
+	}
+	if sa.peerNATT {
+		nat := c.natNotes(sa)
+		if anyPeer(func(p *Peer) bool { return p.ForceEncap }) {
+			clear(nat[0].body[4:])
+		}
+		list = append(list, nat...)
+	}
+	if ns.has(nFragmentation) && anyPeer(func(p *Peer) bool { return p.Fragments == On }) {
+		sa.fragment = true
+		list = append(list, note(nFragmentation))
+	}
+	if len(hs.hashes) > 0 {
+		list = append(list, hashesNotify())
+	}
+	if ns.has(nIntermediate) {
+		list = append(list, note(nIntermediate))
+	}
+	if ns.has(nUsePPK) && anyPeer(func(p *Peer) bool { return len(p.PPKs) > 0 }) {
+		hs.ppk = true
+		list = append(list, note(nUsePPK))
+	}
+	list = append(list, note(nChildless))
+	hs.initR = encodePlain(sa.header(exIKESAInit, 0, true), list)
+	c.sas[sa.spiR] = sa
+	sa.initFrom = initKey{d.Remote, h.spiI}
+	c.inits[sa.initFrom] = sa
+	c.guard.enter(sa)
+	c.reply(d, hs.initR)
+	c.settle(sa)
+}
+
+// readyKeys computes the shared secret of a half-open SA at the first message
+// that needs it: a flood of IKE_SA_INIT costs one key pair each, no more.
+func (c *Core) readyKeys(sa *ikeSA) bool {
+	if sa.hs == nil || sa.hs.keyed {
+		return sa.in != nil
+	}
+	shared, err := sa.hs.kex.shared(sa.hs.peerKE)
+	if err != nil {
+		c.destroy(sa, true)
+		return false
+	}
+	defer wipe(shared)
+	return c.keySA(sa, seedInit(sa.suite.prf, sa.hs.ni, sa.hs.nr, shared))
+}

@@ -1,0 +1,332 @@
+package ike
+
+import (
+	"bytes"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+const (
+	keepalivePeriod = 20 * time.Second // RFC 3948 section 4
+	defaultIKELife  = 4 * time.Hour
+	defaultLife     = time.Hour
+	defaultDPD      = 30 * time.Second
+
+	// abandonTime is how long an SA that the peer should delete (it has
+	// rekeyed it, or made it in a collision it lost) is left to it.
+	abandonTime = 90 * time.Second
+)
+
+// establish is called when both sides have authenticated.
+func (c *Core) establish(sa *ikeSA, low []byte, initialContact bool) {
+	c.leaveHandshake(sa)
+	sa.state, sa.low, sa.up, sa.expireAt = stUp, low, c.now, time.Time{}
+	sa.rekeyAt = c.now.Add(c.jitter(or(sa.peer.Lifetime, defaultIKELife)))
+	c.stats.Up++
+	c.event(sa, Event{Kind: IKEUp, Suite: sa.suite.String()})
+	if initialContact {
+		c.dropOlder(sa)
+	}
+	c.onePerPeer(sa)
+}
+
+func (c *Core) leaveHandshake(sa *ikeSA) {
+	if sa.hs == nil {
+		return
+	}
+	c.guard.leave(sa)
+	if c.inits[sa.initFrom] == sa {
+		delete(c.inits, sa.initFrom)
+	}
+	sa.hs = nil
+}
+
+// twins gives the other IKE SAs with the same peer, oldest first.
+func (c *Core) twins(sa *ikeSA) []*ikeSA {
+	var out []*ikeSA
+	for _, o := range c.sas {
+		if o != sa && o.peer == sa.peer && o.state == stUp && o.remoteID.same(sa.remoteID) && o.localID.same(sa.localID) {
+			out = append(out, o)
+		}
+	}
+	slices.SortFunc(out, func(a, b *ikeSA) int { return int(a.id) - int(b.id) })
+	return out
+}
+
+// dropOlder is INITIAL_CONTACT, RFC 7296 section 2.4: what the peer had with
+// us before is gone. What was agreed since it began this IKE SA is not meant.
+func (c *Core) dropOlder(sa *ikeSA) {
+	for _, o := range c.twins(sa) {
+		if o.up.Before(sa.created) {
+			o.queue = nil
+			c.event(o, Event{Kind: IKEDown, Detail: "the peer has started anew"})
+			c.destroyQuietly(o)
+		}
+	}
+}
+
+// onePerPeer settles what happens when both sides call each other at once:
+// two IKE SAs. As in a rekey (RFC 7296 section 2.8.2), the one with the
+// lowest nonce is deleted by the side that began it.
+func (c *Core) onePerPeer(sa *ikeSA) {
+	for _, o := range c.twins(sa) {
+		if o.began == sa.began {
+			continue
+		}
+		lose, keep := sa, o
+		if bytes.Compare(o.low, sa.low) < 0 {
+			lose, keep = o, sa
+		}
+		if !lose.began {
+			continue // the peer's to delete
+		}
+		for _, ch := range lose.children {
+			if !keep.hasChild(ch.cfg) {
+				keep.enqueue(&createTask{cfg: ch.cfg})
+			}
+		}
+		for _, q := range lose.queue {
+			if t, ok := q.task.(*createTask); ok && t.purpose == newChild {
+				keep.enqueue(t)
+			}
+		}
+		lose.surplus = true
+		c.deleteIKE(lose)
+		if keep != sa {
+			c.settle(keep)
+		}
+		if lose != sa {
+			c.settle(lose)
+		}
+	}
+}
+
+func (sa *ikeSA) hasChild(cfg *Child) bool {
+	return slices.ContainsFunc(sa.children, func(ch *child) bool { return ch.cfg == cfg && ch.state != chDeleting })
+}
+
+// inContact says whether an IKE SA with this peer is up.
+func (c *Core) inContact(sa *ikeSA) bool {
+	for _, o := range c.sas {
+		if o != sa && o.peer == sa.peer && (o.state == stUp || o.state == stReplaced) &&
+			(o.remote.Addr() == sa.remote.Addr() || sa.peer.Endpoint.IsValid()) {
+			return true
+		}
+	}
+	return false
+}
+
+// follow takes the peer's address from an authentic message of a handshake,
+// which may have moved to the NAT port (RFC 7296 section 2.23).
+func (c *Core) follow(sa *ikeSA, d Datagram) {
+	sa.local, sa.remote = d.Local, d.Remote
+}
+
+// destroy ends an IKE SA and all its children. failed says that the peer has
+// not agreed.
+func (c *Core) destroy(sa *ikeSA, failed bool) {
+	if sa.state == stDead {
+		return
+	}
+	wasUp := !sa.up.IsZero()
+	var lost []*Child
+	for _, ch := range sa.children {
+		c.dropChild(ch, failed, 0)
+		if ch.cfg.Start && !sa.surplus {
+			lost = append(lost, ch.cfg)
+		}
+	}
+	if sa.hs != nil {
+		lost = append(lost, sa.hs.want...)
+	}
+	for _, q := range sa.queue {
+		if t, ok := q.task.(*createTask); ok && t.purpose == newChild && !sa.surplus {
+			lost = append(lost, t.cfg)
+		}
+	}
+	sa.children = nil
+	if wasUp && sa.next == nil && !sa.surplus {
+		c.event(sa, Event{Kind: IKEDown})
+	}
+	c.forget(sa)
+	if sa.peer != nil && sa.next == nil {
+		c.restartLater(sa, lost, wasUp)
+	}
+}
+
+// destroyQuietly ends an IKE SA without an attempt to make it anew.
+func (c *Core) destroyQuietly(sa *ikeSA) {
+	sa.surplus = true
+	c.destroy(sa, true)
+}
+
+// forget takes an IKE SA without children out of all tables and wipes it.
+func (c *Core) forget(sa *ikeSA) {
+	if sa.hs != nil {
+		if sa.hs.child != nil {
+			c.release(sa.hs.child.spi)
+		}
+		sa.hs.wipe()
+	}
+	c.dropRequest(sa)
+	c.leaveHandshake(sa)
+	c.ghosts.add(sa, c.now)
+	if sa.next == nil {
+		c.leases.release(sa.lease, sa.id)
+	}
+	delete(c.sas, sa.mine())
+	sa.state, sa.queue = stDead, nil
+	sa.keys.wipe()
+	sa.in.wipe()
+	sa.out.wipe()
+	if sa.index >= 0 {
+		c.settle(sa)
+	}
+}
+
+// dropRequest forgets the request under way and the SPIs it reserved.
+func (c *Core) dropRequest(sa *ikeSA) {
+	if sa.req == nil {
+		return
+	}
+	if t, ok := sa.req.task.(*createTask); ok {
+		t.abandon(c)
+	}
+	sa.req = nil
+}
+
+// deadline is when tickSA is due.
+func (c *Core) deadline(sa *ikeSA) time.Time {
+	var t time.Time
+	if sa.req != nil {
+		t = sooner(t, sa.req.at)
+	}
+	t = sooner(t, sa.expireAt)
+	t = sooner(t, sa.aliveAt)
+	if sa.state == stUp || sa.state == stReplaced {
+		if sa.req == nil {
+			for _, q := range sa.queue {
+				t = sooner(t, q.at)
+			}
+			if at, ok := c.dpdAt(sa); ok {
+				t = sooner(t, at)
+			}
+		}
+		if sa.state == stUp {
+			t = sooner(t, sa.rekeyAt)
+		}
+		for _, ch := range sa.children {
+			t = sooner(t, ch.due())
+		}
+	}
+	if t.IsZero() { // nothing waits: the heap wants a time all the same
+		t = c.now.Add(time.Hour)
+	}
+	return t
+}
+
+func (c *Core) dpdAt(sa *ikeSA) (time.Time, bool) {
+	d := or(sa.peer.DPD, defaultDPD)
+	return sa.heard.Add(d), d > 0 && sa.state == stUp
+}
+
+// tickSA does what is due for one IKE SA.
+func (c *Core) tickSA(sa *ikeSA) {
+	due := func(t time.Time) bool { return !t.IsZero() && !t.After(c.now) }
+	if due(sa.expireAt) {
+		c.expired(sa)
+		return
+	}
+	if sa.req != nil && due(sa.req.at) && !c.retransmit(sa) {
+		c.noAnswer(sa)
+		return
+	}
+	if due(sa.aliveAt) {
+		c.out.Send = append(c.out.Send, Datagram{Local: sa.local, Remote: sa.remote, Data: []byte{0xff}, Keepalive: true})
+		sa.aliveAt = c.now.Add(keepalivePeriod)
+	}
+	if sa.state != stUp {
+		return
+	}
+	if due(sa.rekeyAt) {
+		sa.rekeyAt = time.Time{}
+		sa.enqueue(&createTask{purpose: rekeyIKE})
+	}
+	for _, ch := range slices.Clone(sa.children) {
+		c.tickChild(sa, ch)
+	}
+	if at, ok := c.dpdAt(sa); ok && sa.req == nil && len(sa.queue) == 0 && due(at) {
+		sa.enqueue(&infoTask{})
+	}
+}
+
+// expired: an IKE SA has stood in its state for too long.
+func (c *Core) expired(sa *ikeSA) {
+	switch sa.state {
+	case stInitSent:
+		if sa.hs.doom.Failure == NoFailure {
+			sa.hs.doom = Event{Failure: NoAnswer}
+		}
+		c.fail(sa, sa.hs.doom)
+	case stHalfOpen:
+		if sa.initiator {
+			c.fail(sa, Event{Failure: NoAnswer})
+		} else {
+			c.stranger(Event{Failure: NoAnswer, Local: sa.local, Remote: sa.remote, IKE: sa.id, Detail: "the initiator went silent after IKE_SA_INIT"})
+		}
+	}
+	c.destroy(sa, true)
+}
+
+// noAnswer: all retransmissions of a request have gone unanswered.
+func (c *Core) noAnswer(sa *ikeSA) {
+	ev := Event{Failure: NoAnswer, Detail: exchangeName(sa.req.exchange) + " was not answered"}
+	if sa.state == stInitSent && sa.hs.doom.Failure != NoFailure {
+		ev = sa.hs.doom
+	}
+	if sa.state != stDeleting && sa.state != stReplaced {
+		c.fail(sa, ev)
+	}
+	c.destroy(sa, true)
+}
+
+// restart is a child with Start set that is to be made again.
+type restart struct {
+	at            time.Time
+	peer          *Peer
+	child         *Child
+	local, remote netip.AddrPort
+	tries         int
+}
+
+const maxRestarts = 4096
+
+// restartLater plans new attempts for children that must be there: soon the
+// first time, then at growing distances up to a minute.
+func (c *Core) restartLater(sa *ikeSA, lost []*Child, wasUp bool) {
+	for _, ch := range lost {
+		if !ch.Start || !sa.began || len(c.again) >= maxRestarts ||
+			slices.ContainsFunc(c.again, func(r restart) bool { return r.peer == sa.peer && r.child == ch && r.remote == sa.callee }) {
+			continue
+		}
+		tries := sa.tries + 1
+		if wasUp {
+			tries = 1
+		}
+		wait := min(time.Second<<min(tries, 6), time.Minute)
+		c.again = append(c.again, restart{c.now.Add(c.jitter(wait)), sa.peer, ch, sa.caller, sa.callee, tries})
+	}
+}
+
+func (c *Core) restartDue() {
+	for i := 0; i < len(c.again); {
+		r := c.again[i]
+		if r.at.After(c.now) {
+			i++
+			continue
+		}
+		c.again = append(c.again[:i:i], c.again[i+1:]...)
+		c.want(r.peer, r.child, r.local, r.remote, r.tries)
+	}
+}

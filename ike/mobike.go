@@ -1,0 +1,80 @@
+package ike
+
+import (
+	"crypto/hmac"
+	"net/netip"
+)
+
+// moveTask tells the peer of new addresses, RFC 4555 section 3.5, as the side
+// that began the IKE SA.
+type moveTask struct{}
+
+func (t *moveTask) build(c *Core, sa *ikeSA) (uint8, []payload, bool) {
+	list := append([]payload{note(nUpdateSAAddrs)}, c.natNotes(sa)...)
+	return exInformational, list, sa.state == stUp
+}
+
+func (t *moveTask) answer(c *Core, sa *ikeSA, m *opened, ns notifies) {
+	if n, ok := ns.failure(); ok {
+		c.fail(sa, c.peerError(sa, n))
+		return
+	}
+	if sa.state != stUp { // rekeyed meanwhile; the next move or probe tells
+		return
+	}
+	here, there := sa.natHere, sa.natPeer
+	sa.learnNAT(ns)
+	if sa.natHere != here || sa.natPeer != there {
+		c.moved(sa)
+	}
+}
+
+// routeTask is the return routability check, RFC 4555 section 3.7: a peer that
+// claims to be elsewhere must hear us there.
+type routeTask struct{ cookie []byte }
+
+func (t *routeTask) build(c *Core, sa *ikeSA) (uint8, []payload, bool) {
+	b, err := c.random(16)
+	if err != nil || sa.state != stUp {
+		return 0, nil, false
+	}
+	t.cookie = b
+	return exInformational, []payload{note(nCookie2, b...)}, true
+}
+
+func (t *routeTask) answer(c *Core, sa *ikeSA, m *opened, ns notifies) {
+	if n, _ := ns.get(nCookie2); !hmac.Equal(n.data, t.cookie) {
+		c.fail(sa, Event{Failure: Malformed, Detail: "the peer does not answer at its new address (COOKIE2)"})
+		c.deleteIKE(sa)
+	}
+}
+
+// moved carries new addresses of an IKE SA over to its children.
+func (c *Core) moved(sa *ikeSA) {
+	for _, ch := range sa.children {
+		was := ch.ChildSA
+		ch.place(sa)
+		if ch.Local != was.Local || ch.Remote != was.Remote || ch.UDPEncap != was.UDPEncap ||
+			ch.LocalPort != was.LocalPort || ch.RemotePort != was.RemotePort {
+			c.act(Action{Kind: Move, Child: ch.ChildSA})
+		}
+	}
+	c.event(sa, Event{Kind: Moved})
+}
+
+// moveLocal takes an IKE SA to another address of ours.
+func (c *Core) moveLocal(sa *ikeSA, to netip.Addr) {
+	if sa.state != stUp || !sa.mobike || !sa.began || to.BitLen() != sa.remote.Addr().BitLen() {
+		return
+	}
+	sa.local = netip.AddrPortFrom(to, sa.local.Port())
+	sa.caller = netip.AddrPortFrom(to, sa.caller.Port())
+	c.moved(sa)
+	// What is under way goes on from the new address; the peer answers
+	// there, and learns of the move next (RFC 4555 section 3.5).
+	if sa.req != nil {
+		c.transmit(sa, sa.req.msgs)
+	}
+	sa.enqueueFirst(&moveTask{})
+	c.settle(sa)
+}

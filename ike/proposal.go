@@ -1,0 +1,233 @@
+package ike
+
+import (
+	"fmt"
+	"slices"
+)
+
+func transforms(kind uint8, ids ...uint16) []Transform {
+	var out []Transform
+	for _, id := range ids {
+		out = append(out, Transform{Type: kind, ID: id})
+	}
+	return out
+}
+
+func aesBits(id uint16, bits ...uint16) []Transform {
+	var out []Transform
+	for _, b := range bits {
+		out = append(out, Transform{Type: TransformENCR, ID: id, Bits: b})
+	}
+	return out
+}
+
+// DefaultIKEProposals is what is offered and accepted when a policy names
+// nothing: what RFC 8247 asks for, without its SHOULD NOTs, strongest first.
+// The first proposal adds ML-KEM-768 to the classic exchange (RFC 9370); the
+// others serve peers that lack it.
+func DefaultIKEProposals() []Proposal {
+	groups := transforms(TransformKE, KEX25519, KEP256, KEP384, KEP521)
+	old := append(slices.Clone(groups), transforms(TransformKE, KEMODP4096, KEMODP3072, KEMODP2048)...)
+	ciphers := append(aesBits(EncrAESGCM16, 256, 128), Transform{Type: TransformENCR, ID: EncrChaCha20})
+	prfs := transforms(TransformPRF, PRFSHA256, PRFSHA384, PRFSHA512)
+	integs := transforms(TransformINTEG, IntegSHA256, IntegSHA384, IntegSHA512)
+	return []Proposal{
+		{Protocol: ProtoIKE, Transforms: slices.Concat(ciphers, prfs, groups, transforms(TransformADDKE, KEMLKEM768))},
+		{Protocol: ProtoIKE, Transforms: slices.Concat(ciphers, prfs, old)},
+		{Protocol: ProtoIKE, Transforms: slices.Concat(aesBits(EncrAESCBC, 256, 128), prfs, integs, old)},
+	}
+}
+
+// DefaultChildProposals is the same for child SAs, after RFC 8221. The key
+// exchange "none" stands first: our own rekeys use fresh keys from SK_d, and
+// a peer that wants its own key exchange gets it.
+func DefaultChildProposals(proto uint8) []Proposal {
+	esn := transforms(TransformESN, esnYes, esnNo)
+	groups := transforms(TransformKE, KENone, KEX25519, KEP256, KEP384, KEP521, KEMODP4096, KEMODP3072, KEMODP2048)
+	integs := transforms(TransformINTEG, IntegSHA256, IntegSHA384, IntegSHA512)
+	if proto == ProtoAH {
+		return []Proposal{{Protocol: ProtoAH, Transforms: slices.Concat(integs, groups, esn)}}
+	}
+	ciphers := append(aesBits(EncrAESGCM16, 256, 128), Transform{Type: TransformENCR, ID: EncrChaCha20})
+	return []Proposal{
+		{Protocol: ProtoESP, Transforms: slices.Concat(ciphers, groups, esn)},
+		{Protocol: ProtoESP, Transforms: slices.Concat(aesBits(EncrAESCBC, 256, 128), integs, groups, esn)},
+	}
+}
+
+// check refuses a configured proposal that could not work or be secure.
+func (p Proposal) check() error {
+	has := map[uint8]int{}
+	ciphers, aeads := 0, 0
+	for _, t := range p.Transforms {
+		has[t.Type]++
+		s := suite{encr: t.ID, encrBits: t.Bits, integ: t.ID}
+		bad := false
+		switch {
+		case t.Type == TransformENCR:
+			ciphers++
+			if aead(t.ID) {
+				aeads++
+			}
+			bad = s.encrKeyLen() == 0 || t.ID != EncrChaCha20 && t.Bits != 128 && t.Bits != 192 && t.Bits != 256
+		case t.Type == TransformPRF:
+			bad = prfLen(t.ID) == 0
+		case t.Type == TransformINTEG:
+			bad = s.integKeyLen() == 0
+		case t.Type == TransformKE, isAddKE(t.Type):
+			bad = t.ID != KENone && !knownKE(t.ID) || t.Type == TransformKE && t.ID == KEMLKEM768
+		case t.Type == TransformESN:
+			bad = t.ID > esnYes || p.Protocol == ProtoIKE
+		default:
+			bad = true
+		}
+		if bad {
+			return fmt.Errorf("proposal %s: %s cannot be used here", p, t)
+		}
+	}
+	switch {
+	case p.Protocol == ProtoAH && (ciphers > 0 || has[TransformINTEG] == 0):
+		return fmt.Errorf("proposal %s: AH takes integrity and no encryption", p)
+	case p.Protocol != ProtoAH && ciphers == 0:
+		return fmt.Errorf("proposal %s: no encryption", p)
+	case aeads != 0 && aeads != ciphers:
+		return fmt.Errorf("proposal %s: combined and plain ciphers cannot share a proposal (RFC 7296 section 3.3)", p)
+	case p.Protocol != ProtoAH && (aeads > 0) == (has[TransformINTEG] > 0):
+		return fmt.Errorf("proposal %s: plain ciphers need an integrity algorithm and combined ones none", p)
+	case p.Protocol == ProtoIKE && (has[TransformPRF] == 0 || has[TransformKE] == 0):
+		return fmt.Errorf("proposal %s: an IKE proposal needs a PRF and a key exchange", p)
+	}
+	return nil
+}
+
+// of gives the transforms of one type; a type that does not occur is the
+// transform 0 of that type ("none", "no extended sequence numbers").
+func (p Proposal) of(kind uint8) []Transform {
+	var out []Transform
+	for _, t := range p.Transforms {
+		if t.Type == kind {
+			out = append(out, t)
+		}
+	}
+	if out == nil {
+		out = []Transform{{Type: kind}}
+	}
+	return out
+}
+
+// without gives the proposal less some transform types.
+func (p Proposal) without(drop func(Transform) bool) Proposal {
+	p.Transforms = slices.DeleteFunc(slices.Clone(p.Transforms), drop)
+	return p
+}
+
+// negotiation is what choose needs to know beside the proposals.
+type negotiation struct {
+	ke   uint16 // key exchange for which the KE payload at hand is; preferred
+	noKE bool   // no key exchange in this exchange (the child of IKE_AUTH)
+}
+
+// choose picks a suite (RFC 7296 section 2.7): our order of proposals and
+// transforms decides. The answer carries number and SPI of their proposal.
+func choose(ours, theirs []Proposal, n negotiation) (s suite, answer Proposal, ok bool) {
+	for _, o := range ours {
+		for _, t := range theirs {
+			if s, miss := match(o, t, n); miss == 0 {
+				answer = s.proposal()
+				answer.num, answer.spi = t.num, t.spi
+				return s, answer, true
+			}
+		}
+	}
+	return suite{}, Proposal{}, false
+}
+
+// match picks one transform of every type. miss is the type in which the two
+// have nothing in common, or 0; it is the number 255 for another protocol.
+func match(ours, theirs Proposal, n negotiation) (s suite, miss uint8) {
+	if ours.Protocol != theirs.Protocol {
+		return s, 255
+	}
+	s.proto = ours.Protocol
+	for _, t := range theirs.Transforms { // a type we do not know cannot be chosen
+		if t.Type == 0 || t.Type >= TransformADDKE+7 {
+			return s, t.Type
+		}
+	}
+	for kind := uint8(TransformENCR); kind < TransformADDKE+7; kind++ {
+		if n.noKE && (kind == TransformKE || isAddKE(kind)) {
+			continue
+		}
+		a, b := ours.of(kind), theirs.of(kind)
+		i := slices.IndexFunc(a, func(t Transform) bool { return slices.ContainsFunc(b, t.same) })
+		if kind == TransformKE && n.ke != KENone {
+			want := Transform{Type: kind, ID: n.ke}
+			if slices.Contains(a, want) && slices.Contains(b, want) {
+				i = slices.Index(a, want)
+			}
+		}
+		if i < 0 {
+			return s, kind
+		}
+		switch t := a[i]; {
+		case kind == TransformENCR:
+			s.encr, s.encrBits = t.ID, t.Bits
+		case kind == TransformPRF:
+			s.prf = t.ID
+		case kind == TransformINTEG:
+			s.integ = t.ID
+		case kind == TransformKE:
+			s.ke = t.ID
+		case kind == TransformESN:
+			s.esn = t.ID == esnYes
+		case isAddKE(kind):
+			s.addke[kind-TransformADDKE] = t.ID
+		}
+	}
+	return s, 0
+}
+
+// same compares transforms; the fixed key length of ChaCha20 is often sent
+// although RFC 7634 section 4 says not to.
+func (t Transform) same(u Transform) bool {
+	if t.ID == EncrChaCha20 && t.Type == TransformENCR && (u.Bits == 0 || u.Bits == 256) {
+		u.Bits = t.Bits
+	}
+	return t == u
+}
+
+// accepts says that an answer is one we offered: one transform for each type
+// of one of our proposals. n.noKE as for choose.
+func accepts(ours []Proposal, answer Proposal, n negotiation) (suite, bool) {
+	seen := map[uint8]bool{}
+	for _, t := range answer.Transforms {
+		if seen[t.Type] {
+			return suite{}, false
+		}
+		seen[t.Type] = true
+	}
+	i := int(answer.num) - 1
+	if i < 0 || i >= len(ours) {
+		return suite{}, false
+	}
+	s, miss := match(ours[i], answer, n)
+	return s, miss == 0
+}
+
+// nearest says in people's words where two offers come closest.
+func nearest(ours, theirs []Proposal, n negotiation) string {
+	best := uint8(0)
+	var text string
+	for _, o := range ours {
+		for _, t := range theirs {
+			_, miss := match(o, t, n)
+			if miss == 255 || miss <= best {
+				continue
+			}
+			best = miss
+			text = fmt.Sprintf("they agree up to %s: ours %s, theirs %s", transformType(miss),
+				Proposal{Transforms: o.of(miss)}, Proposal{Transforms: t.of(miss)})
+		}
+	}
+	return text
+}

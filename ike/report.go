@@ -1,0 +1,99 @@
+package ike
+
+import "fmt"
+
+// event reports something about an IKE SA.
+func (c *Core) event(sa *ikeSA, ev Event) {
+	ev.Time, ev.IKE, ev.Local, ev.Remote, ev.RemoteID = c.now, sa.id, sa.local, sa.remote, sa.remoteID
+	if sa.peer != nil {
+		ev.Peer = sa.peer.Name
+	}
+	c.out.Events = append(c.out.Events, ev)
+}
+
+// childEvent reports something about a child, except of one that collision
+// rules have made superfluous.
+func (c *Core) childEvent(sa *ikeSA, ch *child, ev Event) {
+	if ch.surplus {
+		return
+	}
+	ev.Child, ev.SPIIn, ev.SPIOut = ch.Name, ch.SPIIn, ch.SPIOut
+	c.event(sa, ev)
+}
+
+// fail reports a failure. Those of peers that have not authenticated are
+// bounded.
+func (c *Core) fail(sa *ikeSA, ev Event) {
+	ev.Kind = Failed
+	if sa.state == stHalfOpen && !sa.initiator {
+		ev.IKE, ev.Local, ev.Remote, ev.RemoteID = sa.id, sa.local, sa.remote, sa.remoteID
+		if sa.peer != nil {
+			ev.Peer = sa.peer.Name
+		}
+		c.stranger(ev)
+		return
+	}
+	c.stats.Failures[ev.Failure]++
+	c.event(sa, ev)
+}
+
+// stranger reports a failure of someone who has not authenticated.
+func (c *Core) stranger(ev Event) {
+	ev.Time, ev.Kind = c.now, Failed
+	c.stats.Failures[ev.Failure]++
+	if c.guard.mayReport(c.now) {
+		c.out.Events = append(c.out.Events, ev)
+	}
+}
+
+// peerError puts an error notification of the peer into our words.
+func (c *Core) peerError(sa *ikeSA, n notify) Event {
+	ev := Event{Failure: RefusedByPeer, Theirs: notifyName(n.kind)}
+	switch n.kind {
+	case nNoProposalChosen:
+		ev.Failure, ev.Setting = NoProposal, "proposals"
+	case nTSUnacceptable:
+		ev.Failure, ev.Setting = NoSelectors, "local_address, remote_address"
+	case nAuthFailed:
+		ev.Failure, ev.Setting = WrongKeyByPeer, "local_id, private_key, psk_file"
+		if sa.peer != nil {
+			ev.Ours = "we are " + sa.localID.String()
+		}
+	case nInternalAddrFailure, nFailedCPRequired:
+		ev.Failure, ev.Setting = NoAddress, "pool"
+	case nUnexpectedNAT:
+		ev.Failure = UnexpectedNAT
+	}
+	return ev
+}
+
+// String gives the event as one line, without its time.
+func (e Event) String() string {
+	s := e.Kind.String()
+	if e.Failure != NoFailure {
+		s = e.Failure.String()
+	}
+	add := func(name, v string) {
+		if v != "" {
+			s += fmt.Sprintf(" %s=%q", name, v)
+		}
+	}
+	add("peer", e.Peer)
+	add("child", e.Child)
+	if e.Remote.IsValid() {
+		s += " remote=" + e.Remote.String()
+	}
+	if !e.RemoteID.IsZero() {
+		add("id", e.RemoteID.String())
+	}
+	if e.SPIIn != 0 {
+		s += fmt.Sprintf(" spi_in=%#x spi_out=%#x", e.SPIIn, e.SPIOut)
+	}
+	add("suite", e.Suite)
+	add("ours", e.Ours)
+	add("theirs", e.Theirs)
+	add("nearest", e.Nearest)
+	add("detail", e.Detail)
+	add("setting", e.Setting)
+	return s
+}

@@ -1,0 +1,341 @@
+package ike
+
+import (
+	"crypto/sha256"
+	"math"
+	"net/netip"
+	"time"
+)
+
+// state is where an IKE SA stands.
+type state uint8
+
+const (
+	stInitSent state = iota // initiator: IKE_SA_INIT is out
+	stHalfOpen              // either side: keys, but nobody has authenticated
+	stUp
+	stReplaced // rekeyed; to be deleted by whoever rekeyed it
+	stDeleting // our Delete is under way
+	stDead
+)
+
+// ikeSA is one IKE SA.
+type ikeSA struct {
+	id        uint64
+	initiator bool // of this IKE SA: of IKE_SA_INIT, or of the rekey that made it
+	state     state
+	spiI      uint64
+	spiR      uint64
+	peer      *Peer // nil at the responder until IKE_AUTH
+	local     netip.AddrPort
+	remote    netip.AddrPort
+	remoteID  Identity
+	localID   Identity
+
+	suite   suite
+	keys    ikeKeys
+	in, out *sealer
+	low     []byte // the lower of its nonces, RFC 7296 section 2.8
+
+	hs *handshake // until stUp
+
+	// The window of RFC 7296 section 2.3 is one request each way.
+	nextOut   uint32
+	req       *request
+	queue     []queued
+	nextIn    uint32
+	lastHash  [32]byte
+	lastReply [][]byte
+	inFrag    reassembly
+	outFrag   reassembly
+
+	// What the two sides agreed on.
+	fragment         bool
+	mobike           bool
+	peerNATT         bool // the peer sent NAT detection payloads
+	natHere, natPeer bool // who is behind a NAT
+
+	children []*child
+	rekeyIn  *rekeyIn       // a rekey by the peer that collides with ours
+	pending  *pendingCreate // a CREATE_CHILD_SA by the peer that wants IKE_FOLLOWUP_KE
+	next     *ikeSA         // its replacement
+	lease    leaseKey
+	assigned []netip.Addr // addresses the peer gave us
+
+	// began says that our side called, whoever rekeyed since. caller and
+	// callee are the addresses of that call; tries counts calls in a row
+	// that failed. surplus marks an IKE SA that is not to be made anew.
+	began          bool
+	caller, callee netip.AddrPort
+	initFrom       initKey
+	tries          int
+	surplus        bool
+
+	created, up                       time.Time
+	rekeyAt, heard, aliveAt, expireAt time.Time
+	counted                           netip.Prefix // half-open is counted for this
+	at                                time.Time
+	index                             int
+}
+
+func (sa *ikeSA) mine() uint64 {
+	if sa.initiator {
+		return sa.spiI
+	}
+	return sa.spiR
+}
+
+func (sa *ikeSA) theirs() uint64 {
+	if sa.initiator {
+		return sa.spiR
+	}
+	return sa.spiI
+}
+
+// encap says that child SAs of this IKE SA travel in UDP.
+func (sa *ikeSA) encap() bool {
+	return sa.natHere || sa.natPeer
+}
+
+// header is for a message of ours.
+func (sa *ikeSA) header(exchange uint8, id uint32, response bool) header {
+	h := header{spiI: sa.spiI, spiR: sa.spiR, version: version2, exchange: exchange, id: id}
+	if sa.initiator {
+		h.flags |= flagInitiator
+	}
+	if response {
+		h.flags |= flagResponse
+	}
+	return h
+}
+
+// request is the one request that waits for its answer.
+type request struct {
+	id       uint32
+	exchange uint8
+	msgs     [][]byte
+	task     task
+	tries    int
+	wait     time.Duration
+	at       time.Time // next retransmission
+}
+
+// task is an exchange that we want to make.
+type task interface {
+	// build gives the request; false: there is no need any more.
+	build(c *Core, sa *ikeSA) (exchange uint8, list []payload, ok bool)
+	// answer takes the response.
+	answer(c *Core, sa *ikeSA, m *opened, ns notifies)
+}
+
+type queued struct {
+	task task
+	at   time.Time // not before
+}
+
+func (sa *ikeSA) enqueue(t task) { sa.queue = append(sa.queue, queued{task: t}) }
+
+func (sa *ikeSA) enqueueAt(t task, at time.Time) { sa.queue = append(sa.queue, queued{t, at}) }
+
+func (sa *ikeSA) enqueueFirst(t task) { sa.queue = append([]queued{{task: t}}, sa.queue...) }
+
+// pump starts the next exchange if none is under way.
+func (c *Core) pump(sa *ikeSA) {
+	for i := 0; sa.req == nil && i < len(sa.queue); {
+		q := sa.queue[i]
+		if q.at.After(c.now) {
+			i++
+			continue
+		}
+		sa.queue = append(sa.queue[:i:i], sa.queue[i+1:]...)
+		if ex, list, ok := q.task.build(c, sa); ok {
+			c.request(sa, ex, list, q.task)
+		}
+		if sa.state == stDead {
+			return
+		}
+	}
+}
+
+// request sends an encrypted request.
+func (c *Core) request(sa *ikeSA, exchange uint8, list []payload, t task) {
+	if sa.nextOut == math.MaxUint32 { // RFC 7296 section 2.2: IDs never wrap
+		c.fail(sa, Event{Failure: TooMany, Detail: "the message IDs are used up"})
+		c.destroy(sa, true)
+		return
+	}
+	msgs, err := sealMessage(sa.header(exchange, sa.nextOut, false), list, sa.out, c.fragmentLimit(sa))
+	if err != nil {
+		c.fail(sa, Event{Failure: InternalFailure, Detail: err.Error()})
+		c.destroy(sa, true)
+		return
+	}
+	c.launch(sa, exchange, msgs, t)
+}
+
+func (c *Core) launch(sa *ikeSA, exchange uint8, msgs [][]byte, t task) {
+	w := c.cfg.Retransmit.First
+	sa.req = &request{id: sa.nextOut, exchange: exchange, msgs: msgs, task: t, tries: 1, wait: w, at: c.now.Add(w)}
+	sa.nextOut++
+	c.transmit(sa, msgs)
+}
+
+func (c *Core) transmit(sa *ikeSA, msgs [][]byte) {
+	for _, m := range msgs {
+		c.out.Send = append(c.out.Send, Datagram{Local: sa.local, Remote: sa.remote, Data: m})
+	}
+	sa.aliveAt = time.Time{}
+	if sa.natHere {
+		sa.aliveAt = c.now.Add(keepalivePeriod)
+	}
+}
+
+// retransmit is due; false when the peer is given up.
+func (c *Core) retransmit(sa *ikeSA) bool {
+	r := sa.req
+	if r.tries >= c.cfg.Retransmit.Tries {
+		return false
+	}
+	r.tries++
+	r.wait = time.Duration(float64(r.wait) * c.cfg.Retransmit.Factor)
+	r.at = c.now.Add(r.wait)
+	c.stats.Retransmits++
+	c.transmit(sa, r.msgs)
+	return true
+}
+
+func (c *Core) fragmentLimit(sa *ikeSA) int {
+	if !sa.fragment {
+		return 0
+	}
+	return c.cfg.Limits.FragmentSize
+}
+
+// handleResponse takes an encrypted response of the peer.
+func (c *Core) handleResponse(sa *ikeSA, h header, d Datagram) {
+	r := sa.req
+	if r == nil || h.id != r.id || h.exchange != r.exchange || sa.in == nil {
+		c.stats.Dropped++
+		return
+	}
+	m, err := openMessage(h, d.Data, sa.in, &sa.outFrag)
+	if err != nil {
+		if err != errIncomplete {
+			c.stats.Dropped++ // unauthenticated rubbish must not end an exchange
+		}
+		return
+	}
+	ns, err := parseNotifies(m.payloads)
+	if err != nil {
+		c.stats.Dropped++
+		return
+	}
+	sa.heard = c.now
+	sa.req, sa.outFrag = nil, reassembly{}
+	r.task.answer(c, sa, m, ns)
+}
+
+// handleRequest takes an encrypted request of the peer.
+func (c *Core) handleRequest(sa *ikeSA, h header, d Datagram) {
+	if h.id+1 == sa.nextIn {
+		// A retransmission is the same bytes again (RFC 7296 section 2.1);
+		// of fragments, the first asks for the answer (RFC 7383 section 2.6.1).
+		if sha256.Sum256(d.Data) == sa.lastHash {
+			for _, m := range sa.lastReply {
+				c.reply(d, m)
+			}
+			return
+		}
+		c.stats.Dropped++
+		return
+	}
+	if h.id != sa.nextIn || sa.state == stInitSent || !c.readyKeys(sa) {
+		c.stats.Dropped++
+		return
+	}
+	first := isFirst(h, d.Data)
+	m, err := openMessage(h, d.Data, sa.in, &sa.inFrag)
+	if err == errIncomplete {
+		if first {
+			sa.lastHash = sha256.Sum256(d.Data)
+		}
+		return
+	}
+	if err == errIntegrity || m == nil {
+		c.stats.Dropped++
+		return
+	}
+	if first {
+		sa.lastHash = sha256.Sum256(d.Data)
+	}
+	sa.heard = c.now
+	sa.inFrag = reassembly{}
+	sa.nextIn++
+	sa.lastReply = nil
+	c.serve(sa, m, err, d)
+}
+
+// isFirst says that a datagram is a whole message or the first fragment.
+func isFirst(h header, b []byte) bool {
+	n := headerLen + genericLen
+	return h.next != plSKF || len(b) > n+1 && b[n] == 0 && b[n+1] == 1
+}
+
+// respond seals, sends and remembers the answer to the last request.
+func (c *Core) respond(sa *ikeSA, m *opened, d Datagram, list []payload) {
+	msgs, err := sealMessage(sa.header(m.exchange, m.id, true), list, sa.out, c.fragmentLimit(sa))
+	if err != nil {
+		c.fail(sa, Event{Failure: InternalFailure, Detail: err.Error()})
+		c.destroy(sa, true)
+		return
+	}
+	sa.lastReply = msgs
+	for _, b := range msgs {
+		c.reply(d, b)
+	}
+}
+
+// serve answers a request that has passed its integrity check. bad is what is
+// wrong with its payloads.
+func (c *Core) serve(sa *ikeSA, m *opened, bad error, d Datagram) {
+	ns, err := parseNotifies(m.payloads)
+	if bad == nil {
+		bad = err
+	}
+	if bad == nil {
+		if kind := unknownCritical(m.payloads); kind != 0 {
+			c.respond(sa, m, d, []payload{note(nUnsupportedCritical, kind)})
+			return
+		}
+	}
+	allowed := sa.state != stHalfOpen
+	switch m.exchange {
+	case exIntermediate, exIKEAuth:
+		allowed = sa.state == stHalfOpen && !sa.initiator
+	}
+	if bad != nil || !allowed {
+		if bad == nil {
+			bad = syntaxError("%s does not belong here", exchangeName(m.exchange))
+		}
+		// RFC 7296 section 2.21.3: an authentic message that breaks the
+		// rules ends the IKE SA.
+		c.respond(sa, m, d, []payload{note(nInvalidSyntax)})
+		c.fail(sa, Event{Failure: Malformed, Detail: bad.Error()})
+		c.destroy(sa, true)
+		return
+	}
+	switch m.exchange {
+	case exIntermediate:
+		c.serveIntermediate(sa, m, d)
+	case exIKEAuth:
+		c.serveAuth(sa, m, ns, d)
+	case exCreateChildSA:
+		c.respond(sa, m, d, c.serveCreate(sa, m, ns))
+	case exFollowupKE:
+		c.respond(sa, m, d, c.serveFollowup(sa, m, ns))
+	case exInformational:
+		c.serveInformational(sa, m, ns, d)
+	default:
+		c.respond(sa, m, d, []payload{note(nInvalidSyntax)})
+	}
+}

@@ -1,0 +1,191 @@
+package ike
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// TrafficSelector is one selector of a TS payload, RFC 7296 section 3.13.1:
+// a range of addresses, an upper-layer protocol and a range of ports. For
+// ICMP the ports hold type<<8 | code.
+type TrafficSelector struct {
+	First, Last         netip.Addr // both included, one family
+	Protocol            uint8      // 0: any
+	FirstPort, LastPort uint16     // 0 and 65535: any; 65535 and 0: OPAQUE
+}
+
+const (
+	tsIPv4 = 7
+	tsIPv6 = 8
+
+	maxSelectors = 64 // in one TS payload; more are refused
+)
+
+// SelectorOf is the selector for all protocols and ports of a prefix.
+func SelectorOf(p netip.Prefix) TrafficSelector {
+	return TrafficSelector{First: p.Masked().Addr(), Last: lastOf(p), LastPort: 0xffff}
+}
+
+// selectorOfHost is the selector for all traffic of one address.
+func selectorOfHost(a netip.Addr) TrafficSelector {
+	return TrafficSelector{First: a, Last: a, LastPort: 0xffff}
+}
+
+func lastOf(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().AsSlice()
+	for i := p.Bits(); i < len(b)*8; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}
+
+// valid says that the selector can be encoded and means something.
+func (t TrafficSelector) valid() bool {
+	opaque := t.FirstPort == 0xffff && t.LastPort == 0
+	return t.First.IsValid() && t.First.BitLen() == t.Last.BitLen() && !t.First.Is4In6() && !t.Last.Is4In6() &&
+		t.First.Zone() == "" && t.First.Compare(t.Last) <= 0 && (t.FirstPort <= t.LastPort || opaque)
+}
+
+// isHost says that the selector speaks of one address.
+func (t TrafficSelector) isHost() bool { return t.First == t.Last }
+
+// String gives "10.0.0.0-10.0.0.255 tcp/80-90" with numbers for protocols.
+func (t TrafficSelector) String() string {
+	s := t.First.String()
+	if t.Last != t.First {
+		s += "-" + t.Last.String()
+	}
+	if t.Protocol != 0 {
+		s += " proto " + strconv.Itoa(int(t.Protocol))
+	}
+	if t.FirstPort != 0 || t.LastPort != 0xffff {
+		s += fmt.Sprintf(" port %d-%d", t.FirstPort, t.LastPort)
+	}
+	return s
+}
+
+func selectorText(list []TrafficSelector) string {
+	var s []string
+	for _, t := range list {
+		s = append(s, t.String())
+	}
+	return strings.Join(s, ", ")
+}
+
+func tsPayload(kind uint8, list []TrafficSelector) payload {
+	b := []byte{byte(len(list)), 0, 0, 0}
+	for _, t := range list {
+		typ, n := byte(tsIPv4), uint16(16)
+		if t.First.Is6() {
+			typ, n = tsIPv6, 40
+		}
+		b = append(b, typ, t.Protocol)
+		b = binary.BigEndian.AppendUint16(b, n)
+		b = binary.BigEndian.AppendUint16(b, t.FirstPort)
+		b = binary.BigEndian.AppendUint16(b, t.LastPort)
+		b = append(b, t.First.AsSlice()...)
+		b = append(b, t.Last.AsSlice()...)
+	}
+	return payload{kind: kind, body: b}
+}
+
+func parseTS(b []byte) (list []TrafficSelector, err error) {
+	if len(b) < 4 {
+		return nil, syntaxError("TS payload of %d bytes, at least 4 needed", len(b))
+	}
+	count := int(b[0])
+	for b = b[4:]; len(b) > 0; {
+		if len(b) < 8 {
+			return nil, syntaxError("%d bytes left, a selector needs 8", len(b))
+		}
+		n := int(binary.BigEndian.Uint16(b[2:]))
+		if n < 8 || n > len(b) {
+			return nil, syntaxError("selector says %d bytes, %d are left", n, len(b))
+		}
+		size := map[byte]int{tsIPv4: 4, tsIPv6: 16}[b[0]]
+		if size != 0 { // a type we do not know is passed over
+			if n != 8+2*size {
+				return nil, syntaxError("selector of type %d has %d bytes, not %d", b[0], n, 8+2*size)
+			}
+			t := TrafficSelector{Protocol: b[1], FirstPort: binary.BigEndian.Uint16(b[4:]), LastPort: binary.BigEndian.Uint16(b[6:])}
+			t.First, _ = netip.AddrFromSlice(b[8 : 8+size])
+			t.Last, _ = netip.AddrFromSlice(b[8+size : n])
+			if t.valid() {
+				list = append(list, t)
+			}
+		}
+		b = b[n:]
+		count--
+	}
+	if count != 0 {
+		return nil, syntaxError("TS payload announces %d more selectors than it has", count)
+	}
+	if len(list) == 0 || len(list) > maxSelectors {
+		return nil, syntaxError("TS payload with %d usable selectors, 1 to %d allowed", len(list), maxSelectors)
+	}
+	return list, nil
+}
+
+// intersect gives what two selectors have in common.
+func intersect(a, b TrafficSelector) (TrafficSelector, bool) {
+	if a.First.BitLen() != b.First.BitLen() {
+		return TrafficSelector{}, false
+	}
+	t := a
+	switch {
+	case a.Protocol == 0:
+		t.Protocol = b.Protocol
+	case b.Protocol != 0 && b.Protocol != a.Protocol:
+		return t, false
+	}
+	if b.First.Compare(t.First) > 0 {
+		t.First = b.First
+	}
+	if b.Last.Compare(t.Last) < 0 {
+		t.Last = b.Last
+	}
+	t.FirstPort, t.LastPort = max(a.FirstPort, b.FirstPort), min(a.LastPort, b.LastPort)
+	return t, t.First.Compare(t.Last) <= 0 && t.FirstPort <= t.LastPort
+}
+
+// contains says that everything b matches is matched by a as well.
+func contains(a, b TrafficSelector) bool {
+	t, ok := intersect(a, b)
+	return ok && t == b
+}
+
+// narrow gives the part of an offer that we allow (RFC 7296 section 2.9), in
+// the order of the offer, without entries that another one contains. It is
+// empty when there is nothing in common.
+func narrow(offer, allow []TrafficSelector) []TrafficSelector {
+	var out []TrafficSelector
+	for _, o := range offer {
+		for _, a := range allow {
+			t, ok := intersect(o, a)
+			if !ok || slices.ContainsFunc(out, func(u TrafficSelector) bool { return contains(u, t) }) {
+				continue
+			}
+			out = slices.DeleteFunc(out, func(u TrafficSelector) bool { return contains(t, u) })
+			if len(out) < maxSelectors {
+				out = append(out, t)
+			}
+		}
+	}
+	return out
+}
+
+// subset says that an answer stays inside what was offered: every selector of
+// the answer lies in one of the offer.
+func subset(answer, offer []TrafficSelector) bool {
+	for _, t := range answer {
+		if !slices.ContainsFunc(offer, func(o TrafficSelector) bool { return contains(o, t) }) {
+			return false
+		}
+	}
+	return len(answer) > 0
+}

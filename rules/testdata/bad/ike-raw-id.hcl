@@ -1,9 +1,0 @@
-policy {
-  inbound  = "discard"
-  outbound = "bypass"
-}
-
-ike "a" {
-  public_keys = "keys/peers"
-  private_key = "keys/private.key"
-}
