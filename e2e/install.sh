@@ -25,7 +25,7 @@ depmod         kmod
 
 have() {
   case $1 in
-    python:*) python3 -c "import ${1#python:}" 2>/dev/null ;;
+    python:*) /usr/bin/python3 -c "import ${1#python:}" 2>/dev/null ;;
     *) command -v "$1" >/dev/null ;;
   esac
 }

@@ -192,7 +192,10 @@ func (h *testHost) reach(network string, to netip.Addr, port uint16, wait time.D
 // eachReceiver runs a test once with each way of reading the queue.
 func eachReceiver(t *testing.T, f func(t *testing.T, cfg Config)) {
 	for _, r := range []Receiver{Batch, Callback} {
-		t.Run(r.String(), func(t *testing.T) { f(t, Config{Receiver: r}) })
+		t.Run(r.String(), func(t *testing.T) {
+			t.Parallel()
+			f(t, Config{Receiver: r})
+		})
 	}
 }
 

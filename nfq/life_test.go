@@ -3,6 +3,7 @@ package nfq
 import (
 	"bufio"
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"github.com/ipfw/ipfw/engine"
 )
 
@@ -25,6 +27,8 @@ func TestMain(m *testing.M) {
 	if how := os.Getenv(childEnv); how != "" {
 		child(how)
 	}
+	flag.Parse()
+	flag.Set("test.parallel", "16") // these tests wait more than they work
 	os.Exit(m.Run())
 }
 
@@ -70,6 +74,7 @@ func (h *testHost) spawn(cfg Config) (pid int, kill func()) {
 // Nobody passes while the daemon is dead; who had passed goes on with the next
 // one, which learns from the kernel that they had.
 func TestKilledAndTakenOver(t *testing.T) {
+	t.Parallel()
 	eachReceiver(t, func(t *testing.T, cfg Config) {
 		client, server := pair(t)
 		server.echo(7)
@@ -127,6 +132,7 @@ func TestKilledAndTakenOver(t *testing.T) {
 }
 
 func TestFailOpen(t *testing.T) {
+	t.Parallel()
 	client, server := pair(t)
 	server.echo(7)
 	_, kill := server.spawn(Config{FailOpen: true})
@@ -138,6 +144,7 @@ func TestFailOpen(t *testing.T) {
 
 // Close opens or shuts, as told; Remove undoes the latter.
 func TestClose(t *testing.T) {
+	t.Parallel()
 	client, server := pair(t)
 	server.echo(7)
 	for _, failOpen := range []bool{false, true} {
@@ -172,6 +179,7 @@ func TestClose(t *testing.T) {
 
 // Whoever comes second is told who was first, and changes nothing.
 func TestSecondOwner(t *testing.T) {
+	t.Parallel()
 	client, server := pair(t)
 	server.echo(7)
 	pid, _ := server.spawn(Config{})
@@ -200,6 +208,7 @@ func TestSecondOwner(t *testing.T) {
 
 // A reload under load loses no packet and lets none through that is shut.
 func TestReloadUnderTraffic(t *testing.T) {
+	t.Parallel()
 	eachReceiver(t, func(t *testing.T, cfg Config) {
 		client, server := pair(t)
 		server.echo(7)
@@ -277,6 +286,7 @@ func TestReloadUnderTraffic(t *testing.T) {
 // A table that is deleted and made again, as an older ipfw with other chains
 // needs it, is replaced in one go too.
 func TestReplaceOfAnotherShape(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	h.try(func() error {
 		c, err := nftables.New()
@@ -299,6 +309,7 @@ func TestReplaceOfAnotherShape(t *testing.T) {
 
 // What the queue has no room for is dropped by the kernel and counted.
 func TestQueueOverflow(t *testing.T) {
+	t.Parallel()
 	eachReceiver(t, func(t *testing.T, cfg Config) {
 		client, server := pair(t)
 		cfg.QueueLength = 10
@@ -333,6 +344,7 @@ func TestQueueOverflow(t *testing.T) {
 
 // Several queues share the load by address, and each flow stays on one.
 func TestQueues(t *testing.T) {
+	t.Parallel()
 	eachReceiver(t, func(t *testing.T, cfg Config) {
 		cfg.Queues = 3
 		client, server := pair(t)
@@ -352,4 +364,57 @@ func TestQueues(t *testing.T) {
 			t.Errorf("queues: %v", nums)
 		}
 	})
+}
+
+// Somebody who flushes all rules, or only some of ours, opens nothing for long.
+func TestGuard(t *testing.T) {
+	t.Parallel()
+	client, server := pair(t)
+	server.echo(7)
+	server.echo(9)
+	fw := server.start(Config{}, port(9, engine.Result{}))
+	table := &nftables.Table{Name: "ipfw", Family: nftables.TableFamilyINet}
+	want := server.listing("ipfw", nftables.TableFamilyINet)
+	for i, harm := range []struct {
+		name string
+		do   func(c *nftables.Conn)
+	}{
+		{"flush ruleset", func(c *nftables.Conn) { c.FlushRuleset() }},
+		{"delete the table", func(c *nftables.Conn) { c.DelTable(table) }},
+		{"flush a chain", func(c *nftables.Conn) { c.FlushChain(&nftables.Chain{Table: table, Name: "output"}) }},
+		{"insert a rule", func(c *nftables.Conn) {
+			c.InsertRule(&nftables.Rule{Table: table, Chain: &nftables.Chain{Table: table, Name: "input"}, Exprs: []expr.Any{accept()}})
+		}},
+	} {
+		server.try(func() error {
+			c, err := nftables.New()
+			if err != nil {
+				return err
+			}
+			harm.do(c)
+			return c.Flush()
+		})
+		for deadline := time.Now().Add(patience); fw.Stats().Renewed <= uint64(i) && time.Now().Before(deadline); {
+			time.Sleep(time.Millisecond)
+		}
+		fw.mu.Lock() // until it is done
+		fw.mu.Unlock()
+		if got := server.listing("ipfw", nftables.TableFamilyINet); got != want {
+			t.Errorf("%s: not renewed: %s", harm.name, firstDifference(got, want))
+		}
+		if got := client.reach("udp", addr4(0, 2), 9, silence); got != "silence" {
+			t.Errorf("%s: shut port: %s", harm.name, got)
+		}
+	}
+	if got := client.reach("tcp", addr4(0, 2), 7, patience); got != "open" {
+		t.Errorf("open port in the end: %s", got)
+	}
+	foreignTable(t, server)
+	if err := fw.Reload(Config{}); err != nil {
+		t.Error(err)
+	}
+	time.Sleep(silence)
+	if n := fw.Stats().Renewed; n != 4 {
+		t.Errorf("renewed %d times, want 4", n)
+	}
 }

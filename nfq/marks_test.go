@@ -100,6 +100,7 @@ func (h *testHost) otherMarks() (counts func() map[string]uint64) {
 // cleared before and after, whoever set them; and connections remember only
 // flows that were let through.
 func TestMarks(t *testing.T) {
+	t.Parallel()
 	eachReceiver(t, func(t *testing.T, cfg Config) {
 		client, server := pair(t)
 		server.echo(7)
@@ -165,6 +166,7 @@ func TestMarks(t *testing.T) {
 
 // The injected mark is worth nothing to another user, and nothing on input.
 func TestInjectedMarkOfOthers(t *testing.T) {
+	t.Parallel()
 	client, server := pair(t)
 	client.echo(7)
 	server.echo(7)
@@ -202,6 +204,7 @@ func TestInjectedMarkOfOthers(t *testing.T) {
 
 // Large packets go up as they are and arrive whole, in both directions.
 func TestBulk(t *testing.T) {
+	t.Parallel()
 	eachReceiver(t, func(t *testing.T, cfg Config) {
 		client, server := pair(t)
 		for _, copyRange := range []int{CopyHeaders, CopyAll} {

@@ -17,6 +17,9 @@
 // one binds the queue first and renews the table second, so that there is no
 // gap between them.
 //
+// The table is guarded: changed or flushed by somebody else, it is renewed at
+// once, and said so.
+//
 // Limits: bridged packets are seen only if br_netfilter hands them to IP;
 // fragments come reassembled by connection tracking. The answer to a
 // forwarded packet that was rejected does not pass destination NAT back.
@@ -32,6 +35,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -50,6 +54,9 @@ type Firewall struct {
 
 	procMu sync.Mutex
 	proc   *os.File // /proc/net/netfilter/nfnetlink_queue; nil without it
+
+	guard   *guard
+	renewed atomic.Uint64
 
 	mu     sync.Mutex // orders Reload and Close; guards what they change
 	rules  *ruleset
@@ -106,7 +113,16 @@ func (f *Firewall) open() (err error) {
 		f.receivers = append(f.receivers, r)
 		f.stats = append(f.stats, new(queueStats))
 	}
-	return f.install(f.cfg.FailOpen)
+	guard, err := openGuard()
+	if err != nil {
+		return err
+	}
+	if err := f.install(f.cfg.FailOpen); err != nil {
+		return errors.Join(err, guard.conn.Close())
+	}
+	f.guard = guard
+	go guard.watch(f.cfg.Table, f.rules.raw.PID(), f.renew)
+	return nil
 }
 
 // refuseForeignTable keeps a second ipfw from replacing the table of a first
@@ -196,11 +212,12 @@ func (f *Firewall) Reload(cfg Config) error {
 // open as the rest of its rules make it. Run must have been told to end.
 func (f *Firewall) Close(stayShut bool) error {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	if f.closed {
+		f.mu.Unlock()
 		return nil
 	}
-	f.closed = true
+	f.closed = true // and the guard keeps still
+	f.mu.Unlock()
 	var err error
 	if stayShut {
 		err = f.install(false)
@@ -215,6 +232,9 @@ func (f *Firewall) release() error {
 	var errs []error
 	for _, r := range f.receivers {
 		errs = append(errs, r.close())
+	}
+	if f.guard != nil {
+		errs = append(errs, f.guard.close())
 	}
 	if f.inject != nil {
 		errs = append(errs, f.inject.close())

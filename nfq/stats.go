@@ -12,6 +12,8 @@ type Stats struct {
 	Suppressed uint64 // rejected, but over the rate of answers
 	SendErrors uint64 // verdicts or answers that the kernel would not take
 
+	Renewed uint64 // times somebody else had changed the table
+
 	Waiting      uint64 // packets in the queues now
 	QueueDropped uint64 // dropped by the kernel: the queue was full
 	UserDropped  uint64 // dropped by the kernel: the socket buffer was full
@@ -37,7 +39,7 @@ type queueStats struct {
 // Stats reads all counters. What the kernel counts is 0 where /proc cannot be
 // read.
 func (f *Firewall) Stats() Stats {
-	var s Stats
+	s := Stats{Renewed: f.renewed.Load()}
 	for _, q := range f.stats {
 		s.Packets += q.packets.Load()
 		s.Bytes += q.bytes.Load()

@@ -122,6 +122,7 @@ func firstDifference(got, want string) string {
 
 // The table as it is written, for both ways to a queue.
 func TestTableGolden(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		file string
 		spec tableSpec
@@ -136,6 +137,7 @@ func TestTableGolden(t *testing.T) {
 
 // What the kernel holds is what was written, in each kind of table.
 func TestTableReadBack(t *testing.T) {
+	t.Parallel()
 	for _, inet := range []bool{true, false} {
 		t.Run(fmt.Sprintf("inet=%v", inet), func(t *testing.T) {
 			h := newHost(t)
@@ -218,6 +220,7 @@ func foreignTable(t *testing.T, h *testHost) string {
 
 // Kernels that lack one thing or another, by what their trials answer.
 func TestDetect(t *testing.T) {
+	t.Parallel()
 	const none = "none"
 	noInet := func(fam nftables.TableFamily, _ []expr.Any) bool { return fam == nftables.TableFamilyINet }
 	no := func(is func(expr.Any) bool) func(nftables.TableFamily, []expr.Any) bool {
@@ -270,6 +273,7 @@ func TestDetect(t *testing.T) {
 
 // Trials leave nothing behind, whether they succeed or fail.
 func TestTrialLeavesNothing(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	h.try(func() error {
 		r, err := openRuleset()
@@ -293,6 +297,7 @@ func TestTrialLeavesNothing(t *testing.T) {
 }
 
 func TestMask(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		mask uint32
 		ok   bool

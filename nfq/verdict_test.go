@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/ipfw/ipfw/engine"
 )
@@ -13,6 +15,7 @@ var reject = engine.Result{Verdict: engine.Discard, Reject: true}
 
 // What the far side sees of each verdict, in each direction and family.
 func TestVerdicts(t *testing.T) {
+	t.Parallel()
 	eachReceiver(t, func(t *testing.T, cfg Config) {
 		client, server := pair(t)
 		client.echo(7)
@@ -60,6 +63,7 @@ func TestVerdicts(t *testing.T) {
 
 // A router answers rejected packets by itself, to whichever side sent them.
 func TestForward(t *testing.T) {
+	t.Parallel()
 	eachReceiver(t, func(t *testing.T, cfg Config) {
 		client, router, server := newHost(t), newHost(t), newHost(t)
 		wire(client, router, 0)
@@ -101,29 +105,35 @@ func TestForward(t *testing.T) {
 	})
 }
 
-// Names of interfaces follow them.
+// Names of interfaces follow them, as soon as the kernel's news is read.
 func TestLinkNames(t *testing.T) {
+	t.Parallel()
 	eachReceiver(t, func(t *testing.T, cfg Config) {
 		client, server := pair(t)
 		client.echo(7)
-		names := make(chan string, 100)
+		var mu sync.Mutex
+		seen := make(map[string]bool)
 		server.start(cfg, func(in *engine.Input) engine.Result {
 			if in.Packet.HasPorts {
-				select {
-				case names <- fmt.Sprintf("%v %s>%s", in.Dir, in.InIf, in.OutIf):
-				default:
-				}
+				mu.Lock()
+				defer mu.Unlock()
+				seen[fmt.Sprintf("%v %s>%s", in.Dir, in.InIf, in.OutIf)] = true
 			}
 			return pass(in)
 		})
 		for _, name := range []string{"eth0", "wan0"} {
 			server.rename("eth0", name)
-			if got := server.reach("udp", addr4(0, 1), 7, patience); got != "open" {
-				t.Fatal(got)
+			all := func() bool {
+				mu.Lock()
+				defer mu.Unlock()
+				return seen["out >"+name] && seen["in "+name+">"]
 			}
-			for _, want := range []string{"out >" + name, "in " + name + ">"} {
-				if got := <-names; got != want {
-					t.Errorf("%s, want %s", got, want)
+			for deadline := time.Now().Add(patience); !all(); {
+				if time.Now().After(deadline) {
+					t.Fatalf("no packets by %s, but %v", name, seen)
+				}
+				if got := server.reach("udp", addr4(0, 1), 7, patience); got != "open" {
+					t.Fatal(got)
 				}
 			}
 		}

@@ -1,48 +1,61 @@
 package rules
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/ipfw/ipfw/esp"
+)
 
 // algorithm is one name that a policy may use, with what the checks have to
-// know. The names are IANA's transform names (Internet Key Exchange Version 2
-// Parameters), lower-case with dashes and the key length spelled out.
+// know. ESP and AH know their own (package esp); the others are named as IANA
+// does (Internet Key Exchange Version 2 Parameters), lower-case with dashes.
 type algorithm struct {
-	combined bool   // protects integrity itself (AEAD)
-	counter  bool   // a nonce used twice gives it away
-	keyBytes int    // of the key file: without salt
-	weak     string // why it should go; a warning
+	esp.Algorithm
+	weak string // why it should go; a warning
 }
 
-// encryptions are those of ESP and of IKE (RFC 8221 section 5, RFC 8247
-// section 2.1).
-var encryptions = map[string]algorithm{
-	"aes-128-gcm-16":    {combined: true, counter: true},
-	"aes-192-gcm-16":    {combined: true, counter: true},
-	"aes-256-gcm-16":    {combined: true, counter: true},
-	"chacha20-poly1305": {combined: true, counter: true},
-	"aes-128-ccm-16":    {combined: true, counter: true},
-	"aes-192-ccm-16":    {combined: true, counter: true},
-	"aes-256-ccm-16":    {combined: true, counter: true},
-	"aes-128-gmac":      {combined: true, counter: true},
-	"aes-192-gmac":      {combined: true, counter: true},
-	"aes-256-gmac":      {combined: true, counter: true},
-	"aes-128-ctr":       {counter: true},
-	"aes-192-ctr":       {counter: true},
-	"aes-256-ctr":       {counter: true},
-	"aes-128-cbc":       {keyBytes: 16},
-	"aes-192-cbc":       {keyBytes: 24},
-	"aes-256-cbc":       {keyBytes: 32},
-	"insecure-null":     {weak: "it encrypts nothing: everybody on the way can read along"},
+// combined reports a cipher that protects integrity itself.
+func (a algorithm) combined() bool { return a.Combined() }
+
+// ofESP gives the algorithms of one type, with a word on those that RFC 8221
+// wants out of use.
+func ofESP(t esp.TransformType) map[string]algorithm {
+	m := map[string]algorithm{}
+	for _, a := range esp.Algorithms() {
+		if a.Type != t {
+			continue
+		}
+		row := algorithm{Algorithm: a}
+		switch {
+		case a.Name == "insecure-null":
+			row.weak = "it encrypts nothing: everybody on the way can read along"
+		case a.Status == esp.MustMinus:
+			row.weak = "RFC 8221 keeps it for old peers only"
+		}
+		m[a.Name] = row
+	}
+	return m
 }
 
-// integrities are those of ESP, AH and IKE (RFC 8221 section 6).
-var integrities = map[string]algorithm{
-	"hmac-sha2-256-128": {keyBytes: 32},
-	"hmac-sha2-384-192": {keyBytes: 48},
-	"hmac-sha2-512-256": {keyBytes: 64},
-	"hmac-sha1-96":      {keyBytes: 20, weak: "RFC 8221 keeps it for old peers only"},
-	"aes-128-gmac":      {counter: true},
-	"aes-192-gmac":      {counter: true},
-	"aes-256-gmac":      {counter: true},
+var (
+	encryptions = ofESP(esp.Encryption)
+	integrities = ofESP(esp.Integrity)
+
+	// ikeEncryptions and ikeIntegrities are those that IKE protects its own
+	// messages with (RFC 8247 sections 2.1 and 2.3).
+	ikeEncryptions = subset(encryptions, "aes-128-gcm-16", "aes-192-gcm-16", "aes-256-gcm-16", "chacha20-poly1305",
+		"aes-128-cbc", "aes-192-cbc", "aes-256-cbc")
+	ikeIntegrities = subset(integrities, "hmac-sha2-256-128", "hmac-sha2-384-192", "hmac-sha2-512-256", "hmac-sha1-96")
+)
+
+func subset(m map[string]algorithm, names ...string) map[string]algorithm {
+	out := map[string]algorithm{}
+	for _, n := range names {
+		if a, ok := m[n]; ok {
+			out[n] = a
+		}
+	}
+	return out
 }
 
 // prfs are IKE's pseudo-random functions (RFC 8247 section 2.2).

@@ -23,24 +23,24 @@ func (l *loader) ikeBlocks() {
 // ike reads one ike block.
 func (l *loader) ike(b *hclsyntax.Block) IKE {
 	k := l.open(b, []string{"local_endpoint", "remote_endpoint", "local_id", "remote_id",
-		"certificate", "private_key", "ca", "crl", "public_keys", "psk_file", "ppk_file", "pool", "dns",
-		"encryption", "integrity", "prf", "key_exchange", "lifetime", "dead_peer_detection", "initiate"}, nil)
+		"certificate", "private_key", "ca", "crl", "public_keys", "psk_file", "ppk_file", "ppk_id", "ppk_required",
+		"pool", "dns", "request_address", "mobike", "encryption", "integrity", "prf", "key_exchange", "lifetime", "dead_peer_detection", "initiate"}, nil)
 	i := IKE{Name: k.name, Place: l.place(b.DefRange())}
 	i.LocalEndpoint = k.address("local_endpoint")
 	k.remote(&i)
 	i.LocalID = k.str("local_id", "the identity that this side proves")
-	i.RemoteID = k.words("remote_id", `an identity, with "*" for any run of characters, or a list of them`, nil)
+	i.RemoteID = k.str("remote_id", `an identity, with "*" for any run of characters`)
 	k.proof(&i)
 	k.pool(&i)
-	i.Encryption = k.algorithms("encryption", encryptions)
-	i.Integrity = k.algorithms("integrity", integrities)
+	i.Encryption = k.algorithms("encryption", ikeEncryptions)
+	i.Integrity = k.algorithms("integrity", ikeIntegrities)
 	i.PRF = k.algorithms("prf", prfs)
 	i.KeyExchange = k.algorithms("key_exchange", keyExchanges)
 	k.integrityFits(i.Encryption, i.Integrity)
-	for _, e := range i.Encryption {
-		if e == "insecure-null" {
-			l.fail(k.at("encryption"), "Wrong value", "IKE itself always encrypts (RFC 7296 section 3.3.2): insecure-null is for ESP.")
-		}
+	i.MOBIKE = k.flag("mobike", true)
+	i.RequestAddress = k.flag("request_address", false)
+	if i.RequestAddress && k.has("pool") {
+		l.fail(k.at("request_address"), "Arguments do not fit", "A block either gives addresses from a pool or asks for one.")
 	}
 	i.Lifetime = k.duration("lifetime", time.Minute, maxLifetime)
 	i.DeadPeerDetection = k.duration("dead_peer_detection", time.Second, 24*time.Hour)
@@ -94,6 +94,13 @@ func (k block) proof(i *IKE) {
 	k.secretFile("private_key", i.PrivateKey)
 	k.secretFile("psk_file", i.PSKFile)
 	k.secretFile("ppk_file", i.PPKFile)
+	i.PPKID = k.str("ppk_id", "the name of a key in ppk_file")
+	i.PPKRequired = k.flag("ppk_required", false)
+	for _, arg := range []string{"ppk_id", "ppk_required"} {
+		if k.has(arg) && !k.has("ppk_file") {
+			l.missing(k.at(arg), "Arguments do not fit", "%s goes with ppk_file, which holds the keys.", arg)
+		}
+	}
 
 	var ways []string
 	for _, arg := range []string{"certificate", "public_keys", "psk_file"} {
@@ -116,6 +123,7 @@ func (k block) proof(i *IKE) {
 		k.require("ca", "it says whose word counts for the certificate of the peer")
 	case "public_keys":
 		k.require("private_key", "this side needs a key of its own; its public half goes to the peers")
+		k.require("local_id", "peers know a raw public key by the name of its owner")
 	case "psk_file":
 		if k.has("private_key") {
 			l.fail(k.at("private_key"), "Arguments do not fit", "private_key goes with certificate or public_keys; a psk_file needs no other key.")

@@ -9,14 +9,11 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/ipfw/ipfw/engine"
+	"github.com/ipfw/ipfw/esp"
 )
 
 // maxLifetime bounds the lifetimes of SAs: what is longer is meant as "never".
 const maxLifetime = 365 * 24 * time.Hour
-
-// defaultReplayWindow is in packets; a sender on several cores, or a network
-// with several paths, reorders more than the 64 of RFC 4303 section 3.4.3.
-const defaultReplayWindow = 1024
 
 // ipsecBlocks reads the ipsec blocks; the ike blocks are read before.
 func (l *loader) ipsecBlocks() {
@@ -32,11 +29,14 @@ func (l *loader) ipsecBlocks() {
 
 // ipsec reads one ipsec block.
 func (l *loader) ipsec(b *hclsyntax.Block) IPsec {
-	var manual *hclsyntax.Block
+	var manual, outer *hclsyntax.Block
 	k := l.open(b, []string{"mode", "protocol", "ike", "local_endpoint", "remote_endpoint", "encapsulation",
 		"encryption", "integrity", "key_exchange", "replay_window", "esn",
-		"lifetime", "lifetime_bytes", "lifetime_packets"},
-		map[string]func(*hclsyntax.Block){"manual": func(in *hclsyntax.Block) { manual = in }})
+		"lifetime", "lifetime_bytes", "lifetime_packets", "tfc_padding"},
+		map[string]func(*hclsyntax.Block){
+			"manual": func(in *hclsyntax.Block) { manual = in },
+			"outer":  func(in *hclsyntax.Block) { outer = in },
+		})
 	s := IPsec{Name: k.name, Place: l.place(b.DefRange())}
 	if k.require("mode", `"transport" between this host and its peer, "tunnel" for what is behind them too`) {
 		s.Tunnel = k.word("mode", []string{"transport", "tunnel"}, 0) == 1
@@ -50,11 +50,22 @@ func (l *loader) ipsec(b *hclsyntax.Block) IPsec {
 	if a, z := s.LocalEndpoint, s.RemoteEndpoint; a.IsValid() && z.IsValid() && a.Is4() != z.Is4() {
 		l.fail(k.at("remote_endpoint"), "Arguments do not fit", "local_endpoint and remote_endpoint are of different families; the traffic inside may be of either.")
 	}
-	s.ReplayWindow = uint32(k.integer("replay_window", 32, 8192, defaultReplayWindow))
 	s.ESN = k.flag("esn", manual == nil)
+	k.replay(&s, manual != nil)
 	s.Lifetime = k.duration("lifetime", time.Minute, maxLifetime)
 	s.LifetimeBytes = k.size("lifetime_bytes")
 	s.LifetimePackets = k.integer("lifetime_packets", 1, 1<<63, 0)
+
+	s.TFC = int(k.integer("tfc_padding", 1, 65535, 0))
+	if s.TFC > 0 && (!s.Tunnel || s.AH) {
+		l.fail(k.at("tfc_padding"), "Arguments do not fit", "Padding against traffic analysis is for ESP in tunnel mode (RFC 4303 section 2.7).")
+	}
+	if outer != nil {
+		s.Outer = l.outer(outer)
+		if !s.Tunnel {
+			l.fail(outer.DefRange(), "Arguments do not fit", "Only tunnel mode makes an outer header.")
+		}
+	}
 
 	switch hasIKE := k.has("ike"); {
 	case hasIKE && manual != nil:
@@ -66,6 +77,9 @@ func (l *loader) ipsec(b *hclsyntax.Block) IPsec {
 	}
 	if manual != nil {
 		s.Manual = l.manual(manual, s.AH)
+		if _, err := s.Manual.suite(s.AH); err != nil && !l.diags.HasErrors() {
+			l.fail(manual.DefRange(), "Arguments do not fit", "%s.", upperFirst(err.Error()))
+		}
 		for _, arg := range []string{"encryption", "integrity", "key_exchange"} {
 			if k.has(arg) {
 				l.fail(k.at(arg), "Arguments do not fit", "%s outside of the manual block is what IKE may negotiate; with keys set by hand it stands in the manual block.", arg)
@@ -79,6 +93,51 @@ func (l *loader) ipsec(b *hclsyntax.Block) IPsec {
 	return s
 }
 
+// replay reads replay_window. Keys set by hand outlive the daemon, whose
+// sequence numbers start again from 1: there the check is off unless asked for
+// (RFC 4303 section 3.4.3).
+func (k block) replay(s *IPsec, manual bool) {
+	def := uint64(esp.DefaultWindow)
+	if manual {
+		def = 0
+	}
+	if manual && s.ESN {
+		def = esp.DefaultWindow
+	}
+	n := k.integer("replay_window", 0, esp.MaxWindow, def)
+	switch {
+	case n > 0 && n < esp.MinWindow:
+		k.l.fail(k.at("replay_window"), "Wrong value", "replay_window is a number of packets from %d to %d.", esp.MinWindow, esp.MaxWindow)
+	case n == 0 && !manual:
+		k.l.fail(k.at("replay_window"), "Wrong value", "Only keys set by hand may go without the replay check: replay_window is from %d to %d packets.", esp.MinWindow, esp.MaxWindow)
+	case n == 0 && s.ESN:
+		k.l.fail(k.at("esn"), "Arguments do not fit", "64-bit sequence numbers need the replay check (RFC 4303 section 2.2.1): give replay_window, or leave esn out.")
+	}
+	s.ReplayWindow = int(n)
+}
+
+// dfWords are in the order of esp's constants.
+var dfWords = []string{"copy", "set", "clear"}
+
+// outer reads how the outer header of a tunnel is made.
+func (l *loader) outer(b *hclsyntax.Block) (o esp.Outer) {
+	k := l.open(b, []string{"df", "dscp", "ecn", "ttl", "copy_flow_label"}, nil)
+	if len(b.Labels) > 0 {
+		l.fail(b.LabelRanges[0], "Name not wanted", "An outer block has no name.")
+	}
+	o.DF = esp.DF(k.word("df", dfWords, int(esp.CopyDF)))
+	if it, ok := k.one("dscp", `"copy", or one DSCP`); ok && !isText(it, "copy") {
+		var list []uint8
+		if take(k, it, &list, parseDSCP) {
+			o.DSCP, o.SetDSCP = list[0], true
+		}
+	}
+	o.NoECN = !k.flag("ecn", true)
+	o.TTL = uint8(k.integer("ttl", 1, 255, 0))
+	o.CopyFlowLabel = k.flag("copy_flow_label", false)
+	return o
+}
+
 // negotiated reads what goes with IKE only.
 func (k block) negotiated(s *IPsec) {
 	l := k.l
@@ -87,6 +146,11 @@ func (k block) negotiated(s *IPsec) {
 	s.Encryption = k.algorithms("encryption", encryptions)
 	s.Integrity = k.algorithms("integrity", integrities)
 	s.KeyExchange = k.algorithms("key_exchange", keyExchanges)
+	for _, i := range s.Integrity {
+		if !s.AH && integrities[i].Counter {
+			l.fail(k.at("integrity"), "Arguments do not fit", "integrity %s is for AH (RFC 4543 section 4); in ESP it is encryption = %q, without integrity.", i, i)
+		}
+	}
 	if s.AH && len(s.Encryption) > 0 {
 		l.fail(k.at("encryption"), "Arguments do not fit", `AH does not encrypt: leave encryption out, or write protocol = "esp".`)
 	}
@@ -130,8 +194,8 @@ func (k block) integrityFits(encryption, integrity []string) {
 	}
 	plain, combined := false, false
 	for _, e := range encryption {
-		combined = combined || encryptions[e].combined
-		plain = plain || !encryptions[e].combined
+		combined = combined || encryptions[e].combined()
+		plain = plain || !encryptions[e].combined()
 	}
 	if combined && !plain && len(integrity) > 0 {
 		k.l.fail(k.at("integrity"), "Arguments do not fit", "%s protects integrity itself: leave integrity out.", encryption[0])
@@ -143,7 +207,7 @@ func (k block) integrityFits(encryption, integrity []string) {
 
 func firstPlain(list []string) string {
 	for _, e := range list {
-		if !encryptions[e].combined {
+		if !encryptions[e].combined() {
 			return e
 		}
 	}
@@ -178,7 +242,7 @@ func (l *loader) manual(b *hclsyntax.Block, ah bool) *Manual {
 			l.fail(k.at("encryption"), "Wrong value", "Keys set by hand are for one cipher: name one.")
 		} else if len(list) == 1 {
 			m.Encryption = list[0]
-			if encryptions[list[0]].counter {
+			if encryptions[list[0]].Counter {
 				l.fail(k.b.Body.Attributes["encryption"].Expr.Range(), "Cipher not safe with keys set by hand",
 					"%s with keys set by hand would use the same nonces again after a restart, which gives the key away (RFC 8221 section 3, RFC 4106 section 2): "+
 						"use aes-256-cbc with hmac-sha2-256-128, or let IKE make the keys.", list[0])
@@ -190,7 +254,7 @@ func (l *loader) manual(b *hclsyntax.Block, ah bool) *Manual {
 			l.fail(k.at("integrity"), "Wrong value", "Keys set by hand are for one algorithm: name one.")
 		} else if len(list) == 1 {
 			m.Integrity = list[0]
-			if integrities[list[0]].counter {
+			if integrities[list[0]].Counter {
 				l.fail(k.b.Body.Attributes["integrity"].Expr.Range(), "Algorithm not safe with keys set by hand",
 					"%s with keys set by hand would use the same nonces again after a restart (RFC 8221 section 3): use hmac-sha2-256-128.", list[0])
 			}
@@ -198,7 +262,7 @@ func (l *loader) manual(b *hclsyntax.Block, ah bool) *Manual {
 	}
 	if k.require("key_file", "keys never stand in the policy itself") {
 		m.KeyFile = k.path("key_file")
-		if k.secretFile("key_file", m.KeyFile) && integrities[m.Integrity].keyBytes > 0 && (ah || k.cbc(m)) {
+		if k.secretFile("key_file", m.KeyFile) && m.Integrity != "" && !integrities[m.Integrity].Counter && (ah || k.cbc(m)) {
 			k.tryKeys(m)
 		}
 	}
@@ -206,7 +270,7 @@ func (l *loader) manual(b *hclsyntax.Block, ah bool) *Manual {
 }
 
 // cbc reports a cipher that takes keys set by hand.
-func (k block) cbc(m *Manual) bool { return m.Encryption != "" && !encryptions[m.Encryption].counter }
+func (k block) cbc(m *Manual) bool { return m.Encryption != "" && !encryptions[m.Encryption].Counter }
 
 // spi reads a security parameter index. RFC 4303 section 2.1: 0 is for local
 // use and 1 to 255 are reserved by IANA.

@@ -10,27 +10,23 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
+
+	"github.com/ipfw/ipfw/esp"
 )
 
-// Keys are the keys of a manual block. Whoever is done with them calls Wipe.
+// Keys are the keys of a manual block, as esp takes them. Whoever is done with
+// them calls Wipe.
 type Keys struct {
-	EncryptionIn, IntegrityIn   []byte
-	EncryptionOut, IntegrityOut []byte
+	EncryptionIn, IntegrityIn   esp.Key
+	EncryptionOut, IntegrityOut esp.Key
 }
 
 // Wipe overwrites the keys with zeros.
 func (k *Keys) Wipe() {
-	clear(k.EncryptionIn)
-	clear(k.IntegrityIn)
-	clear(k.EncryptionOut)
-	clear(k.IntegrityOut)
+	for _, key := range []esp.Key{k.EncryptionIn, k.IntegrityIn, k.EncryptionOut, k.IntegrityOut} {
+		key.Wipe()
+	}
 }
-
-// String keeps keys out of logs and panic texts.
-func (k Keys) String() string { return "keys (not shown)" }
-
-// GoString does the same for %#v.
-func (k Keys) GoString() string { return k.String() }
 
 // maxKeyFile is far more than any key file needs.
 const maxKeyFile = 64 << 10
@@ -76,10 +72,10 @@ func (m *Manual) ReadKeys() (*Keys, error) {
 }
 
 func (k *Keys) parse(text []byte, m *Manual) error {
-	enc, integ := encryptions[m.Encryption].keyBytes, integrities[m.Integrity].keyBytes
+	enc, integ := encryptions[m.Encryption].Key, integrities[m.Integrity].Key
 	want := []struct {
 		name string
-		key  *[]byte
+		key  *esp.Key
 		size int
 	}{
 		{"encryption_in", &k.EncryptionIn, enc}, {"integrity_in", &k.IntegrityIn, integ},
@@ -101,7 +97,7 @@ func (k *Keys) parse(text []byte, m *Manual) error {
 		switch {
 		case at < 0:
 			return fmt.Errorf("line %d is none of encryption_in, integrity_in, encryption_out and integrity_out, followed by = and a key in hexadecimal", n)
-		case *want[at].key != nil:
+		case want[at].key.Len() > 0:
 			return fmt.Errorf("line %d gives %s a second time", n, want[at].name)
 		case want[at].size == 0:
 			return fmt.Errorf("line %d gives %s, but the algorithm takes no key: remove the line", n, want[at].name)
@@ -110,7 +106,8 @@ func (k *Keys) parse(text []byte, m *Manual) error {
 		if err != nil {
 			return fmt.Errorf("line %d: %w", n, err)
 		}
-		*want[at].key = key
+		*want[at].key = esp.NewKey(key)
+		clear(key)
 		if len(key) != want[at].size {
 			return fmt.Errorf("line %d: %s has %d bytes, but %s takes %d", n, want[at].name, len(key), m.algorithm(at), want[at].size)
 		}
@@ -119,7 +116,7 @@ func (k *Keys) parse(text []byte, m *Manual) error {
 		return errors.New("a line is too long for a key")
 	}
 	for _, w := range want {
-		if w.size > 0 && *w.key == nil {
+		if w.size > 0 && w.key.Len() == 0 {
 			return fmt.Errorf("%s is missing", w.name)
 		}
 	}
@@ -143,7 +140,7 @@ func parseKey(value []byte) ([]byte, error) {
 	}
 	defer clear(digits)
 	key := make([]byte, hex.DecodedLen(len(digits)))
-	if _, err := hex.Decode(key, digits); err != nil {
+	if _, err := hex.Decode(key, digits); err != nil || len(key) == 0 {
 		clear(key)
 		return nil, errors.New("the key is not an even number of hexadecimal digits")
 	}

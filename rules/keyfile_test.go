@@ -6,6 +6,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/ipfw/ipfw/engine"
+	"github.com/ipfw/ipfw/esp"
+	"github.com/ipfw/ipfw/packet"
 )
 
 func TestReadKeys(t *testing.T) {
@@ -57,15 +61,16 @@ func TestReadKeys(t *testing.T) {
 			if err != nil {
 				return
 			}
-			if len(k.EncryptionIn) != 16 || len(k.IntegrityIn) != 20 || k.EncryptionOut[15] != 0xa1 || k.IntegrityOut[19] != 0xb2 {
-				t.Error("wrong keys")
+			list := []esp.Key{k.EncryptionIn, k.IntegrityIn, k.EncryptionOut, k.IntegrityOut}
+			for n, key := range list {
+				if want := []int{16, 20}[n%2]; key.Len() != want {
+					t.Errorf("key %d has %d bytes, want %d", n, key.Len(), want)
+				}
 			}
 			k.Wipe()
-			for _, b := range [][]byte{k.EncryptionIn, k.IntegrityIn, k.EncryptionOut, k.IntegrityOut} {
-				for _, c := range b {
-					if c != 0 {
-						t.Fatal("a key is left after Wipe")
-					}
+			for n, key := range list {
+				if key.Len() != 0 {
+					t.Errorf("key %d is left after Wipe", n)
 				}
 			}
 		})
@@ -132,4 +137,102 @@ func TestMissingFiles(t *testing.T) {
 func fileExists(p string) bool {
 	_, err := os.Stat(p)
 	return err == nil
+}
+
+// Two hosts with each other's keys: what one seals, the other opens. That
+// shows that no key ends up in another's place.
+func TestManualSAs(t *testing.T) {
+	dir := t.TempDir()
+	text := func(local, remote string, in, out int) string {
+		return fmt.Sprintf(shut+`
+rule "r" {
+  action         = "protect"
+  with           = "x"
+  direction      = "both"
+  remote_address = "192.0.2.0/24"
+}
+ipsec "x" {
+  mode            = "transport"
+  local_endpoint  = %q
+  remote_endpoint = %q
+  lifetime        = "1h"
+  manual {
+    spi_in     = %d
+    spi_out    = %d
+    encryption = "aes-256-cbc"
+    integrity  = "hmac-sha2-512-256"
+    key_file   = "x.keys"
+  }
+}
+`, local, remote, in, out)
+	}
+	key := func(c string, n int) string { return strings.Repeat(c, n) }
+	host := func(name, policy, in, out string) (esp.Config, esp.Config) {
+		t.Helper()
+		d := filepath.Join(dir, name)
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		keys := "encryption_in = " + key(in, 32) + "\nintegrity_in = " + key(in, 64) + "\nencryption_out = " + key(out, 32) + "\nintegrity_out = " + key(out, 64) + "\n"
+		if err := os.WriteFile(filepath.Join(d, "x.keys"), []byte(keys), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(d, "p.hcl"), []byte(policy), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		p, diags := Load([]string{filepath.Join(d, "p.hcl")}, LoadOptions{CheckFiles: true})
+		if p == nil {
+			t.Fatal(diagText(t, diags))
+		}
+		i, o, err := p.IPsec[0].ManualSAs()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i.Check() != nil || o.Check() != nil || !i.NoReplayCheck || i.Hard.Time.Hours() != 1 {
+			t.Errorf("%s: %v, %v, %+v", name, i.Check(), o.Check(), i)
+		}
+		return i, o
+	}
+	inA, outA := host("a", text("192.0.2.1", "192.0.2.2", 0x1001, 0x1002), "a1", "b2")
+	inB, outB := host("b", text("192.0.2.2", "192.0.2.1", 0x1002, 0x1001), "b2", "a1")
+	for _, tt := range []struct {
+		out, in esp.Config
+		line    string
+	}{
+		{outA, inB, "out udp 192.0.2.1:7 -> 192.0.2.2:9"},
+		{outB, inA, "out udp 192.0.2.2:9 -> 192.0.2.1:7"},
+	} {
+		trial, err := engine.ParseTrial(tt.line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		clear, err := packet.Build(trial.Spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := sealAndOpen(t, tt.out, tt.in, clear); string(got) != string(clear) {
+			t.Errorf("%s: %x came out of %x", tt.line, got, clear)
+		}
+	}
+}
+
+func sealAndOpen(t *testing.T, out, in esp.Config, clear []byte) []byte {
+	t.Helper()
+	sender, err := esp.New(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	receiver, err := esp.New(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, _, f := sender.Seal(nil, clear, 1)
+	if f != esp.OK {
+		t.Fatalf("seal: %v", f)
+	}
+	got, _, f := receiver.Open(sealed, 1)
+	if f != esp.OK {
+		t.Fatalf("open: %v", f)
+	}
+	return got
 }

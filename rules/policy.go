@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/ipfw/ipfw/engine"
+	"github.com/ipfw/ipfw/esp"
 )
 
 // Policy is one policy, checked and ready to use. It is not changed after Load.
@@ -93,10 +94,13 @@ type IPsec struct {
 	// What IKE may negotiate, best first; empty: ipfw's defaults.
 	Encryption, Integrity, KeyExchange []string
 
-	ReplayWindow uint32 // packets, 32 to 8192
-	ESN          bool   // extended sequence numbers (RFC 4303 section 2.2.1)
+	ReplayWindow int  // packets, 32 to 8192; 0: replays are not looked for
+	ESN          bool // extended sequence numbers (RFC 4303 section 2.2.1)
 
-	Lifetime        time.Duration // 0: no limit
+	Outer esp.Outer // tunnel mode: how the outer header is made
+	TFC   int       // tunnel mode: inner packets are padded to this many bytes; 0: not at all
+
+	Lifetime        time.Duration // 0: no limit, or IKE's default
 	LifetimeBytes   uint64        // 0: no limit
 	LifetimePackets uint64        // 0: no limit
 }
@@ -134,12 +138,17 @@ type IKE struct {
 	Remote        []Endpoint // empty: anybody may call, nobody is called
 
 	LocalID  string
-	RemoteID []string // "*" stands for any run of characters; empty: whatever the key proves
+	RemoteID string // "*" stands for any run of characters; empty: whatever the key proves
 
 	// Paths, absolute; empty when not given.
 	Certificate, PrivateKey, CA, CRL string
 	PublicKeys                       string // a folder of NAME.pub files
 	PSKFile, PPKFile                 string
+	PPKID                            string // which key of PPKFile is offered
+	PPKRequired                      bool   // peers without one are refused (RFC 8784)
+
+	RequestAddress bool // as a caller: ask for an address (RFC 7296 section 3.15)
+	MOBIKE         bool // survive a change of address (RFC 4555)
 
 	Pool []netip.Prefix // addresses for callers
 	DNS  []netip.Addr   // resolvers for callers

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/ipfw/ipfw/engine"
+	"github.com/ipfw/ipfw/esp"
 	"github.com/ipfw/ipfw/packet"
 	"github.com/zclconf/go-cty/cty"
 )
@@ -207,7 +208,7 @@ func (w *writer) ipsec(s *IPsec) {
 	w.texts("encryption", s.Encryption)
 	w.texts("integrity", s.Integrity)
 	w.texts("key_exchange", s.KeyExchange)
-	w.raw("replay_window", strconv.FormatUint(uint64(s.ReplayWindow), 10))
+	w.raw("replay_window", strconv.Itoa(s.ReplayWindow))
 	w.raw("esn", strconv.FormatBool(s.ESN))
 	if s.Lifetime > 0 {
 		w.text("lifetime", formatDuration(s.Lifetime))
@@ -218,6 +219,12 @@ func (w *writer) ipsec(s *IPsec) {
 	if s.LifetimePackets > 0 {
 		w.raw("lifetime_packets", strconv.FormatUint(s.LifetimePackets, 10))
 	}
+	if s.TFC > 0 {
+		w.raw("tfc_padding", strconv.Itoa(s.TFC))
+	}
+	if s.Tunnel {
+		w.outer(&s.Outer)
+	}
 	if m := s.Manual; m != nil {
 		w.open("manual")
 		w.text("spi_in", fmt.Sprintf("0x%x", m.SPIIn))
@@ -227,6 +234,22 @@ func (w *writer) ipsec(s *IPsec) {
 		w.text("key_file", m.KeyFile)
 		w.close()
 	}
+	w.close()
+}
+
+func (w *writer) outer(o *esp.Outer) {
+	w.open("outer")
+	w.text("df", dfWords[o.DF])
+	if o.SetDSCP {
+		w.raw("dscp", numberOr(dscpName(o.DSCP)))
+	} else {
+		w.text("dscp", "copy")
+	}
+	w.raw("ecn", strconv.FormatBool(!o.NoECN))
+	if o.TTL > 0 {
+		w.raw("ttl", strconv.Itoa(int(o.TTL)))
+	}
+	w.flag("copy_flow_label", o.CopyFlowLabel)
 	w.close()
 }
 
@@ -246,7 +269,7 @@ func (w *writer) ike(i *IKE) {
 		return e.Range.String()
 	}))
 	w.text("local_id", i.LocalID)
-	w.texts("remote_id", i.RemoteID)
+	w.text("remote_id", i.RemoteID)
 	w.text("certificate", i.Certificate)
 	w.text("public_keys", i.PublicKeys)
 	w.text("private_key", i.PrivateKey)
@@ -254,8 +277,12 @@ func (w *writer) ike(i *IKE) {
 	w.text("crl", i.CRL)
 	w.text("psk_file", i.PSKFile)
 	w.text("ppk_file", i.PPKFile)
+	w.text("ppk_id", i.PPKID)
+	w.flag("ppk_required", i.PPKRequired)
 	w.texts("pool", each(i.Pool, netip.Prefix.String))
 	w.texts("dns", each(i.DNS, netip.Addr.String))
+	w.flag("request_address", i.RequestAddress)
+	w.raw("mobike", strconv.FormatBool(i.MOBIKE))
 	w.texts("encryption", i.Encryption)
 	w.texts("integrity", i.Integrity)
 	w.texts("prf", i.PRF)

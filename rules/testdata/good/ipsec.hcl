@@ -62,6 +62,14 @@ ipsec "ah" {
 
 ipsec "users" {
   mode             = "tunnel"
+  tfc_padding      = 1400
+  outer {
+    df              = "clear"
+    dscp            = "ef"
+    ecn             = false
+    ttl             = 32
+    copy_flow_label = true
+  }
   ike              = "remote-users"
   encapsulation    = "udp"
   encryption       = ["aes-256-gcm-16", "chacha20-poly1305"]
@@ -89,7 +97,10 @@ ike "remote-users" { # a gateway: callers get an address and a resolver
 ike "named" {
   local_endpoint      = "198.51.100.1"
   remote_endpoint     = ["Peer.example.org", "203.0.113.1-203.0.113.9"]
-  remote_id           = ["a@example.org", "b"]
+  remote_id           = "*@example.org"
+  ppk_id              = "one"
+  ppk_required        = true
+  mobike              = false
   psk_file            = "keys/private.key"
   ppk_file            = "keys/private.key"
   encryption          = ["aes-256-gcm-16", "aes-256-cbc"]

@@ -1,0 +1,17 @@
+// Package e2e proves ipfw on whole hosts: network namespaces, real servers and
+// clients, real captures. The tests need root; `make test` installs the
+// programs they use.
+package e2e
+
+import (
+	"os"
+	"testing"
+
+	"github.com/ipfw/ipfw/e2e/lab"
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	lab.RemoveBinary()
+	os.Exit(code)
+}

@@ -1,0 +1,47 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ipfw/ipfw/e2e/lab"
+)
+
+// startNginx runs nginx in the host on the given ports, both families, serving
+// its test's folder.
+func startNginx(t *testing.T, l *lab.Lab, h *lab.Host, ports ...int) {
+	t.Helper()
+	lab.Need(t, "nginx")
+	var listen strings.Builder
+	for _, p := range ports {
+		fmt.Fprintf(&listen, "    listen %d; listen [::]:%d;\n", p, p)
+	}
+	l.File("www/index.html", "hello from nginx\n")
+	conf := l.File("nginx.conf", fmt.Sprintf(`user root; daemon off; master_process off; pid %[1]s/nginx.pid; error_log %[1]s/nginx.err;
+events { worker_connections 4096; }
+http {
+  access_log off; client_body_temp_path %[1]s/a; proxy_temp_path %[1]s/b; fastcgi_temp_path %[1]s/c; uwsgi_temp_path %[1]s/d; scgi_temp_path %[1]s/e;
+  server {
+%[2]s    root %[1]s/www;
+  }
+}
+`, l.Dir, listen.String()))
+	p := h.Start("nginx", "-c", conf)
+	l.Eventually(5*time.Second, "nginx serves", func() bool {
+		out, _ := h.Try(2*time.Second, "curl", "-s", "-m", "1", fmt.Sprintf("http://127.0.0.1:%d/", ports[0]))
+		return strings.Contains(out, "hello") || p.Wait(0) == nil
+	})
+}
+
+// web fetches a page and says whether it came.
+func web(h *lab.Host, host string, port int) bool {
+	out, err := h.Try(5*time.Second, "curl", "-s", "-g", "-m", "2", fmt.Sprintf("http://%s:%d/", host, port))
+	return err == nil && strings.Contains(out, "hello")
+}
+
+// both are the server's addresses as a URL has them.
+var both = []string{"10.77.0.1", "[fd77::1]"}
+
+func bare(host string) string { return strings.Trim(host, "[]") }

@@ -1,0 +1,9 @@
+policy {
+  inbound  = "discard"
+  outbound = "bypass"
+}
+
+ike "a" {
+  public_keys = "keys/peers"
+  private_key = "keys/private.key"
+}
