@@ -397,8 +397,12 @@ func TestGuard(t *testing.T) {
 		for deadline := time.Now().Add(patience); fw.Stats().Renewed <= uint64(i) && time.Now().Before(deadline); {
 			time.Sleep(time.Millisecond)
 		}
-		fw.mu.Lock() // until it is done
+		fw.mu.Lock()
+		renewed := fw.renewed.Load() // and done with
 		fw.mu.Unlock()
+		if renewed != uint64(i)+1 {
+			t.Errorf("%s: renewed %d times", harm.name, renewed)
+		}
 		if got := server.listing("ipfw", nftables.TableFamilyINet); got != want {
 			t.Errorf("%s: not renewed: %s", harm.name, firstDifference(got, want))
 		}

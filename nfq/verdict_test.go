@@ -139,3 +139,33 @@ func TestLinkNames(t *testing.T) {
 		}
 	})
 }
+
+// A kernel without inet tables gets one table for each family, with the same
+// effect; the change from one kind to the other is one transaction too.
+func TestTablePerFamily(t *testing.T) {
+	t.Parallel()
+	client, server := pair(t)
+	server.echo(7)
+	fw := server.start(Config{}, pass)
+	for _, inet := range []bool{false, true} {
+		fw.can.inet = inet
+		if err := fw.Reload(Config{}); err != nil {
+			t.Fatal(err)
+		}
+		for _, fam := range everyFamily {
+			if got := server.listing("ipfw", fam) != ""; got != slices.Contains(families(inet), fam) {
+				t.Errorf("inet %v: table in family %d: %v", inet, fam, got)
+			}
+		}
+		for _, to := range []netip.Addr{addr4(0, 2), addr6(0, 2)} {
+			fw.set(pass)
+			if got := client.reach("tcp", to, 7, patience); got != "open" {
+				t.Errorf("inet %v, %v: %s, want open", inet, to, got)
+			}
+			fw.set(port(7, reject))
+			if got := client.reach("tcp", to, 7, patience); got != "refused" {
+				t.Errorf("inet %v, rejected %v: %s, want refused", inet, to, got)
+			}
+		}
+	}
+}
