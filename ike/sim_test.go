@@ -267,16 +267,6 @@ func (s *sim) twoNodes(pa, pb *Peer) (a, b *node) {
 }
 
 // has counts the events of a kind.
-func (n *node) has(kind EventKind) int {
-	k := 0
-	for _, e := range n.log {
-		if e.Kind == kind {
-			k++
-		}
-	}
-	return k
-}
-
 func (n *node) failure() Failure {
 	for _, e := range n.log {
 		if e.Failure != NoFailure {
