@@ -8,6 +8,13 @@ import (
 const (
 	maxForks = 8  // searches put off at one time; a power of two
 	maxDepth = 48 // cuts on one path
+
+	// The budget: see there.
+	roomPerBox = 6
+	minRoom    = 256
+	workPerBox = 10000
+	minWork    = 1 << 22
+	forkNodes  = 2
 )
 
 // cell is what of a box can still come to a node: the hull of the part that
@@ -18,37 +25,39 @@ type cell struct {
 }
 
 type builder struct {
-	boxes   []Box
-	fields  []field
-	levels  [maxDepth + 1][]cell
-	out     *Classifier
-	leaves  map[uint64][]node // by hash of their boxes
-	leafIDs []int32           // beside out.boxes: index in boxes
-	work    int               // what may still be spent on choosing cuts
-	chooser chooser
+	boxes    []Box
+	fields   []field
+	boxWords int // memory of a box in 64-bit words, of which a node is one
+	levels   [maxDepth + 1][]cell
+	out      *Classifier
+	leaves   map[uint64][]node // by hash of their boxes
+	leafIDs  []int32           // beside out.boxes: index in boxes
+	chooser  chooser
 }
 
-func build(boxes []Box, family Family) *Classifier {
+func build(boxes []Box, family Family) *Classifier { return build2(boxes, family).out }
+
+func build2(boxes []Box, family Family) *builder {
 	b := &builder{
-		boxes:  boxes,
-		fields: fields4,
-		out:    &Classifier{family: family},
-		leaves: make(map[uint64][]node),
-		work:   4000*len(boxes) + 1<<22,
+		boxWords: 4,
+		boxes:    boxes,
+		fields:   fields4,
+		out:      &Classifier{family: family},
+		leaves:   make(map[uint64][]node),
 	}
 	if family == IPv6 {
-		b.fields = fields6
+		b.fields, b.boxWords = fields6, 10
 	}
 	cells := make([]cell, len(boxes))
 	for i := range boxes {
 		cells[i] = b.cell(i)
 	}
 	b.levels[0] = cells
-	b.out.root = b.node(0, 0, 16*len(boxes)+256)
+	b.out.root = b.node(0, 0, &budget{(roomPerBox*len(boxes) + minRoom) * b.boxWords, workPerBox*len(boxes) + minWork})
 	b.out.nodes = slices.Clip(b.out.nodes)
 	b.out.boxes4 = slices.Clip(b.out.boxes4)
 	b.out.boxes6 = slices.Clip(b.out.boxes6)
-	return b.out
+	return b
 }
 
 func (b *builder) cell(i int) cell {
@@ -75,118 +84,181 @@ func (b *builder) cell(i int) cell {
 	return c
 }
 
-// node builds the tree for the cells in levels[depth]. Its leaves may hold
-// room boxes in all; room is at least the number of cells.
-func (b *builder) node(depth, forks, room int) node {
-	cells := b.levels[depth]
-	if len(cells) <= 2 || depth >= maxDepth {
-		return b.leaf(cells)
-	}
-	p := b.chooser.choose(b, cells, forks < maxForks, room)
-	if p.bits == 0 {
-		return b.leaf(cells)
-	}
-	if p.limit == 0 {
-		return b.cut(p.cut, depth, forks, room)
-	}
-	// Fork: those that span no more than limit children, and the rest.
-	f, mask := p.field, uint64(1)<<p.bits-1
-	wide := make([]cell, 0, p.wide)
-	narrow := make([]cell, 0, len(cells)-p.wide)
-	for i := range cells {
-		c := &cells[i]
-		if c.last[f]>>p.shift-c.first[f]>>p.shift >= min(uint64(p.limit), mask) {
-			wide = append(wide, *c)
-		} else {
-			narrow = append(narrow, *c)
-		}
-	}
-	second := b.boxes[wide[0].box].Rule
-	at := len(b.out.nodes)
-	b.out.nodes = append(b.out.nodes, 0, 0)
-	b.levels[depth] = narrow
-	roomWide := int(int64(room) * int64(len(wide)) / int64(len(cells)))
-	first := b.cut(p.cut, depth, forks+1, room-roomWide)
-	b.out.nodes[at] = first
-	b.levels[depth] = wide
-	rest := b.node(depth, forks, roomWide)
-	b.out.nodes[at+1] = rest
-	b.levels[depth] = cells
-	return forkNode(at, second)
+// budget is what a subtree may use up. Its children, one after the other, may
+// use up their shares of what is left, by how many cells they have. So no
+// policy, however made, takes more than a fixed multiple of its size in memory
+// or in time to build: where the budget ends, there is a leaf.
+type budget struct {
+	room int // words of memory, for boxes and nodes; at least enough for one leaf
+	work int // steps in choosing cuts
 }
 
-// cut builds the children of levels[depth].
-func (b *builder) cut(c cut, depth, forks, room int) node {
+// allows says that a cut may make so many cells in so many children.
+func (u budget) allows(cells, children, boxWords int) bool {
+	return cells*boxWords+children <= u.room
+}
+
+// part is the share of part of the whole.
+func (u budget) part(part, whole int) budget {
+	return budget{
+		room: int(int64(u.room) * int64(part) / int64(whole)),
+		work: int(int64(u.work) * int64(part) / int64(whole)),
+	}
+}
+
+// spend calls do with the share of part of the whole and takes off what it used.
+func (u *budget) spend(part, whole int, do func(*budget)) {
+	share := u.part(part, whole)
+	left := share
+	do(&left)
+	u.room -= share.room - left.room
+	u.work -= share.work - left.work
+}
+
+// node builds the tree for the cells in levels[depth].
+func (b *builder) node(depth, forks int, u *budget) node {
 	cells := b.levels[depth]
-	children := 1 << c.bits
-	mask := uint64(children - 1)
-	f := c.field
-
-	// Lists of cells, child by child.
-	begin := make([]int32, children+1)
-	for i := range cells {
-		first, n := c.span(&cells[i], mask)
-		for j := range n {
-			begin[(first+j)&mask+1]++
+	if len(cells) <= 2 || depth >= maxDepth {
+		return b.leaf(cells, u)
+	}
+	for every := sampleEvery; ; every = 1 {
+		p := b.chooser.choose(b, cells, every, forks < maxForks, u)
+		if p.bits == 0 {
+			return b.leaf(cells, u)
+		}
+		if n, ok := b.follow(p, depth, forks, u); ok {
+			return n
+		}
+		if every == 1 {
+			return b.leaf(cells, u)
 		}
 	}
-	for i := range children {
-		begin[i+1] += begin[i]
+}
+
+// follow does what the plan says; not ok: there was no room for it after all,
+// though a sample of the cells had promised it.
+func (b *builder) follow(p plan, depth, forks int, u *budget) (n node, ok bool) {
+	if p.limit == 0 {
+		return b.cut(p.cut, depth, forks, u)
 	}
-	total := int(begin[children])
-	lists := make([]int32, total)
+	cells := b.levels[depth]
+	// Fork: the cells that come to few children first, then the rest.
+	var narrow, wide []cell
 	for i := range cells {
-		first, n := c.span(&cells[i], mask)
-		for j := range n {
-			v := (first + j) & mask
-			lists[begin[v]] = int32(i)
-			begin[v]++
+		if p.cut.span(&cells[i]).n > p.limit {
+			wide = append(wide, cells[i])
+		} else {
+			narrow = append(narrow, cells[i])
 		}
 	}
-	copy(begin[1:], begin)
-	begin[0] = 0
-
 	at := len(b.out.nodes)
-	b.out.nodes = append(b.out.nodes, make([]node, children)...)
-	// Children with the same cells are one child, which the cut then must not
-	// clip: it has to be right for all of them.
-	list := func(v int) []int32 { return lists[begin[v]:begin[v+1]] }
-	twins := make(map[uint64]int, children) // by hash, the first such child
-	twin := make([]int32, children)         // the first such child
-	many := make([]bool, children)
-	for v := range children {
-		h := uint64(0)
-		for _, i := range list(v) {
-			h = mixHash(h, i)
-		}
-		u, ok := twins[h]
-		if ok = ok && slices.Equal(list(u), list(v)); !ok {
-			u, twins[h] = v, v
-		}
-		twin[v], many[u] = int32(u), ok
+	b.out.nodes = append(b.out.nodes, 0, 0)
+	u.room -= forkNodes
+	var first, second node
+	b.levels[depth] = narrow
+	u.spend(len(narrow), len(cells), func(u *budget) { first, ok = b.cut(p.cut, depth, forks+1, u) })
+	if !ok {
+		b.levels[depth] = cells
+		return 0, false
 	}
-	for v := range children {
-		if len(list(v)) == 0 {
-			continue
+	b.levels[depth] = wide
+	u.spend(len(wide), len(wide), func(u *budget) { second = b.node(depth, forks, u) })
+	b.levels[depth] = cells
+	b.out.nodes[at], b.out.nodes[at+1] = first, second
+	return forkNode(at, b.boxes[wide[0].box].Rule), true
+}
+
+// cut builds the children of levels[depth]. Not ok: they do not fit.
+func (b *builder) cut(c cut, depth, forks int, u *budget) (n node, ok bool) {
+	cells := b.levels[depth]
+	lists, total := b.lists(c, cells)
+	if !u.allows(total, len(lists), b.boxWords) {
+		return 0, false
+	}
+	u.room -= len(lists)
+	at := len(b.out.nodes)
+	b.out.nodes = append(b.out.nodes, make([]node, len(lists))...)
+	twin, many := twins(lists)
+	// The small children come first, and leave what they do not need.
+	var order []int
+	total = 0
+	for v, list := range lists {
+		if len(list) > 0 && twin[v] == v {
+			order = append(order, v)
+			total += len(list)
 		}
-		if u := int(twin[v]); u < v {
-			b.out.nodes[at+v] = b.out.nodes[at+u]
-			continue
-		}
+	}
+	slices.SortFunc(order, func(v, w int) int { return len(lists[v]) - len(lists[w]) })
+	for _, v := range order {
 		next := b.levels[depth+1][:0]
-		for _, i := range list(v) {
+		for _, i := range lists[v] {
 			x := cells[i]
 			if !many[v] {
-				x.first[f], x.last[f] = c.clip(x.first[f], x.last[f], uint64(v))
+				x.first[c.field], x.last[c.field] = c.clip(x.first[c.field], x.last[c.field], uint64(v))
 			}
 			next = append(next, x)
 		}
 		b.levels[depth+1] = next
-		share := int(int64(room) * int64(len(next)) / int64(total))
-		n := b.node(depth+1, forks, max(share, len(next)))
+		var n node
+		u.spend(len(next), total, func(u *budget) { n = b.node(depth+1, forks, u) })
 		b.out.nodes[at+v] = n
+		total -= len(next)
 	}
-	return cutNode(at, b.fields[f], c)
+	for v := range lists {
+		b.out.nodes[at+v] = b.out.nodes[at+twin[v]]
+	}
+	return cutNode(at, b.fields[c.field], c), true
+}
+
+// lists gives the indexes of the cells that come to each child.
+func (b *builder) lists(c cut, cells []cell) (lists [][]int32, total int) {
+	children := int32(1) << c.bits
+	begin := make([]int32, children+1)
+	for i := range cells {
+		s := c.span(&cells[i])
+		total += int(s.n)
+		for j := range s.n {
+			begin[(s.first+j)&(children-1)+1]++
+		}
+	}
+	lists = make([][]int32, children)
+	all := make([]int32, total)
+	for v := range lists {
+		begin[v+1] += begin[v]
+		lists[v] = all[begin[v]:begin[v]:begin[v+1]]
+	}
+	for i := range cells {
+		s := c.span(&cells[i])
+		for j := range s.n {
+			v := (s.first + j) & (children - 1)
+			lists[v] = append(lists[v], int32(i))
+		}
+	}
+	return lists, total
+}
+
+// twins gives for each list the first that is equal, and whether there are
+// more of it. Children with the same cells become one child, which the cut
+// then must not clip: it has to be right for all of them.
+func twins(lists [][]int32) (twin []int, many []bool) {
+	twin, many = make([]int, len(lists)), make([]bool, len(lists))
+	byHash := make(map[uint64]int)
+	for v, list := range lists {
+		twin[v] = v
+		if len(list) == 0 {
+			continue
+		}
+		h := uint64(0)
+		for _, i := range list {
+			h = mixHash(h, i)
+		}
+		if u, ok := byHash[h]; ok && slices.Equal(lists[u], list) {
+			twin[v], many[u] = u, true
+		} else {
+			byHash[h] = v
+		}
+	}
+	return twin, many
 }
 
 func mixHash(h uint64, i int32) uint64 {
@@ -195,7 +267,7 @@ func mixHash(h uint64, i int32) uint64 {
 }
 
 // leaf stores the boxes of cells, or finds where they already are.
-func (b *builder) leaf(cells []cell) node {
+func (b *builder) leaf(cells []cell, u *budget) node {
 	h := uint64(len(cells))
 	for i := range cells {
 		h = mixHash(h, cells[i].box)
@@ -206,6 +278,7 @@ func (b *builder) leaf(cells []cell) node {
 			return n
 		}
 	}
+	u.room -= len(cells) * b.boxWords
 	n := leafNode(len(b.leafIDs), len(cells))
 	for i := range cells {
 		id := cells[i].box

@@ -2,7 +2,7 @@ package classify
 
 import "math/bits"
 
-// cut divides packets by a few bits of one field, which need not be its
+// cut divides packets by a few bits of one field, which need not be the
 // highest that are left: packets that differ above them share a child.
 type cut struct {
 	field int   // index in builder.fields
@@ -10,14 +10,17 @@ type cut struct {
 	bits  uint8 // 2^bits children
 }
 
-// span gives the first child that x comes to and how many it comes to; they
-// follow each other, the first child after the last.
-func (c cut) span(x *cell, mask uint64) (first, n uint64) {
+// span is the children that one cell comes to: n from first on, and after the
+// last child the first.
+type span struct{ first, n int32 }
+
+func (c cut) span(x *cell) span {
+	mask := uint64(1)<<c.bits - 1
 	a, z := x.first[c.field]>>c.shift, x.last[c.field]>>c.shift
 	if z-a >= mask {
-		return 0, mask + 1
+		return span{0, int32(mask + 1)}
 	}
-	return a & mask, z - a + 1
+	return span{int32(a & mask), int32(z-a) + 1}
 }
 
 // clip gives the hull of what of first to last comes to child v, which must
@@ -42,93 +45,110 @@ func (c cut) clip(first, last, v uint64) (uint64, uint64) {
 }
 
 // plan is what to do at a node. No bits: a leaf. A limit: a fork, of which the
-// first side is cut and holds the cells that span at most limit children.
+// first side is cut and holds the cells that come to at most limit children.
 type plan struct {
 	cut
-	limit int
-	wide  int // cells on the second side
+	limit int32
 	cost  float32
 }
 
-// The cost model, in nanoseconds more or less.
+// The cost model, in nanoseconds more or less; set by measuring.
 const (
 	costNode  = 4.0 // to go down one cut
-	costBox   = 1.2 // to compare one box
-	costLeaf  = 2.0
-	costFork  = 5.0
-	costCopy  = 0.5 // for each time that the cells grow by their own number
+	costLeaf  = 3.0 // to begin a leaf
+	costBox   = 1.0 // to compare one box
+	costFork  = 6.0 // to come back for the second side
+	costCopy  = 0.5 // for each time that the cells grow by their own number ...
+	copyCells = 1024.0
 	costWords = 0.1 // for each word of children per cell
-	maxBits   = 16
-	flatCells = 6 // above, a good tree costs by the logarithm
+	goodLeaf  = 6   // cells above this number cost by their logarithm
+
+	// A cut that leaves a packet with more than this part of the cells is none.
+	maxLeft = 0.8
+
+	bigNode     = 16
+	spareRoom   = 3
+	maxBits     = 16
+	sampleCells = 256 // this many, or one of sampleEvery, stand for more
+	sampleEvery = 32
 )
 
-// costLeafOf is the time to search a leaf of n boxes.
-func costLeafOf(n float32) float32 { return costLeaf + costBox*n }
+// copyCost is the price of one copy of each cell. Big nodes pay more: what they
+// copy is copied again below, and what no longer fits the cache costs most.
+func copyCost(cells int) float32 { return costCopy * (1 + float32(cells)/copyCells) }
 
 // chooser looks for the best plan; it keeps its scratch.
 type chooser struct {
-	count  []int32   // difference of cells by child
-	weight []float32 // difference of packets by child
-	table  []float32 // estimate by number of cells
+	table  []float32 // time to search a tree not yet built, by number of cells
+	sample []cell
+	spans  []span
+	count  []int32   // by child, less the child before: cells
+	weight []float32 // the same: packets, when each cell gets one
 }
 
-// estimate is the time to search a tree of n cells, not yet built.
-func (h *chooser) estimate(n int) float32 {
-	for len(h.table) <= n {
-		x := len(h.table)
+func (h *chooser) grow(n int) {
+	for x := len(h.table); x <= n; x++ {
 		e := float32(0)
 		if x > 0 {
-			e = costLeafOf(float32(min(x, flatCells)))
+			e = costLeaf + costBox*float32(min(x, goodLeaf))
 		}
-		if x > flatCells {
-			e = min(costLeafOf(float32(x)), e+costNode*log2(float32(x)/flatCells))
+		if x > goodLeaf {
+			e = min(costLeaf+costBox*float32(x), e+costNode*log2(float32(x)/goodLeaf))
 		}
 		h.table = append(h.table, e)
 	}
-	return h.table[n]
 }
 
+// log2 is good to a tenth, and the same on every machine.
 func log2(x float32) float32 {
 	n := uint32(x * 256)
 	l := bits.Len32(n) - 1
 	return float32(l) - 8 + float32(n)/float32(uint32(1)<<l) - 1
 }
 
-func (h *chooser) choose(b *builder, cells []cell, mayFork bool, room int) plan {
-	best := plan{cost: costLeafOf(float32(len(cells)))}
-	if b.work <= 0 {
-		return best
+// choose gives the plan of least cost for cells and takes its work off u.
+func (h *chooser) choose(b *builder, cells []cell, every int, mayFork bool, u *budget) plan {
+	whole, scale := len(cells), 1
+	if size := max(sampleCells, whole/every); whole > size {
+		scale = (whole + size - 1) / size
+		h.sample = h.sample[:0]
+		for i := 0; i < whole; i += scale {
+			h.sample = append(h.sample, cells[i])
+		}
+		cells = h.sample
 	}
-	h.estimate(len(cells))
-	top := bits.Len(uint(len(cells)))
+	h.grow(whole + scale)
+	spare := 1
+	if whole > bigNode {
+		spare = spareRoom
+	}
+	t := try{
+		chooser: h, cells: cells, scale: scale, boxWords: b.boxWords, spare: spare, copies: copyCost(whole), mayFork: mayFork, budget: u,
+		best: plan{cost: costLeaf + costBox*float32(whole)},
+	}
+	top := bits.Len(uint(whole))
 	for f := range b.fields {
 		low, high := varying(cells, f)
-		if high == 0 {
-			continue
+		step := 4
+		if b.fields[f].bits == 64 {
+			step = 8
 		}
-		var tried [maxBits + 1]bool
-		for _, d := range []int{2, 0, -2, -4, -6, -8} {
-			k := min(max(top+d, 1), high, maxBits)
-			if tried[k] {
+		for d, lastK := top+2, 0; d >= top-8; d -= 2 {
+			k := min(max(d, 1), high, maxBits)
+			if k == lastK || k == 0 {
 				continue
 			}
-			tried[k] = true
-			step := 4
-			if b.fields[f].bits == 64 {
-				step = 8
-			}
-			last := -1
-			for s := high - k; s > low-step; s -= step {
-				s := max(s, min(low, high-k), 0)
-				if s == last {
+			lastK = k
+			for s := high - k; ; s -= step {
+				s = max(s, min(low, high-k))
+				t.cut(cut{f, uint8(s), uint8(k)})
+				if s <= low {
 					break
 				}
-				last = s
-				h.try(b, cells, cut{f, uint8(s), uint8(k)}, mayFork, room, &best)
 			}
 		}
 	}
-	return best
+	return t.best
 }
 
 // varying gives the bits of the field, from low up to below high, in which
@@ -145,74 +165,113 @@ func varying(cells []cell, f int) (low, high int) {
 	return bits.TrailingZeros64(first | last), bits.Len64(first | last)
 }
 
-// try rates one cut, without a fork and with some, and keeps the best.
-func (h *chooser) try(b *builder, cells []cell, c cut, mayFork bool, room int, best *plan) {
+// try is the search for one node's plan.
+type try struct {
+	*chooser
+	cells    []cell
+	scale    int // cells that each of cells stands for
+	boxWords int
+	spare    int // times as much room is left to the nodes below
+	copies   float32
+	mayFork  bool
+	budget   *budget
+	best     plan
+}
+
+// cut rates one cut, without a fork and with some.
+func (t *try) cut(c cut) {
+	if t.budget.work -= len(t.cells); t.budget.work < 0 {
+		return
+	}
+	children := int32(1) << c.bits
+	t.spans = t.spans[:0]
+	several := false
+	for i := range t.cells {
+		s := c.span(&t.cells[i])
+		several = several || s.n > 1
+		t.spans = append(t.spans, s)
+	}
+	t.rate(c, 0)
+	if t.mayFork && several {
+		t.rate(c, 1)
+		if children >= 8 {
+			t.rate(c, children/4)
+		}
+	}
+}
+
+// rate rates one cut of the cells that come to at most limit children; all,
+// when limit is 0. The others make the second side of a fork.
+func (t *try) rate(c cut, limit int32) {
 	children := 1 << c.bits
-	mask := uint64(children - 1)
-	if cap(h.count) <= children {
-		h.count = make([]int32, children+1)
-		h.weight = make([]float32, children+1)
-	}
-	limits := [3]int{0, 1, children / 4}
-	for i, limit := range limits {
-		if i > 0 && (!mayFork || limit == 0 || i == 2 && limit == 1) {
-			break
-		}
-		b.work -= len(cells) + children
-		count, weight := h.count[:children+1], h.weight[:children+1]
-		clear(count)
-		clear(weight)
-		wide, all, total := 0, int32(0), 0
-		var allWeight float32
-		for j := range cells {
-			first, n := c.span(&cells[j], mask)
-			if limit > 0 && int(n) > limit {
-				wide++
-				continue
-			}
-			total += int(n)
-			w := 1 / float32(n)
-			if int(n) == children {
-				all++
-				allWeight += w
-				continue
-			}
-			end := first + n
-			count[first]++
-			weight[first] += w
-			if end > mask+1 {
-				count[0]++
-				weight[0] += w
-				end -= mask + 1
-			}
-			count[end]--
-			weight[end] -= w
-		}
-		narrow := len(cells) - wide
-		if limit > 0 && wide == 0 {
-			break
-		}
-		if narrow < 2 || total > room-wide {
-			continue
-		}
-		n, w := all, allWeight
-		var sum, load float32
-		for v := range children {
-			n += count[v]
-			w += weight[v]
-			sum += w * h.table[n]
-			load += w * float32(n)
-		}
-		if load > 0.8*float32(narrow)*float32(narrow) {
-			continue
-		}
-		cost := costNode + sum/float32(narrow) +
-			costCopy*float32(total-narrow)/float32(narrow) + costWords*float32(children)/float32(narrow)
-		if wide > 0 {
-			cost += costFork + h.table[wide]
-		}
-		if cost < best.cost {
-			*best = plan{c, limit, wide, cost}
+	total, narrow := 0, 0
+	for _, s := range t.spans {
+		if limit == 0 || s.n <= limit {
+			total += int(s.n)
+			narrow++
 		}
 	}
+	wide := len(t.spans) - narrow
+	if wide == 0 {
+		limit = 0
+	}
+	n := float32(narrow)
+	cost := costNode + t.copies*float32(total-narrow)/n + costWords*float32(children)/(n*float32(t.scale))
+	if wide > 0 {
+		cost += costFork + t.table[wide*t.scale]
+	}
+	t.budget.work -= len(t.spans)
+	if narrow < 2 || cost+t.table[1] >= t.best.cost || !t.allows(narrow, total, children) {
+		return
+	}
+	search, left := t.below(children, limit)
+	t.budget.work -= len(t.spans) + children
+	if cost += search / n; cost < t.best.cost && left <= maxLeft*n*n {
+		t.best = plan{c, limit, cost}
+	}
+}
+
+// allows says that there is room to cut narrow of the cells into total.
+func (t *try) allows(narrow, total, children int) bool {
+	u := *t.budget
+	if narrow < len(t.spans) {
+		u.room -= forkNodes
+	}
+	return u.part(narrow, len(t.spans)).allows(total*t.scale*t.spare, children, t.boxWords)
+}
+
+// below sums up, over the cells and with one packet from each, the time to
+// search the child that the packet comes to, and the number of cells in it.
+func (t *try) below(children int, limit int32) (search, left float32) {
+	if cap(t.count) <= children {
+		t.count, t.weight = make([]int32, 2*children), make([]float32, 2*children)
+	}
+	count, weight := t.count[:children+1], t.weight[:children+1]
+	clear(count)
+	clear(weight)
+	for _, s := range t.spans {
+		if limit > 0 && s.n > limit {
+			continue
+		}
+		end, w := s.first+s.n, 1/float32(s.n)
+		count[s.first]++
+		weight[s.first] += w
+		if int(end) > children {
+			end -= int32(children)
+			count[0]++
+			weight[0] += w
+		}
+		count[end]--
+		weight[end] -= w
+	}
+	n, w := int32(0), float32(0)
+	for v := range children {
+		n += count[v]
+		w += weight[v]
+		if n > 0 {
+			search += w * t.table[1+int(n-1)*t.scale]
+			left += w * float32(n)
+		}
+	}
+	return search, left
 }
