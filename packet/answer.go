@@ -39,15 +39,34 @@ func Reset(dst []byte, p *Packet) []byte {
 // or RFC 4443 section 2.4(e) forbid an answer: to an ICMP error or redirect, to
 // a later fragment, to a packet that does not run from one host to one host.
 func Unreachable(dst []byte, p *Packet, from netip.Addr) []byte {
+	return icmpError(dst, p, from, icmpKind{typ4: 3, code4: 13, typ6: 1, code6: 1})
+}
+
+// TooBig appends to dst the ICMP or ICMPv6 error that tells p's sender the
+// longest datagram that gets through, in bytes: fragmentation needed and DF
+// set (RFC 1191 section 4), packet too big (RFC 4443 section 3.2). In all else
+// it is like Unreachable.
+func TooBig(dst []byte, p *Packet, from netip.Addr, mtu int) []byte {
+	return icmpError(dst, p, from, icmpKind{typ4: 3, code4: 4, typ6: 2, word: uint32(mtu)})
+}
+
+// icmpKind is what tells one ICMP error from another.
+type icmpKind struct {
+	typ4, code4, typ6, code6 uint8
+	word                     uint32 // the header's second word
+}
+
+func icmpError(dst []byte, p *Packet, from netip.Addr, k icmpKind) []byte {
 	from = from.Unmap()
 	if p.FragOffset != 0 || !answerable(p) || !oneHost(from) || from.Is4() != p.Src.Is4() {
 		return dst
 	}
-	s := Spec{Src: from, Dst: p.Src, Protocol: ICMP, ICMPType: 3, ICMPCode: 13, TOS: 0xc0}
+	s := Spec{Src: from, Dst: p.Src, Protocol: ICMP, ICMPType: k.typ4, ICMPCode: k.code4, TOS: 0xc0}
+	s.EchoID, s.EchoSeq = uint16(k.word>>16), uint16(k.word)
 	room := 576 - ipv4Header - icmpHeader
 	refuse := p.ICMPError()
 	if p.Version == 6 {
-		s.Protocol, s.ICMPType, s.ICMPCode, s.TOS = ICMPv6, 1, 1, 0
+		s.Protocol, s.ICMPType, s.ICMPCode, s.TOS = ICMPv6, k.typ6, k.code6, 0
 		room = 1280 - ipv6Header - icmpHeader
 		// Errors not yet defined are errors too; 137 is redirect.
 		refuse = p.HasICMP && (p.ICMPType < 128 || p.ICMPType == 137)

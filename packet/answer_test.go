@@ -173,3 +173,32 @@ func TestUnreachable(t *testing.T) {
 		}
 	}
 }
+
+func TestTooBig(t *testing.T) {
+	for _, row := range []struct {
+		src, dst, from string
+		typ, code      uint8
+	}{
+		{"192.0.2.1", "198.51.100.1", "192.0.2.254", 3, 4},
+		{"2001:db8::1", "2001:db8:1::1", "2001:db8::fe", 2, 0},
+	} {
+		b, err := Build(Spec{Src: netip.MustParseAddr(row.src), Dst: netip.MustParseAddr(row.dst), Protocol: UDP, SrcPort: 1, DstPort: 2, Payload: make([]byte, 1400)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var p, answer, quoted Packet
+		if f := Parse(&p, b, len(b)); f != OK {
+			t.Fatal(f)
+		}
+		a := TooBig(nil, &p, netip.MustParseAddr(row.from), 1338)
+		if f := Parse(&answer, a, len(a)); f != OK {
+			t.Fatal(f)
+		}
+		if answer.Dst != p.Src || answer.ICMPType != row.typ || answer.ICMPCode != row.code || be.Uint32(a[answer.Transport+4:]) != 1338 {
+			t.Errorf("%s: to %v, %d/%d, second word %#x", row.src, answer.Dst, answer.ICMPType, answer.ICMPCode, a[answer.Transport+4:answer.Transport+8])
+		}
+		if f := answer.Quoted(&quoted); f != OK || quoted.Dst != p.Dst || quoted.DstPort != 2 {
+			t.Errorf("%s: quotes %v (%v)", row.src, quoted.Dst, f)
+		}
+	}
+}
