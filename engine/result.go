@@ -15,6 +15,11 @@ type Result struct {
 	// the flow open.
 	Rule int32
 
+	// TellMTU, when not 0, asks for an ICMP error that tells the packet's
+	// sender the longest datagram, in bytes, that can be protected in one
+	// piece (RFC 4301 section 8.2).
+	TellMTU int
+
 	Reject      bool // answer with a TCP reset or an ICMP unreachable
 	Log         bool // the rule asks for an event
 	Established bool // the packet belongs to a flow that was let through

@@ -1,0 +1,190 @@
+package engine
+
+import (
+	"net/netip"
+
+	"github.com/ipfw/ipfw/esp"
+	"github.com/ipfw/ipfw/packet"
+)
+
+// Process judges a packet and does what its verdict asks for: it seals what
+// must leave protected and opens what arrives as ESP or AH. A packet whose
+// Arriving field is set has not met the input or forward chain yet.
+//
+//	Outbound:  Judge -> PROTECT -> SA -> cut to size -> esp Seal -> out.Replace or out.Send
+//	Arriving:  SAD by SPI -> esp Open -> Parse inner -> Judge -> PROTECT by this very SA -> out.Replace
+func (e *Engine) Process(in *Input, out *Output) Result {
+	out.reset()
+	s := e.spd.Load()
+	var r Result
+	if in.Arriving {
+		r = e.arrive(s, in, out)
+	} else if r = e.judge(s, in); r.Verdict == Protect && r.sa != nil {
+		e.seal(in, &r, out)
+	}
+	return e.finish(s, in, r)
+}
+
+// seal protects the packet in the SA of its result, in pieces that fit the
+// path. On failure the result becomes a discard.
+func (e *Engine) seal(in *Input, r *Result, out *Output) {
+	p, sa := &in.Packet, r.sa
+	mtu := sa.PathMTU(in.MTU, in.Now)
+	most := sa.MaxInner(mtu)
+	if p.Protocol == packet.TCP && !p.Fragment {
+		packet.ClampMSS(p, uint16(max(0, sa.MSS(mtu, p.Version == 6))), in.PartialChecksum)
+		e.sealTCP(in, r, out, most)
+		return
+	}
+	if p.Len > most && mustNotFragment(in) {
+		*r = Result{Reason: ReasonTooBig, Rule: r.Rule, TellMTU: most}
+		return
+	}
+	if in.PartialChecksum && !p.Fragment {
+		packet.SetChecksum(p.Bytes[p.Transport:p.Len], p.Src, p.Dst, p.Protocol)
+	}
+	batch, f := sa.Reserve(1, in.Now)
+	if f == esp.OK {
+		f = out.seal(&batch, sa, p.Bytes[:p.Len], mtu)
+	}
+	batch.Done()
+	e.sealed(in, r, out, f, batch.Rekey)
+}
+
+// sealTCP seals a TCP packet, cut into segments where it is longer than the
+// path carries.
+func (e *Engine) sealTCP(in *Input, r *Result, out *Output, most int) {
+	sa := r.sa
+	if err := out.segment.Reset(&in.Packet, most); err != nil {
+		*r = Result{Reason: ReasonTooBig, Rule: r.Rule}
+		return
+	}
+	batch, f := sa.Reserve(out.segment.Count(), in.Now)
+	head, tail := sa.Room()
+	for f == esp.OK {
+		buf := out.room(head + most + tail)
+		seg, more := out.segment.Next(buf[head:head:len(buf)])
+		if !more {
+			break
+		}
+		var sealed []byte
+		if sealed, _, f = batch.SealInPlace(buf, head, len(seg)); f == esp.OK {
+			out.Send = append(out.Send, sealed)
+		}
+	}
+	batch.Done()
+	e.sealed(in, r, out, f, batch.Rekey)
+}
+
+// seal appends one sealed datagram to Send, or its fragments when it is longer
+// than the path carries: ESP is fragmented after it is made, never before
+// (RFC 4303 section 3.3.4).
+func (o *Output) seal(b *esp.Batch, sa *esp.SA, pkt []byte, mtu int) esp.Fault {
+	head, tail := sa.Room()
+	buf := o.room(head + len(pkt) + tail)
+	copy(buf[head:], pkt)
+	sealed, _, f := b.SealInPlace(buf, head, len(pkt))
+	if f != esp.OK {
+		return f
+	}
+	if len(sealed) <= mtu {
+		o.Send = append(o.Send, sealed)
+		return esp.OK
+	}
+	pieces, err := packet.Fragment(sealed, mtu, fragmentID(sealed))
+	if err != nil {
+		return esp.TooBig
+	}
+	o.Send = append(o.Send, pieces...)
+	return esp.OK
+}
+
+// sealed finishes the result of sealing.
+func (e *Engine) sealed(in *Input, r *Result, out *Output, f esp.Fault, rekey bool) {
+	if rekey && e.options.Rekey != nil {
+		e.options.Rekey(r.sa)
+	}
+	if f != esp.OK {
+		out.Send = out.Send[:0]
+		*r = Result{Reason: reasonOfESP(f), Rule: r.Rule}
+		return
+	}
+	// One that became one, and runs between the same two ends, can go on as
+	// it is; all others are new packets to the kernel.
+	if len(out.Send) == 1 && in.Dir == Out && r.sa.Mode() == esp.Transport && !r.sa.Encapsulated() {
+		out.Replace, out.Send = out.Send[0], out.Send[:0]
+	}
+}
+
+// mustNotFragment says whether a packet's sender wants to hear that it is too
+// big, rather than have it cut: IPv4 with DF, and IPv6 that this host only
+// forwards (RFC 4301 section 8.1, RFC 8200 section 5).
+func mustNotFragment(in *Input) bool {
+	if in.Packet.Version == 6 {
+		return in.Dir == Forward
+	}
+	return in.Packet.DontFragment
+}
+
+// natPort is where ESP in UDP and IKE arrive together (RFC 3948 section 4).
+const natPort = 4500
+
+// arrive takes a packet from the wire before connection tracking: ESP and AH
+// to this host are opened and judged by what they hold, IKE goes on to meet
+// the rules as any packet does.
+func (e *Engine) arrive(s *spd, in *Input, out *Output) Result {
+	p := &in.Packet
+	if p.Fragment {
+		return Result{Reason: reasonOfESP(esp.Fragment), Rule: NoRule}
+	}
+	if p.Protocol == packet.UDP {
+		switch esp.ClassifyUDP(p.Bytes[p.Payload:p.Len]) {
+		case esp.UDPIKE:
+			return Result{Verdict: Bypass, Reason: ReasonIKE, Rule: NoRule}
+		case esp.UDPKeepalive:
+			return Result{Reason: ReasonKeepalive, Rule: NoRule}
+		}
+	}
+	if e.options.SAD == nil {
+		return Result{Reason: reasonOfESP(esp.UnknownSPI), Rule: NoRule}
+	}
+	sa, clear, rekey, f := e.options.SAD.Open(p.Bytes[:p.Len], in.Now)
+	if rekey && e.options.Rekey != nil {
+		e.options.Rekey(sa)
+	}
+	if f != esp.OK {
+		return Result{Reason: reasonOfESP(f), Rule: NoRule}
+	}
+	if e.options.Opened != nil {
+		e.options.Opened(sa, in)
+	}
+
+	inner := &out.inner
+	*inner = Input{Now: in.Now, InIf: in.InIf, SA: sa.Owner().Name, Arriving: true}
+	if fault := packet.Parse(&inner.Packet, clear, len(clear)); fault != packet.OK {
+		return Result{Reason: ReasonOf(fault), Rule: NoRule}
+	}
+	if !e.isLocal(inner.Packet.Dst) {
+		inner.Dir = Forward
+	}
+	r := e.judge(s, inner)
+	r.Reject = false // the answer would leave in the clear
+	if r.Verdict == Protect {
+		out.Replace = clear
+	}
+	return r
+}
+
+// isLocal says whether packets to an address end at this host.
+func (e *Engine) isLocal(a netip.Addr) bool {
+	return e.options.IsLocal == nil || a.IsMulticast() || e.options.IsLocal(a)
+}
+
+// fragmentID gives fragments an identification of their own. The integrity
+// value at the end of a sealed packet is as good as random.
+func fragmentID(sealed []byte) (id uint32) {
+	for _, b := range sealed[len(sealed)-4:] {
+		id = id<<8 | uint32(b)
+	}
+	return id
+}
