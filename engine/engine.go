@@ -27,20 +27,38 @@
 package engine
 
 import (
+	"net/netip"
 	"sync"
 	"sync/atomic"
 
+	"github.com/ipfw/ipfw/esp"
 	"github.com/ipfw/ipfw/packet"
 )
 
-// Options are the bounds of an Engine. The zero value takes the defaults.
+// Options are the bounds of an Engine and its ties to keys and addresses. The
+// zero value takes the default bounds and knows no SAs, as a dry run does.
 type Options struct {
 	MaxFlows     int // flows remembered at most; default 262,144
 	MaxFragments int // fragmented datagrams remembered at most; default 4,096
+
+	// SAD holds the SAs that arriving packets are opened with.
+	SAD *esp.SAD
+	// Outbound gives the SA for a packet that a rule protects, nil when
+	// there is none yet: then it is discarded, and whoever gives SAs may
+	// begin to make one. It is called for each such packet.
+	Outbound func(*Rule, *Input) *esp.SA
+	// IsLocal says whether an address is this host's own.
+	IsLocal func(netip.Addr) bool
+	// Rekey hears, once, that an SA has reached its soft lifetime.
+	Rekey func(*esp.SA)
+	// Opened hears of each packet that an SA has proved authentic, with the
+	// packet as it arrived: a peer behind a NAT may have moved.
+	Opened func(*esp.SA, *Input)
 }
 
 // Engine judges packets. All its methods may be called concurrently.
 type Engine struct {
+	options   Options
 	spd       atomic.Pointer[spd]
 	reload    sync.Mutex // one Reload at a time
 	flows     flowTable
@@ -50,7 +68,7 @@ type Engine struct {
 
 // New builds an engine for a policy.
 func New(p *Policy, o Options) *Engine {
-	e := new(Engine)
+	e := &Engine{options: o}
 	e.flows.init(o.MaxFlows)
 	e.fragments.init(o.MaxFragments)
 	e.spd.Store(compile(p, nil))
@@ -71,7 +89,11 @@ func (e *Engine) Policy() *Policy { return e.spd.Load().policy }
 // Judge gives the verdict for one packet that packet.Parse has accepted.
 func (e *Engine) Judge(in *Input) Result {
 	s := e.spd.Load()
-	r := e.judge(s, in)
+	return e.finish(s, in, e.judge(s, in))
+}
+
+// finish counts a packet's result.
+func (e *Engine) finish(s *spd, in *Input, r Result) Result {
 	s.count(in, &r)
 	e.reasons[r.Reason].Add(1)
 	return r
@@ -106,7 +128,7 @@ func (e *Engine) judgeWhole(s *spd, in *Input) Result {
 	}
 	key, side, ok := flowKeyOf(in)
 	if !ok {
-		return s.judgeAlone(in)
+		return e.judgeAlone(s, in)
 	}
 
 	shard := e.flows.shard(&key)
@@ -126,7 +148,7 @@ func (e *Engine) judgeWhole(s *spd, in *Input) Result {
 			return r
 		}
 	}
-	r := conform(s, in, Result{Verdict: f.verdict, Reason: ReasonFlow, Rule: f.rule, Established: true})
+	r := e.conform(s, in, Result{Verdict: f.verdict, Reason: ReasonFlow, Rule: f.rule, Established: true}, f.leaves(in, side))
 	if r.Verdict != Discard {
 		f.update(p, side, in.Now)
 	}
@@ -134,9 +156,10 @@ func (e *Engine) judgeWhole(s *spd, in *Input) Result {
 }
 
 // judgeAlone judges a packet that belongs to no flow by the rules alone.
-func (s *spd) judgeAlone(in *Input) Result {
+func (e *Engine) judgeAlone(s *spd, in *Input) Result {
 	q := queryOf(in)
-	return conform(s, in, s.lookup(&q, in.Now, fresh))
+	r := s.lookup(&q, in.Now, fresh)
+	return e.conform(s, in, r, s.leaves(&q, in, &r))
 }
 
 // open judges a packet that belongs to no known flow, and remembers the flow
@@ -160,13 +183,15 @@ func (e *Engine) open(s *spd, shard *flowShard, in *Input, key flowKey, side uin
 	case p.HasICMP && isEchoReply(p):
 		// An answer to a question nobody asked opens nothing, but a rule
 		// may still let it pass.
-		return s.judgeAlone(in)
+		return e.judgeAlone(s, in)
 	}
 
 	asked := flow{key: key, opener: opener, dir: openingDirection(in)}
 	asked.remember(in)
 	q := asked.query()
-	r := conform(s, in, s.lookup(&q, in.Now, what))
+	r := s.lookup(&q, in.Now, what)
+	asked.outgoing = s.leaves(&q, in, &r)
+	r = e.conform(s, in, r, asked.leaves(in, side))
 	if r.Verdict == Discard {
 		return r // and nothing was allocated: a flood of these costs no memory
 	}
@@ -182,18 +207,44 @@ func (e *Engine) open(s *spd, shard *flowShard, in *Input, key flowKey, side uin
 }
 
 // conform holds what policy says against how the packet came (RFC 4301
-// section 5.2): what must be protected may not come in the clear, and what
-// came out of an SA must be what that SA is for.
-func conform(s *spd, in *Input, r Result) Result {
-	inbound := in.Dir != Out
+// section 5): what leaves under protection needs an SA; what must arrive
+// protected may not come in the clear; and what came out of an SA must be what
+// that SA is for.
+func (e *Engine) conform(s *spd, in *Input, r Result, leaving bool) Result {
 	switch {
-	case r.Verdict == Protect && inbound && in.SA == "":
-		r.Verdict, r.Reason = Discard, ReasonClear
-	case r.Verdict == Protect && inbound && in.SA != s.policy.Rules[r.Rule].With,
-		r.Verdict == Bypass && in.SA != "":
+	case r.Verdict == Bypass && in.SA != "":
 		r.Verdict, r.Reason = Discard, ReasonWrongSA
-	case r.Verdict == Protect && !inbound:
-		r.Verdict, r.Reason = Discard, ReasonNoSA
+	case r.Verdict != Protect:
+	case leaving && in.SA != "":
+		r.Verdict, r.Reason = Discard, ReasonWrongSA
+	case leaving:
+		if e.options.Outbound != nil {
+			r.sa = e.options.Outbound(&s.policy.Rules[r.Rule], in)
+		}
+		if r.sa == nil {
+			r.Verdict, r.Reason = Discard, ReasonNoSA
+		}
+	case in.SA == "":
+		r.Verdict, r.Reason = Discard, ReasonClear
+	case in.SA != s.policy.Rules[r.Rule].With:
+		r.Verdict, r.Reason = Discard, ReasonWrongSA
 	}
 	return r
+}
+
+// leaves says whether the packet that a query asks about goes towards the
+// remote side of the rule that decided: outbound always, on the forward path
+// when its source is the rule's local side.
+func (s *spd) leaves(q *query, in *Input, r *Result) bool {
+	if q.dir != Forward || r.Verdict != Protect {
+		return q.dir == Out
+	}
+	rule := &s.policy.Rules[r.Rule]
+	a, b := netipAddr(q.key.Local, q.v6), netipAddr(q.key.Remote, q.v6)
+	fromLocal := rule.OpenedBy != OpenedByRemote && rule.mismatchEnds(a, b, q.key.LocalPort, q.key.RemotePort) == matches
+	fromRemote := rule.OpenedBy != OpenedByLocal && rule.mismatchEnds(b, a, q.key.RemotePort, q.key.LocalPort) == matches
+	if fromLocal && fromRemote { // a rule that does not tell its sides apart
+		return in.SA == ""
+	}
+	return fromLocal
 }

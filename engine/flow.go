@@ -15,6 +15,7 @@ type flow struct {
 	opener     uint8     // the side of key that opened it: 0 is a, 1 is b
 	dscp       uint8     // of the packet that opened it
 	replied    bool      // both sides have been heard
+	outgoing   bool      // it was opened towards the remote side of its rule
 	state      tcpState
 	rule       int32
 	generation uint32 // of the policy that last let it through
@@ -95,6 +96,14 @@ func (f *flow) remember(in *Input) {
 	}
 }
 
+// leaves says whether a packet of the flow goes towards the remote side.
+func (f *flow) leaves(in *Input, side uint8) bool {
+	if in.Dir != Forward {
+		return in.Dir == Out
+	}
+	return (side == f.opener) == f.outgoing
+}
+
 // query is the question that the flow's opening packet asked.
 func (f *flow) query() query {
 	k := &f.key
@@ -122,6 +131,9 @@ func (s *spd) redecide(f *flow) Result {
 	q := f.query()
 	r := s.lookup(&q, 0, again)
 	f.verdict, f.rule, f.generation = r.Verdict, r.Rule, s.generation
+	if r.Verdict == Protect && f.dir == Forward {
+		f.outgoing = s.leaves(&q, &Input{}, &r)
+	}
 	return r
 }
 

@@ -73,10 +73,11 @@ func (e *Engine) related(s *spd, in *Input) (Result, bool) {
 		shard.remove(f)
 		return Result{}, false
 	}
-	// An error about a protected flow that comes in the clear from a router
-	// on the way is judged by the rules, not by the flow.
-	if f.verdict == Protect {
+	// An error about a protected flow that comes in the clear, from a router
+	// on the way, is judged by the rules, not by the flow (RFC 4301 section 6).
+	leaving := f.leaves(in, 1-sender)
+	if f.verdict == Protect && !leaving && in.SA == "" {
 		return Result{}, false
 	}
-	return conform(s, in, Result{Verdict: f.verdict, Reason: ReasonRelated, Rule: f.rule, Established: true}), true
+	return e.conform(s, in, Result{Verdict: f.verdict, Reason: ReasonRelated, Rule: f.rule, Established: true}, leaving), true
 }

@@ -22,6 +22,16 @@ type Input struct {
 	// remembers only connections whose first packet passed every hook.
 	Reply bool
 
+	// Arriving says that the packet has just come in from the wire, before
+	// connection tracking and the input or forward chain; see Process.
+	Arriving bool
+	// MTU is that of the interface the packet leaves by, in bytes; 0 if it
+	// is not known.
+	MTU int
+	// PartialChecksum says that the transport checksum is still to be
+	// filled in, because hardware was meant to do it.
+	PartialChecksum bool
+
 	// SA is the ipsec block whose SA the packet came out of; empty for a
 	// packet that arrived in the clear.
 	SA string

@@ -1,6 +1,9 @@
 package engine
 
-import "github.com/ipfw/ipfw/packet"
+import (
+	"github.com/ipfw/ipfw/esp"
+	"github.com/ipfw/ipfw/packet"
+)
 
 // Result is the answer for one packet. Its zero value discards.
 type Result struct {
@@ -24,6 +27,8 @@ type Result struct {
 	Log         bool // the rule asks for an event
 	Established bool // the packet belongs to a flow that was let through
 	NewFlow     bool // the packet opened a flow
+
+	sa *esp.SA // that must seal the packet
 
 	// Audits are the first audit rules (rule attribute `audit`) that matched
 	// before the rule that decided, by index; NAudits of them are valid.
@@ -57,6 +62,9 @@ const (
 	ReasonFragmentOverlap               // fragment over bytes already seen (RFC 5722)
 	ReasonFragmentFull                  // no room to remember another fragmented datagram
 	ReasonSourceRoute                   // source route not used up: the destination is a stop, not the end (RFC 6274 section 3.13.2.3, RFC 5095)
+	ReasonTooBig                        // too long to protect in one piece, and not to be fragmented: its sender is told
+	ReasonIKE                           // IKE on its way to the key exchange (RFC 3948 section 2.2)
+	ReasonKeepalive                     // NAT keepalive, for nobody (RFC 3948 section 2.3)
 	ReasonTruncated                     // from here on: packet.Fault, one for one
 	ReasonBadVersion
 	ReasonBadHeaderLength
@@ -64,22 +72,32 @@ const (
 	ReasonBadChain
 	ReasonBadFragment
 	ReasonBadTransport
-	reasonCount
+	reasonESP   // from here on: esp.Fault, one for one
+	reasonCount = reasonESP + Reason(esp.Faults) - 1
 )
 
 // ReasonOf gives the reason for a packet that Parse refused.
 func ReasonOf(f packet.Fault) Reason {
 	r := ReasonTruncated + Reason(f) - 1
-	if f == packet.OK || r >= reasonCount {
+	if f == packet.OK || r >= reasonESP {
 		return ReasonNone
 	}
 	return r
 }
 
-var reasonNames = [reasonCount]string{
+// reasonOfESP gives the reason for a packet that IPsec refused.
+func reasonOfESP(f esp.Fault) Reason {
+	r := reasonESP + Reason(f) - 1
+	if f == esp.OK || r >= reasonCount {
+		return ReasonNone
+	}
+	return r
+}
+
+var reasonNames = [reasonESP]string{
 	"undecided", "rule", "default", "flow", "related",
 	"no-sa", "clear-text", "wrong-sa", "tcp-state", "flow-table-full",
-	"fragment-orphan", "fragment-overlap", "fragment-table-full", "source-route",
+	"fragment-orphan", "fragment-overlap", "fragment-table-full", "source-route", "too-big", "ike", "nat-keepalive",
 	"truncated", "bad-version", "bad-header-length", "bad-length",
 	"bad-extension-chain", "bad-fragment", "bad-transport",
 }
@@ -88,6 +106,9 @@ var reasonNames = [reasonCount]string{
 func (r Reason) String() string {
 	if int(r) < len(reasonNames) {
 		return reasonNames[r]
+	}
+	if r < reasonCount {
+		return "ipsec-" + esp.Fault(r-reasonESP+1).String()
 	}
 	return "unknown"
 }
