@@ -29,7 +29,7 @@ func (e *Engine) Process(in *Input, out *Output) Result {
 // path. On failure the result becomes a discard.
 func (e *Engine) seal(in *Input, r *Result, out *Output) {
 	p, sa := &in.Packet, r.sa
-	mtu := sa.PathMTU(in.MTU, in.Now)
+	mtu := pathMTU(sa, in)
 	most := sa.MaxInner(mtu)
 	if p.Protocol == packet.TCP && !p.Fragment {
 		packet.ClampMSS(p, uint16(max(0, sa.MSS(mtu, p.Version == 6))), in.PartialChecksum)
@@ -111,9 +111,26 @@ func (e *Engine) sealed(in *Input, r *Result, out *Output, f esp.Fault, rekey bo
 	}
 	// One that became one, and runs between the same two ends, can go on as
 	// it is; all others are new packets to the kernel.
-	if len(out.Send) == 1 && in.Dir == Out && r.sa.Mode() == esp.Transport && !r.sa.Encapsulated() {
+	_, _, encap := r.sa.Endpoints()
+	if len(out.Send) == 1 && in.Dir == Out && r.sa.Mode() == esp.Transport && encap == (esp.Encap{}) {
 		out.Replace, out.Send = out.Send[0], out.Send[:0]
 	}
+}
+
+// defaultMTU is taken for an interface that is not known.
+const defaultMTU = 1500
+
+// pathMTU is the longest sealed datagram that may leave: the interface's MTU,
+// or less where the network has said so.
+func pathMTU(sa *esp.SA, in *Input) int {
+	mtu := in.MTU
+	if mtu <= 0 {
+		mtu = defaultMTU
+	}
+	if reported := sa.PathMTU(in.Now); reported != 0 {
+		mtu = min(mtu, reported)
+	}
+	return mtu
 }
 
 // mustNotFragment says whether a packet's sender wants to hear that it is too
@@ -126,9 +143,6 @@ func mustNotFragment(in *Input) bool {
 	return in.Packet.DontFragment
 }
 
-// natPort is where ESP in UDP and IKE arrive together (RFC 3948 section 4).
-const natPort = 4500
-
 // arrive takes a packet from the wire before connection tracking: ESP and AH
 // to this host are opened and judged by what they hold, IKE goes on to meet
 // the rules as any packet does.
@@ -138,17 +152,17 @@ func (e *Engine) arrive(s *spd, in *Input, out *Output) Result {
 		return Result{Reason: reasonOfESP(esp.Fragment), Rule: NoRule}
 	}
 	if p.Protocol == packet.UDP {
-		switch esp.ClassifyUDP(p.Bytes[p.Payload:p.Len]) {
-		case esp.UDPIKE:
+		switch esp.Classify(p.Bytes[p.Payload:p.Len]) {
+		case esp.IKEMessage:
 			return Result{Verdict: Bypass, Reason: ReasonIKE, Rule: NoRule}
-		case esp.UDPKeepalive:
+		case esp.NATKeepalive:
 			return Result{Reason: ReasonKeepalive, Rule: NoRule}
 		}
 	}
 	if e.options.SAD == nil {
 		return Result{Reason: reasonOfESP(esp.UnknownSPI), Rule: NoRule}
 	}
-	sa, clear, rekey, f := e.options.SAD.Open(p.Bytes[:p.Len], in.Now)
+	clear, sa, rekey, f := e.options.SAD.Open(p.Bytes[:p.Len], in.Now)
 	if rekey && e.options.Rekey != nil {
 		e.options.Rekey(sa)
 	}
