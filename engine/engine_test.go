@@ -148,6 +148,9 @@ func TestOpeningPackets(t *testing.T) {
 		{Discard, ReasonDefault, "", "in tcp 203.0.113.9:40000 -> 198.51.100.10:81 fragment"},
 		{Bypass, ReasonRule, "web", "in tcp 203.0.113.9:40000 -> 198.51.100.10:80 fragment"},
 		{Bypass, ReasonFlow, "ping", "out icmp echo-reply 192.0.2.2 -> 192.0.2.1 established"},
+		{Discard, ReasonNoSA, "smb", "out tcp 10.0.0.5:445 -> 10.0.0.7:50000 established"},
+		{Discard, ReasonClear, "smb", "in tcp 10.0.0.7:50000 -> 10.0.0.5:445 established"},
+		{Protect, ReasonFlow, "smb", "in tcp 10.0.0.7:50000 -> 10.0.0.5:445 established protected lan"},
 	} {
 		tr, err := ParseTrial(row.line)
 		if err != nil {

@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 
+	"github.com/ipfw/ipfw/esp"
 	"github.com/ipfw/ipfw/packet"
 )
 
@@ -119,17 +120,32 @@ func (t Trial) openFlow(e *Engine, sa string) error {
 		if in.Packet.HasICMP && isEchoReply(&in.Packet) {
 			continue // the other side asked
 		}
-		try := in
-		r, _ := New(e.Policy(), Options{MaxFlows: flowShards, MaxFragments: 1}).trial(&try)
+		r := in.tryOn(e.Policy())
+		if r.Reason == ReasonClear { // such a flow opens under its SA
+			in.SA = e.Policy().Rules[r.Rule].With
+			r = in.tryOn(e.Policy())
+		}
 		if r.Verdict != Discard && (first == nil || byDefault && r.Rule >= 0) {
 			first, byDefault = &in, r.Rule < 0
 		}
 	}
 	if first != nil {
+		e.options.Outbound = someSA
 		e.trial(first)
+		e.options.Outbound = nil
 	}
 	return nil
 }
+
+// tryOn judges the packet by a policy under which every SA is there.
+func (in Input) tryOn(p *Policy) Result {
+	r, _ := New(p, Options{MaxFlows: flowShards, MaxFragments: 1, Outbound: someSA}).trial(&in)
+	return r
+}
+
+// someSA stands for the SA that a flow of the past was opened under. It seals
+// nothing: a trial is judged and not sent.
+func someSA(*Rule, *Input) *esp.SA { return new(esp.SA) }
 
 // opening is the packet that opens the trial's flow, sent by the packet's own
 // side or by the other.
