@@ -21,7 +21,8 @@ type flowRows struct {
 // maxFlowRows bounds the memory of a report to some hundred megabytes.
 const maxFlowRows = 1 << 20
 
-// flowRowKey is the same for both directions of a flow.
+// flowRowKey is the same for both directions of a flow; packets of which each
+// is judged by itself have a row for each direction.
 type flowRowKey struct {
 	a, b         [16]byte
 	aPort, bPort uint16
@@ -47,6 +48,7 @@ type flowOutcome struct {
 	verdict        engine.Verdict // what policy says: protect also when dropped for want of an SA
 	reason         engine.Reason
 	rule           int32
+	asked          engine.Direction // whose default it was, when rule is the default
 	packets, bytes uint64
 }
 
@@ -61,10 +63,11 @@ func (f *flowRows) add(in *engine.Input, r *engine.Result) *flowRow {
 		sp, dp = icmpPorts(p)
 	}
 	k := flowRowKey{a: p.Src.As16(), b: p.Dst.As16(), aPort: sp, bPort: dp, proto: p.Protocol, fragment: p.LaterFragment()}
-	if in.Dir == engine.Forward {
-		k.path = engine.Forward
+	alone := p.HasICMP && !isEcho(p)
+	if alone || in.Dir == engine.Forward {
+		k.path = in.Dir
 	}
-	if c := bytes.Compare(k.a[:], k.b[:]); c > 0 || c == 0 && k.aPort > k.bPort {
+	if c := bytes.Compare(k.a[:], k.b[:]); !alone && (c > 0 || c == 0 && k.aPort > k.bPort) {
 		k.a, k.b, k.aPort, k.bPort = k.b, k.a, k.bPort, k.aPort
 	}
 	row := f.rows[k]
@@ -97,13 +100,22 @@ func rowOf(in *engine.Input) *flowRow {
 // icmpPorts stand where other protocols have ports: an echo's identifier, so
 // that question and answer are one row, or else type and code.
 func icmpPorts(p *packet.Packet) (uint16, uint16) {
-	switch {
-	case p.Protocol == packet.ICMP && (p.ICMPType == 0 || p.ICMPType == 8),
-		p.Protocol == packet.ICMPv6 && (p.ICMPType == 128 || p.ICMPType == 129):
+	if isEcho(p) {
 		return p.EchoID, p.EchoID
 	}
 	n := uint16(p.ICMPType)<<8 | uint16(p.ICMPCode)
 	return n, n
+}
+
+// isEcho says whether an ICMP packet is a question or its answer.
+func isEcho(p *packet.Packet) bool {
+	switch p.Protocol {
+	case packet.ICMP:
+		return p.ICMPType == 0 || p.ICMPType == 8 // RFC 792
+	case packet.ICMPv6:
+		return p.ICMPType == 128 || p.ICMPType == 129 // RFC 4443 section 4
+	}
+	return false
 }
 
 func (row *flowRow) count(in *engine.Input, r *engine.Result) {
@@ -112,15 +124,25 @@ func (row *flowRow) count(in *engine.Input, r *engine.Result) {
 	case engine.ReasonFlow, engine.ReasonDefault:
 		reason = engine.ReasonRule // the rule, or its absence, says it
 	}
+	asked := row.asked(in, r)
 	for i := range row.outcomes {
 		o := &row.outcomes[i]
-		if o.verdict == verdict && o.reason == reason && o.rule == r.Rule {
+		if o.verdict == verdict && o.reason == reason && o.rule == r.Rule && o.asked == asked {
 			o.packets++
 			o.bytes += uint64(in.Packet.Len)
 			return
 		}
 	}
-	row.outcomes = append(row.outcomes, flowOutcome{verdict, reason, r.Rule, 1, uint64(in.Packet.Len)})
+	row.outcomes = append(row.outcomes, flowOutcome{verdict, reason, r.Rule, asked, 1, uint64(in.Packet.Len)})
+}
+
+// asked is the direction whose rules decided: for a packet of a flow, that of
+// the packet that opened it.
+func (row *flowRow) asked(in *engine.Input, r *engine.Result) engine.Direction {
+	if r.Established {
+		return row.dir
+	}
+	return in.Dir
 }
 
 // policyVerdict is what policy says of a packet; a packet that it protects is
@@ -166,7 +188,7 @@ func (f *flowRows) sorted() []outcomeRow {
 		}
 	}
 	order := func(v engine.Verdict) int { return [...]int{engine.Discard: 0, engine.Protect: 1, engine.Bypass: 2}[v] }
-	slices.SortFunc(out, func(a, b outcomeRow) int {
+	slices.SortStableFunc(out, func(a, b outcomeRow) int {
 		switch {
 		case a.verdict != b.verdict:
 			return order(a.verdict) - order(b.verdict)
@@ -183,8 +205,15 @@ func (f *flowRows) sorted() []outcomeRow {
 			return int(a.srcPort) - int(b.srcPort)
 		case a.dstPort != b.dstPort:
 			return int(a.dstPort) - int(b.dstPort)
+		case a.proto != b.proto:
+			return int(a.proto) - int(b.proto)
+		case a.fragment != b.fragment:
+			if a.fragment {
+				return 1
+			}
+			return -1
 		}
-		return int(a.proto) - int(b.proto)
+		return int(a.dir) - int(b.dir) // outcomes of one flow stay in order
 	})
 	return out
 }

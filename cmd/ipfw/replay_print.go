@@ -98,8 +98,8 @@ func (r *replayer) report() *replayReport {
 	var defaults [len(ways)]ruleHits
 	for _, row := range x.rows {
 		if row.rule == engine.DefaultRule {
-			h := &defaults[row.dir]
-			h.Name = defaultName(row.dir)
+			h := &defaults[row.flowOutcome.asked]
+			h.Name = defaultName(row.flowOutcome.asked)
 			h.Packets += row.packets
 			h.Bytes += row.bytes
 			if row.verdict != engine.Discard {
@@ -133,7 +133,7 @@ func (x *replayReport) pick(top int) {
 			continue
 		}
 		x.Flows = append(x.Flows, flowReport{row.line(), row.verdict.String(), row.reason.String(),
-			decider(x.policy, row.rule, row.dir), row.packets, row.bytes})
+			decider(x.policy, row.rule, row.flowOutcome.asked), row.packets, row.bytes})
 	}
 }
 
@@ -188,7 +188,9 @@ func (f *flowReport) because() string {
 
 func (a *app) printHits(x *replayReport) {
 	w := a.table()
-	fmt.Fprintln(w, "RULE\tPACKETS\tFLOWS\tPLACE")
+	if !x.untouched() {
+		fmt.Fprintln(w, "RULE\tPACKETS\tFLOWS\tPLACE")
+	}
 	for _, h := range x.Rules {
 		if h.Packets > 0 {
 			place := h.Place
@@ -197,6 +199,9 @@ func (a *app) printHits(x *replayReport) {
 			}
 			fmt.Fprintf(w, "%s\t%d\t%d\t%s\n", h.Name, h.Packets, h.Flows, place)
 		}
+	}
+	if !x.untouched() {
+		fmt.Fprintln(w)
 	}
 	a.flushTable(w)
 	var own []string
@@ -210,7 +215,6 @@ func (a *app) printHits(x *replayReport) {
 			own = append(own, fmt.Sprintf("%s (%s)", h.Name, h.Place))
 		}
 	}
-	a.printf("\n")
 	if len(own) > 0 {
 		a.printf("Nothing hit: %s\n", strings.Join(own, ", "))
 	}
@@ -219,8 +223,11 @@ func (a *app) printHits(x *replayReport) {
 	}
 }
 
+// untouched says that no rule and no default has decided anything.
+func (x *replayReport) untouched() bool { return len(x.Unhit) == len(x.Rules) }
+
 func (a *app) printTotals(x *replayReport) {
-	a.printf("%d packets in %s: %s %d, %s %d, %s %d\n", x.Capture.Packets, x.span.Round(time.Millisecond),
+	a.printf("%d packets, %s of traffic: %s %d, %s %d, %s %d\n", x.Capture.Packets, x.span.Round(time.Millisecond),
 		a.verdict(engine.Bypass), x.Verdicts["bypass"], a.verdict(engine.Discard), x.Verdicts["discard"],
 		a.verdict(engine.Protect), x.Verdicts["protect"])
 	var words []string
@@ -274,11 +281,11 @@ func (a *app) packetPrinter(p *engine.Policy, asJSON bool) func(*judgement) erro
 		}
 		if j.result.Reason < engine.ReasonTruncated {
 			x.Line = rowOf(j.in).line()
-			opened := j.in.Dir
+			asked := j.in.Dir
 			if j.flow != nil {
-				opened = j.flow.dir
+				asked = j.flow.asked(j.in, &j.result)
 			}
-			x.Rule = decider(p, j.result.Rule, opened)
+			x.Rule = decider(p, j.result.Rule, asked)
 		}
 		if asJSON {
 			return a.printJSON(x)

@@ -33,6 +33,9 @@ var skipNames = [skipReasons]string{"", "not-ip", "cut-by-capture", "local-to-lo
 
 // direction tells the way of a packet, or why it is none of the host's.
 func (s *side) direction(src, dst netip.Addr, way capture.Way) (engine.Direction, skip) {
+	if src == dst || src.IsLoopback() && dst.IsLoopback() {
+		return 0, loopback
+	}
 	if len(s.local) == 0 { // the capture itself says it
 		switch way {
 		case capture.Sent:
@@ -50,12 +53,16 @@ func (s *side) direction(src, dst netip.Addr, way capture.Way) (engine.Direction
 		return engine.Out, judged
 	case to:
 		return engine.In, judged
-	case way == capture.Sent && src.IsUnspecified():
-		return engine.Out, judged // DHCP, duplicate address detection
+	}
+	d, why := s.passing(src, dst)
+	switch {
+	case why == judged:
+	case way == capture.Sent: // by an address that --local does not name
+		return engine.Out, judged
 	case dst.IsMulticast(), dst == broadcast:
 		return engine.In, judged
 	}
-	return s.passing(src, dst)
+	return d, why
 }
 
 func (s *side) passing(src, dst netip.Addr) (engine.Direction, skip) {
@@ -117,7 +124,11 @@ func (g *guesser) add(p *packet.Packet, way capture.Way) {
 		g.first[f] = p.Dst
 	}
 	g.packets[f]++
-	for _, a := range []netip.Addr{p.Src, p.Dst} {
+	ends := []netip.Addr{p.Src, p.Dst}
+	if p.Src == p.Dst {
+		ends = ends[:1]
+	}
+	for _, a := range ends {
 		if a.IsMulticast() || a == broadcast || a.IsUnspecified() {
 			continue
 		}
