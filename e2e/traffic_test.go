@@ -51,6 +51,12 @@ func TestBigPing(t *testing.T) {
 			from *lab.Host
 			to   string
 		}{{client, addr}, {server, strings.Replace(strings.Replace(addr, "77.0.1", "77.0.2", 1), "::1", "::2", 1)}} {
+			// The neighbours find each other first: what waits for that is
+			// bounded, and two datagrams of this size fill it.
+			l.Eventually(10*time.Second, way.to+" answers a small ping", func() bool {
+				_, err := way.from.Try(3*time.Second, "ping", "-c", "1", "-W", "1", way.to)
+				return err == nil
+			})
 			out, err := way.from.Try(20*time.Second, "ping", "-c", "5", "-i", "0.1", "-W", "2", "-s", "60000", way.to)
 			if err != nil || !strings.Contains(out, " 0% packet loss") {
 				t.Errorf("%s to %s: %v\n%s", way.from.Name, way.to, err, out)

@@ -148,7 +148,7 @@ func (e *Engine) judgeWhole(s *spd, in *Input) Result {
 			return r
 		}
 	}
-	r := e.conform(s, in, Result{Verdict: f.verdict, Reason: ReasonFlow, Rule: f.rule, Established: true}, f.leaves(in, side))
+	r := e.conform(s, in, Result{Verdict: f.verdict, Reason: ReasonFlow, Rule: f.rule, Established: true, opened: f.dir}, f.leaves(in, side))
 	if r.Verdict != Discard {
 		f.update(p, side, in.Now)
 	}

@@ -223,6 +223,26 @@ func TestEchoReplyNeedsItsRequest(t *testing.T) {
 	b.want(b.see("in icmp echo-reply 192.0.2.1 -> 192.0.2.2", func(s *packet.Spec) { s.EchoID = 7 }), Discard, ReasonDefault)
 }
 
+func TestPingOpensNoWayForPings(t *testing.T) {
+	b := newBench(t, webServer(t))
+	b.Policy().Rules[2].In = false // nobody may ping this host
+	b.Reload(b.Policy())
+	for _, ends := range [][2]string{{"192.0.2.2", "192.0.2.1"}, {"192.0.2.1", "192.0.2.2"}} {
+		b.want(b.see("out icmp echo-request "+ends[0]+" -> "+ends[1]), Bypass, ReasonDefault)
+		b.want(b.see("in icmp echo-request "+ends[1]+" -> "+ends[0]), Discard, ReasonDefault)
+		b.want(b.see("in icmp echo-reply "+ends[1]+" -> "+ends[0]), Bypass, ReasonFlow)
+	}
+}
+
+func TestDefaultCountsByWhoOpened(t *testing.T) {
+	b := newBench(t, webServer(t))
+	b.see("out udp 198.51.100.10:40000 -> 192.0.2.53:53")
+	b.see("in udp 192.0.2.53:53 -> 198.51.100.10:40000")
+	if d := b.Stats().Defaults; d[Out].Packets != 2 || d[In].Packets != 0 {
+		t.Errorf("defaults count %+v", d)
+	}
+}
+
 func TestReloadDecidesAgain(t *testing.T) {
 	b := newBench(t, webServer(t))
 	web, ssh := "in tcp 203.0.113.9:40000 -> 198.51.100.10:443", "in tcp 192.0.2.9:40001 -> 198.51.100.10:22"

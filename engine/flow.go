@@ -37,12 +37,16 @@ type flowKey struct {
 	a, b         classify.Addr
 	aPort, bPort uint16
 	proto        uint8
-	path         uint8 // bit 0: IPv6; bit 1: forwarded
+	path         uint8 // see below
 }
 
+// Bits of flowKey.path.
 const (
 	pathIPv6    = 1 << 0
 	pathForward = 1 << 1
+	// pathBAsks tells the echo requests of end b from those of end a: a ping
+	// lets the answers come back, and not the other side's own pings.
+	pathBAsks = 1 << 2
 )
 
 // flowKeyOf gives the packet's flow and the side that sent it. Packets of
@@ -59,6 +63,9 @@ func flowKeyOf(in *Input) (k flowKey, side uint8, ok bool) {
 		return k, 0, false
 	}
 	k, side = makeFlowKey(p, sp, dp, in.Dir)
+	if p.HasICMP && (side == 1) != isEchoReply(p) {
+		k.path |= pathBAsks
+	}
 	return k, side, true
 }
 

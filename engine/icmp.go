@@ -79,5 +79,5 @@ func (e *Engine) related(s *spd, in *Input) (Result, bool) {
 	if f.verdict == Protect && !leaving && in.SA == "" {
 		return Result{}, false
 	}
-	return e.conform(s, in, Result{Verdict: f.verdict, Reason: ReasonRelated, Rule: f.rule, Established: true}, leaving), true
+	return e.conform(s, in, Result{Verdict: f.verdict, Reason: ReasonRelated, Rule: f.rule, Established: true, opened: f.dir}, leaving), true
 }

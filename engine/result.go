@@ -28,7 +28,8 @@ type Result struct {
 	Established bool // the packet belongs to a flow that was let through
 	NewFlow     bool // the packet opened a flow
 
-	sa *esp.SA // that must seal the packet
+	sa     *esp.SA   // that must seal the packet
+	opened Direction // of the packet that opened the flow
 
 	// Audits are the first audit rules (rule attribute `audit`) that matched
 	// before the rule that decided, by index; NAudits of them are valid.

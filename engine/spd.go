@@ -92,7 +92,7 @@ func (s *spd) inherit(old *spd) {
 
 // lookup finds the first rule that matches and gives what it says.
 func (s *spd) lookup(q *query, now int64, m mode) Result {
-	var r Result
+	r := Result{opened: q.dir}
 	family := 0
 	if q.v6 {
 		family = 1
@@ -142,6 +142,6 @@ func (s *spd) count(in *Input, r *Result) {
 			s.state[r.Rule].flows.Add(1)
 		}
 	case r.Rule == DefaultRule:
-		s.defaults[in.Dir].add(n)
+		s.defaults[r.opened].add(n)
 	}
 }

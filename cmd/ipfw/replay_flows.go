@@ -29,6 +29,7 @@ type flowRowKey struct {
 	proto        uint8
 	fragment     bool // later fragments have no ports: a row of their own
 	path         engine.Direction
+	bAsks        bool // echo: the second end asked
 }
 
 // flowRow is one flow, written as its first packet.
@@ -67,9 +68,15 @@ func (f *flowRows) add(in *engine.Input, r *engine.Result) *flowRow {
 	if alone || in.Dir == engine.Forward {
 		k.path = in.Dir
 	}
+	asker := k.a
+	if p.ICMPType == 0 || p.ICMPType == 129 { // an answer
+		asker = k.b
+	}
 	if c := bytes.Compare(k.a[:], k.b[:]); !alone && (c > 0 || c == 0 && k.aPort > k.bPort) {
 		k.a, k.b, k.aPort, k.bPort = k.b, k.a, k.bPort, k.aPort
 	}
+	// The engine tells the pings of one end from those of the other.
+	k.bAsks = p.HasICMP && !alone && asker == k.b
 	row := f.rows[k]
 	if row == nil {
 		if len(f.rows) == maxFlowRows {
