@@ -224,10 +224,10 @@ func TestEchoReplyNeedsItsRequest(t *testing.T) {
 }
 
 func TestPingOpensNoWayForPings(t *testing.T) {
-	b := newBench(t, webServer(t))
-	b.Policy().Rules[2].In = false // nobody may ping this host
-	b.Reload(b.Policy())
+	p := webServer(t)
+	p.Rules[2].In = false // nobody may ping this host
 	for _, ends := range [][2]string{{"192.0.2.2", "192.0.2.1"}, {"192.0.2.1", "192.0.2.2"}} {
+		b := newBench(t, p)
 		b.want(b.see("out icmp echo-request "+ends[0]+" -> "+ends[1]), Bypass, ReasonDefault)
 		b.want(b.see("in icmp echo-request "+ends[1]+" -> "+ends[0]), Discard, ReasonDefault)
 		b.want(b.see("in icmp echo-reply "+ends[1]+" -> "+ends[0]), Bypass, ReasonFlow)
