@@ -160,16 +160,12 @@ func (c *Core) Rekey(now time.Time, peer, child string) Output {
 	return c.end()
 }
 
-// Seen tells that the first packet has come out of a child's inbound SA: the
-// peer has it, so we may send by it (RFC 7296 section 2.8).
-func (c *Core) Seen(now time.Time, id uint64) Output {
+// Seen tells that a packet has come out of the inbound SA with this SPI: the
+// peer has the pair, so we may send by it (RFC 7296 section 2.8).
+func (c *Core) Seen(now time.Time, spi uint32) Output {
 	c.begin(now)
-	for _, sa := range c.sas {
-		for _, ch := range sa.children {
-			if ch.ID == id && ch.state == chUp {
-				c.use(ch)
-			}
-		}
+	if ch := c.spis[spi]; ch != nil && ch.state == chUp {
+		c.use(ch)
 	}
 	return c.end()
 }

@@ -1,6 +1,7 @@
 package ike
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"net/netip"
@@ -24,6 +25,7 @@ type child struct {
 	state   childState
 	using   bool // our outbound traffic goes here
 
+	origin   origin
 	rekeyIn  *rekeyIn // a rekey by the peer
 	next     *child   // what replaces it
 	rekeyAt  time.Time
@@ -31,6 +33,13 @@ type child struct {
 	expireAt time.Time // the peer should have deleted it until then
 	rekeying bool      // a rekey of ours is queued or under way
 	surplus  bool      // lost a collision: to be deleted, and of no interest to people
+}
+
+// origin is where a child goes back to through all its rekeys: who asked for
+// it, and the lower nonce of that exchange.
+type origin struct {
+	ours bool
+	low  []byte
 }
 
 func (ch *child) due() time.Time {
@@ -340,9 +349,9 @@ func asSent(ts, sent []TrafficSelector) []TrafficSelector {
 
 // addChild installs a child. in and out are its keys, which are handed on and
 // not kept.
-func (c *Core) addChild(sa *ikeSA, n *negotiated, in, out Keys, use bool, old *child) *child {
+func (c *Core) addChild(sa *ikeSA, n *negotiated, in, out Keys, use bool, old *child, from origin) *child {
 	c.nextID++
-	ch := &child{cfg: n.cfg, suite: n.suite, using: use, ChildSA: ChildSA{
+	ch := &child{cfg: n.cfg, suite: n.suite, using: use, origin: from, ChildSA: ChildSA{
 		ID: c.nextID, IKE: sa.id, Peer: sa.peer.Name, Name: n.cfg.Name,
 		Protocol: n.suite.proto, Mode: n.mode, SPIIn: n.spiIn, SPIOut: n.spiOut,
 		ESN: n.suite.esn, NoTFC: n.noTFC, LocalTS: n.local, RemoteTS: n.remote, RemoteID: sa.remoteID,
@@ -359,7 +368,7 @@ func (c *Core) addChild(sa *ikeSA, n *negotiated, in, out Keys, use bool, old *c
 	ch.hardAt = c.now.Add(life + life/10 + time.Minute)
 	ev := Event{Kind: ChildUp, Suite: n.suite.String()}
 	if old != nil {
-		ch.Replaces, old.next, ev.Kind = old.ID, ch, ChildRekeyed
+		ch.Replaces, old.next, ev.Kind, ch.origin = old.ID, ch, ChildRekeyed, old.origin
 	}
 	sa.children = append(sa.children, ch)
 	c.spis[ch.SPIIn] = ch
@@ -368,6 +377,27 @@ func (c *Core) addChild(sa *ikeSA, n *negotiated, in, out Keys, use bool, old *c
 	c.act(Action{Kind: Install, Use: use, Child: full})
 	c.childEvent(sa, ch, ev)
 	return ch
+}
+
+// oneOfEach settles what happens when both sides ask for the same child at
+// once, after the manner of RFC 7296 section 2.8.1: of two with the same
+// selectors, the one with the lowest nonce is deleted by the side that asked
+// for it.
+func (c *Core) oneOfEach(sa *ikeSA, ch *child) {
+	for _, o := range sa.children {
+		if o == ch || o.cfg != ch.cfg || o.origin.ours == ch.origin.ours || o.state != chUp || o.next != nil ||
+			!slices.Equal(o.LocalTS, ch.LocalTS) || !slices.Equal(o.RemoteTS, ch.RemoteTS) {
+			continue
+		}
+		lose := ch
+		if bytes.Compare(o.origin.low, ch.origin.low) < 0 {
+			lose = o
+		}
+		if lose.origin.ours {
+			lose.surplus = true
+			c.deleteChild(sa, lose)
+		}
+	}
 }
 
 // place sets the endpoints of a child from its IKE SA.
@@ -379,8 +409,14 @@ func (ch *child) place(sa *ikeSA) {
 	}
 }
 
-// use makes a child the one our traffic goes by.
+// use makes a child the one our traffic goes by, unless what replaces it
+// already is.
 func (c *Core) use(ch *child) {
+	for n := ch.next; n != nil; n = n.next {
+		if n.using {
+			return
+		}
+	}
 	if !ch.using {
 		ch.using = true
 		c.act(Action{Kind: UseSA, Child: ch.ChildSA})
@@ -405,6 +441,20 @@ func (c *Core) removeChild(sa *ikeSA, ch *child) {
 		return
 	}
 	sa.children = slices.Delete(sa.children, i, i+1)
+	if p := sa.pending; p != nil && p.old == ch {
+		c.dropPending(sa)
+	}
+	for _, o := range sa.children { // it was to replace another, and lost
+		if o.ID == ch.Replaces {
+			ch.surplus = true
+		}
+		if o.next == ch {
+			o.next = nil
+		}
+		if o.rekeyIn != nil && o.rekeyIn.child == ch {
+			o.rekeyIn, o.expireAt = nil, time.Time{}
+		}
+	}
 	linger := time.Duration(0)
 	if ch.next != nil {
 		linger = c.cfg.Linger
@@ -413,6 +463,9 @@ func (c *Core) removeChild(sa *ikeSA, ch *child) {
 		c.childEvent(sa, ch, Event{Kind: ChildDown})
 	}
 	c.dropChild(ch, false, linger)
+	if ch.next == nil {
+		c.fallBack(sa, ch)
+	}
 }
 
 // tickChild does what is due for one child.

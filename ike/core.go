@@ -19,7 +19,8 @@ type Core struct {
 
 	sas    map[uint64]*ikeSA // by our SPI
 	inits  map[initKey]*ikeSA
-	spis   map[uint32]*child // by inbound SPI
+	spis   map[uint32]*child // by inbound SPI; nil: reserved
+	held   map[holder][]*ikeSA
 	timers timers
 	guard  guard
 	ghosts ghosts
@@ -57,7 +58,7 @@ func New(cfg Config) (*Core, error) {
 	}
 	return &Core{
 		cfg: cfg.withDefaults(), kex: kexSource{rand: cfg.Rand},
-		sas: map[uint64]*ikeSA{}, inits: map[initKey]*ikeSA{}, spis: map[uint32]*child{},
+		sas: map[uint64]*ikeSA{}, inits: map[initKey]*ikeSA{}, spis: map[uint32]*child{}, held: map[holder][]*ikeSA{},
 		guard: guard{perAddr: map[netip.Prefix]int{}}, ghosts: ghosts{m: map[uint64]ghost{}},
 		leases: leases{m: map[leaseKey]*lease{}, taken: map[netip.Addr]leaseKey{}},
 	}, nil

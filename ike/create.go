@@ -30,7 +30,7 @@ type createTask struct {
 	ni    []byte
 	kex   keyExchange
 
-	rival *rekeyIn // the peer made the same new child at the same time
+	stillborn []uint32 // SPIs that the peer has deleted before we knew them
 
 	// Between CREATE_CHILD_SA and the last IKE_FOLLOWUP_KE.
 	got *agreement
@@ -55,7 +55,8 @@ type agreement struct {
 // pendingCreate is an agreement that waits for the peer's IKE_FOLLOWUP_KE.
 type pendingCreate struct {
 	agreement
-	in *rekeyIn
+	in    *rekeyIn
+	until time.Time
 }
 
 // rekeyIn is a rekey by the peer. Both new SAs are zero while IKE_FOLLOWUP_KE
@@ -66,10 +67,21 @@ type rekeyIn struct {
 	sa    *ikeSA
 }
 
-func (r *rekeyIn) done() bool { return r != nil && (r.child != nil || r.sa != nil) }
+// done says that the rekey has made an SA, and that it or what has replaced
+// it is still there.
+func (r *rekeyIn) done() bool {
+	if r == nil || r.sa == nil {
+		return r != nil && r.child != nil
+	}
+	sa := r.sa
+	for sa.next != nil {
+		sa = sa.next
+	}
+	return sa.state != stDead
+}
 
 func (a *agreement) wipe() {
-	wipe(a.shared, a.ni, a.nr)
+	wipe(a.shared)
 	wipe(a.more...)
 }
 
@@ -159,7 +171,7 @@ func (t *createTask) request(c *Core, sa *ikeSA) (list []payload, err error) {
 func (c *Core) tryLater(sa *ikeSA, t *createTask) { sa.enqueueAt(t, c.retryDelay()) }
 
 func (t *createTask) answer(c *Core, sa *ikeSA, m *opened, ns notifies) {
-	if sa.state != stUp && !(sa.state == stDeleting && t.purpose == rekeyIKE) {
+	if sa.state != stUp && t.purpose != rekeyIKE {
 		t.abandon(c)
 		return
 	}
@@ -204,7 +216,10 @@ func (t *createTask) lost(sa *ikeSA) bool {
 	case rekeyChild:
 		r = t.old.rekeyIn
 	case newChild:
-		r = t.rival
+		return false
+	}
+	if r != nil && r.sa != nil && !r.done() {
+		return false
 	}
 	return r != nil && bytes.Compare(lowest(t.got.ni, t.got.nr), r.low) < 0
 }
@@ -262,6 +277,9 @@ func (t *createTask) failed(c *Core, sa *ikeSA, n notify) {
 		offered = t.offer.props
 	}
 	t.abandon(c)
+	if sa.state != stUp {
+		return
+	}
 	collided := t.purpose == rekeyIKE && sa.rekeyIn.done() || t.purpose == rekeyChild && t.old.rekeyIn.done()
 	switch {
 	case n.kind == nInvalidKEPayload && len(n.data) == 2 && t.retries < initRetries:
@@ -325,9 +343,15 @@ func (t *createTask) finish(c *Core, sa *ikeSA) {
 		c.settleIKE(sa, fresh, lost)
 		return
 	}
-	toR, toI := childKeys(sa.suite.prf, sa.keys.d, &a.suite, a.shared, a.ni, a.nr, a.more...)
 	old := t.old
-	ch := c.addChild(sa, a.n, toI, toR, !lost, old)
+	if slices.Contains(t.stillborn, a.n.spiOut) {
+		if old != nil {
+			old.rekeying = false
+		}
+		return
+	}
+	toR, toI := childKeys(sa.suite.prf, sa.keys.d, &a.suite, a.shared, a.ni, a.nr, a.more...)
+	ch := c.addChild(sa, a.n, toI, toR, !lost, old, origin{true, lowest(a.ni, a.nr)})
 	switch {
 	case lost:
 		// The peer's new child stays. Ours goes, by our own Delete; the
@@ -338,22 +362,22 @@ func (t *createTask) finish(c *Core, sa *ikeSA) {
 		}
 		c.deleteChild(sa, ch)
 	case t.purpose == newChild:
-		if t.rival != nil && t.rival.child != nil {
-			t.rival.child.surplus = true
-			t.rival.child.expireAt = c.now.Add(abandonTime)
-		}
+		c.oneOfEach(sa, ch)
 	default:
 		if r := old.rekeyIn; r != nil {
 			if r.child != nil { // the peer's to delete
 				r.child.surplus = true
 				r.child.expireAt = c.now.Add(abandonTime)
 			}
-			sa.pending = nil
+			if sa.pending != nil && sa.pending.old == old {
+				c.dropPending(sa)
+			}
 		}
 		old.state = chReplaced
 		if slices.Contains(sa.children, old) {
 			c.deleteChild(sa, old)
 		}
+		c.oneOfEach(sa, ch)
 	}
 }
 

@@ -116,11 +116,15 @@ func (t *authTask) answer(c *Core, sa *ikeSA, m *opened, ns notifies) {
 	}
 	low, ni, nr := lowest(hs.ni, hs.nr), hs.ni, hs.nr
 	c.establish(sa, low, false)
-	if offer != nil && sa.state == stUp {
+	switch {
+	case offer == nil:
+	case sa.state != stUp: // it lost against the peer's own call
+		c.release(offer.spi)
+	default:
 		n, ev := c.acceptChild(sa, offer, m.payloads, ns, negotiation{noKE: true})
 		if n != nil {
 			toR, toI := childKeys(sa.suite.prf, sa.keys.d, &n.suite, nil, ni, nr)
-			c.addChild(sa, n, toI, toR, true, nil)
+			c.addChild(sa, n, toI, toR, true, nil, origin{true, low})
 		} else {
 			c.fail(sa, ev)
 		}
@@ -223,7 +227,7 @@ func (c *Core) serveAuth(sa *ikeSA, m *opened, ns notifies, d Datagram) {
 		}
 	case n != nil:
 		toR, toI := childKeys(sa.suite.prf, sa.keys.d, &n.suite, nil, ni, nr)
-		c.addChild(sa, n, toR, toI, true, nil)
+		c.addChild(sa, n, toR, toI, true, nil, origin{false, lowest(ni, nr)})
 	case ev.Failure != NoFailure:
 		c.fail(sa, ev)
 	}

@@ -34,7 +34,12 @@ func (t *deleteTask) answer(c *Core, sa *ikeSA, m *opened, ns notifies) {
 		c.destroy(sa, false)
 		return
 	}
-	c.removeChild(sa, t.ch)
+	for home := sa; home != nil; home = home.next { // moved on by a rekey meanwhile
+		c.removeChild(home, t.ch)
+		if home != sa {
+			c.settle(home)
+		}
+	}
 }
 
 // serveInformational answers INFORMATIONAL, RFC 7296 section 1.4.
@@ -77,9 +82,16 @@ func (c *Core) serveInformational(sa *ikeSA, m *opened, ns notifies, d Datagram)
 func (c *Core) peerDeletes(sa *ikeSA, proto uint8, spis []uint32) (ours []uint32) {
 	for _, spi := range spis {
 		home, ch := sa, sa.byOutbound(spi)
-		if ch == nil && sa.next != nil { // moved on by a rekey meanwhile
-			home = sa.next
+		for ch == nil && home.next != nil { // moved on by a rekey meanwhile
+			home = home.next
 			ch = home.byOutbound(spi)
+		}
+		if ch == nil && sa.req != nil {
+			// Perhaps one that we are making: its answer was lost, and
+			// the peer has deleted it already.
+			if t, ok := sa.req.task.(*createTask); ok && len(t.stillborn) < 16 {
+				t.stillborn = append(t.stillborn, spi)
+			}
 		}
 		if ch == nil || ch.Protocol != proto {
 			continue
@@ -102,6 +114,13 @@ func (c *Core) peerDeletes(sa *ikeSA, proto uint8, spis []uint32) (ours []uint32
 		}
 	}
 	return ours
+}
+
+// endsIKE says that a message deletes its IKE SA.
+func endsIKE(list []payload) bool {
+	return slices.ContainsFunc(list, func(p payload) bool {
+		return p.kind == plDelete && len(p.body) > 0 && p.body[0] == ProtoIKE
+	})
 }
 
 // peerEnds: the peer has deleted the IKE SA.

@@ -24,6 +24,7 @@ func (c *Core) establish(sa *ikeSA, low []byte, initialContact bool) {
 	sa.state, sa.low, sa.up, sa.expireAt = stUp, low, c.now, time.Time{}
 	sa.rekeyAt = c.now.Add(c.jitter(or(sa.peer.Lifetime, defaultIKELife)))
 	c.stats.Up++
+	c.enroll(sa)
 	c.event(sa, Event{Kind: IKEUp, Suite: sa.suite.String()})
 	if initialContact {
 		c.dropOlder(sa)
@@ -42,16 +43,59 @@ func (c *Core) leaveHandshake(sa *ikeSA) {
 	sa.hs = nil
 }
 
+// holder is who stands at the other end of an IKE SA.
+type holder struct {
+	peer *Peer
+	id   Identity
+}
+
+// enroll puts an IKE SA among those of its peer; forget takes it out.
+func (c *Core) enroll(sa *ikeSA) {
+	h := holder{sa.peer, sa.remoteID}
+	c.held[h] = append(c.held[h], sa)
+}
+
+func (c *Core) resign(sa *ikeSA) {
+	h := holder{sa.peer, sa.remoteID}
+	if i := slices.Index(c.held[h], sa); i >= 0 {
+		c.held[h] = slices.Delete(c.held[h], i, i+1)
+	}
+	if len(c.held[h]) == 0 {
+		delete(c.held, h)
+	}
+}
+
 // twins gives the other IKE SAs with the same peer, oldest first.
 func (c *Core) twins(sa *ikeSA) []*ikeSA {
 	var out []*ikeSA
-	for _, o := range c.sas {
-		if o != sa && o.peer == sa.peer && o.state == stUp && o.remoteID.same(sa.remoteID) && o.localID.same(sa.localID) {
+	for _, o := range c.held[holder{sa.peer, sa.remoteID}] {
+		if o != sa && o.state == stUp && o.localID.same(sa.localID) {
 			out = append(out, o)
 		}
 	}
-	slices.SortFunc(out, func(a, b *ikeSA) int { return int(a.id) - int(b.id) })
 	return out
+}
+
+// fallBack: a child we sent by is gone. Another of the same name takes over,
+// if there is one.
+func (c *Core) fallBack(sa *ikeSA, gone *child) {
+	if !gone.using || sa.peer == nil {
+		return
+	}
+	var best *child
+	for _, home := range append([]*ikeSA{sa}, c.twins(sa)...) {
+		for _, ch := range home.children {
+			if ch == gone || ch.cfg != gone.cfg || !ch.using {
+				continue
+			}
+			if best == nil || best.state != chUp && ch.state == chUp || best.state == ch.state && best.ID < ch.ID {
+				best = ch
+			}
+		}
+	}
+	if best != nil {
+		c.act(Action{Kind: UseSA, Child: best.ChildSA})
+	}
 }
 
 // dropOlder is INITIAL_CONTACT, RFC 7296 section 2.4: what the peer had with
@@ -59,7 +103,7 @@ func (c *Core) twins(sa *ikeSA) []*ikeSA {
 func (c *Core) dropOlder(sa *ikeSA) {
 	for _, o := range c.twins(sa) {
 		if o.up.Before(sa.created) {
-			o.queue = nil
+			c.clearQueue(o)
 			c.event(o, Event{Kind: IKEDown, Detail: "the peer has started anew"})
 			c.destroyQuietly(o)
 		}
@@ -131,8 +175,11 @@ func (c *Core) destroy(sa *ikeSA, failed bool) {
 	}
 	wasUp := !sa.up.IsZero()
 	var lost []*Child
-	for _, ch := range sa.children {
+	children := sa.children
+	sa.children = nil
+	for _, ch := range children {
 		c.dropChild(ch, failed, 0)
+		c.fallBack(sa, ch)
 		if ch.cfg.Start && !sa.surplus {
 			lost = append(lost, ch.cfg)
 		}
@@ -145,7 +192,6 @@ func (c *Core) destroy(sa *ikeSA, failed bool) {
 			lost = append(lost, t.cfg)
 		}
 	}
-	sa.children = nil
 	if wasUp && sa.next == nil && !sa.surplus {
 		c.event(sa, Event{Kind: IKEDown})
 	}
@@ -170,13 +216,16 @@ func (c *Core) forget(sa *ikeSA) {
 		sa.hs.wipe()
 	}
 	c.dropRequest(sa)
+	c.dropPending(sa)
+	c.clearQueue(sa)
 	c.leaveHandshake(sa)
 	c.ghosts.add(sa, c.now)
 	if sa.next == nil {
 		c.leases.release(sa.lease, sa.id)
 	}
 	delete(c.sas, sa.mine())
-	sa.state, sa.queue = stDead, nil
+	c.resign(sa)
+	sa.state = stDead
 	sa.keys.wipe()
 	sa.in.wipe()
 	sa.out.wipe()
@@ -185,15 +234,46 @@ func (c *Core) forget(sa *ikeSA) {
 	}
 }
 
-// dropRequest forgets the request under way and the SPIs it reserved.
+// dropRequest forgets the request under way and the SPIs it reserved. What
+// was asked of an IKE SA that has been rekeyed is asked again of the new one.
 func (c *Core) dropRequest(sa *ikeSA) {
 	if sa.req == nil {
 		return
 	}
-	if t, ok := sa.req.task.(*createTask); ok {
+	again := sa.req.task
+	switch t := again.(type) {
+	case *createTask:
 		t.abandon(c)
+		if t.purpose == rekeyIKE {
+			again = nil
+		}
+	case *deleteTask:
+		if t.ch == nil {
+			again = nil
+		}
+	case *moveTask:
+	default:
+		again = nil
 	}
 	sa.req = nil
+	home := sa
+	for home.next != nil {
+		home = home.next
+	}
+	if again != nil && home.state == stUp && home != sa {
+		home.enqueue(again)
+		c.settle(home)
+	}
+}
+
+// clearQueue forgets what was planned.
+func (c *Core) clearQueue(sa *ikeSA) {
+	for _, q := range sa.queue {
+		if t, ok := q.task.(*createTask); ok {
+			t.abandon(c)
+		}
+	}
+	sa.queue = nil
 }
 
 // deadline is when tickSA is due.
@@ -204,6 +284,9 @@ func (c *Core) deadline(sa *ikeSA) time.Time {
 	}
 	t = sooner(t, sa.expireAt)
 	t = sooner(t, sa.aliveAt)
+	if sa.pending != nil {
+		t = sooner(t, sa.pending.until)
+	}
 	if sa.state == stUp || sa.state == stReplaced {
 		if sa.req == nil {
 			for _, q := range sa.queue {
@@ -245,6 +328,9 @@ func (c *Core) tickSA(sa *ikeSA) {
 	if due(sa.aliveAt) {
 		c.out.Send = append(c.out.Send, Datagram{Local: sa.local, Remote: sa.remote, Data: []byte{0xff}, Keepalive: true})
 		sa.aliveAt = c.now.Add(keepalivePeriod)
+	}
+	if sa.pending != nil && due(sa.pending.until) {
+		c.dropPending(sa)
 	}
 	if sa.state != stUp {
 		return

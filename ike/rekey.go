@@ -54,7 +54,7 @@ func allZero(b []byte) bool { return !slices.ContainsFunc(b, func(x byte) bool {
 func (c *Core) rekeyedIKE(old *ikeSA, a *agreement, initiator bool) *ikeSA {
 	sa := &ikeSA{
 		initiator: initiator, state: stUp, peer: old.peer, local: old.local, remote: old.remote,
-		remoteID: old.remoteID, localID: old.localID, suite: a.suite, low: lowest(a.ni, a.nr),
+		remoteID: old.remoteID, localID: old.localID, suite: a.suite, low: old.low,
 		fragment: old.fragment, mobike: old.mobike, peerNATT: old.peerNATT, natHere: old.natHere, natPeer: old.natPeer,
 		assigned: old.assigned, began: old.began, caller: old.caller, callee: old.callee,
 		created: c.now, up: c.now, heard: c.now, aliveAt: old.aliveAt, index: -1,
@@ -73,6 +73,7 @@ func (c *Core) rekeyedIKE(old *ikeSA, a *agreement, initiator bool) *ikeSA {
 	}
 	sa.rekeyAt = c.now.Add(c.jitter(or(sa.peer.Lifetime, defaultIKELife)))
 	c.sas[sa.mine()] = sa
+	c.enroll(sa)
 	c.settle(sa)
 	return sa
 }
@@ -82,15 +83,16 @@ func (c *Core) rekeyedIKE(old *ikeSA, a *agreement, initiator bool) *ikeSA {
 func (c *Core) settleIKE(old, fresh *ikeSA, lost bool) {
 	in := old.rekeyIn
 	switch {
-	case old.state == stDeleting:
-		// We were told to end it while the rekey was under way.
+	case old.state != stUp:
+		// We were told to end it while the rekey was under way, or the
+		// peer's own rekey has replaced it.
 		fresh.surplus = true
 		c.deleteIKE(fresh)
 	case lost:
 		// Our new SA is the redundant one. The peer deletes the old one.
 		fresh.surplus = true
 		c.deleteIKE(fresh)
-		if in.sa != nil {
+		if in.done() {
 			c.adopt(old, in.sa)
 			old.expireAt = c.now.Add(abandonTime)
 		}
@@ -110,6 +112,9 @@ func (c *Core) settleIKE(old, fresh *ikeSA, lost bool) {
 // adopt moves the children and the plans of an IKE SA to the one that
 // replaces it.
 func (c *Core) adopt(old, fresh *ikeSA) {
+	for fresh.next != nil { // rekeyed itself before it was adopted
+		fresh = fresh.next
+	}
 	fresh.children = append(fresh.children, old.children...)
 	old.children = nil
 	for _, ch := range fresh.children {
@@ -161,5 +166,6 @@ func (c *Core) deleteIKE(sa *ikeSA) {
 		return
 	}
 	sa.state, sa.expireAt, sa.rekeyAt = stDeleting, time.Time{}, time.Time{}
+	c.clearQueue(sa)
 	sa.queue = []queued{{task: &deleteTask{}}}
 }

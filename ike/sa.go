@@ -35,7 +35,7 @@ type ikeSA struct {
 	suite   suite
 	keys    ikeKeys
 	in, out *sealer
-	low     []byte // the lower of its nonces, RFC 7296 section 2.8
+	low     []byte // the lower nonce of the IKE_SA_INIT it goes back to; see onePerPeer
 
 	hs *handshake // until stUp
 
@@ -59,6 +59,7 @@ type ikeSA struct {
 	rekeyIn  *rekeyIn       // a rekey by the peer that collides with ours
 	pending  *pendingCreate // a CREATE_CHILD_SA by the peer that wants IKE_FOLLOWUP_KE
 	next     *ikeSA         // its replacement
+	from     *ikeSA         // what it may replace: rekeyed by the peer, in a collision not settled
 	lease    leaseKey
 	assigned []netip.Addr // addresses the peer gave us
 
@@ -323,6 +324,12 @@ func (c *Core) serve(sa *ikeSA, m *opened, bad error, d Datagram) {
 		c.fail(sa, Event{Failure: Malformed, Detail: bad.Error()})
 		c.destroy(sa, true)
 		return
+	}
+	if f := sa.from; f != nil && f.state == stUp && !endsIKE(m.payloads) {
+		// The peer uses it, so for the peer the collision is settled.
+		c.adopt(f, sa)
+		f.expireAt = c.now.Add(abandonTime)
+		c.settle(f)
 	}
 	switch m.exchange {
 	case exIntermediate:

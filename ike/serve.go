@@ -36,13 +36,13 @@ func (c *Core) serveCreate(sa *ikeSA, m *opened, ns notifies) []payload {
 			old = sa.byOutbound(binary.BigEndian.Uint32(n.spi))
 		}
 		switch {
+		case old == nil && mine != nil:
+			return temporary() // perhaps the child we are making: its answer was lost
 		case old == nil:
 			return []payload{notify{proto: n.proto, kind: nChildSANotFound, spi: n.spi}.payload()}
 		case old.state != chUp || old.rekeyIn.done():
 			return temporary()
 		}
-	} else if mine != nil && mine.purpose == newChild {
-		in.low = nil // may turn out to be the same child; see below
 	}
 	a, reply, ev := c.agreeChild(sa, m, ns, old)
 	if a == nil {
@@ -52,11 +52,8 @@ func (c *Core) serveCreate(sa *ikeSA, m *opened, ns notifies) []payload {
 		return reply
 	}
 	in.low = lowest(a.ni, a.nr)
-	switch {
-	case old != nil:
+	if old != nil {
 		old.rekeyIn = in
-	case mine != nil && mine.purpose == newChild && mine.cfg == a.n.cfg:
-		mine.rival = in
 	}
 	return c.agreed(sa, a, in, reply)
 }
@@ -109,7 +106,7 @@ func (c *Core) agreed(sa *ikeSA, a *agreement, in *rekeyIn, reply []payload) []p
 			return temporary()
 		}
 		a.link = link
-		sa.pending = &pendingCreate{*a, in}
+		sa.pending = &pendingCreate{*a, in, c.now.Add(abandonTime)}
 		return append(reply, note(nAdditionalKE, link...))
 	}
 	c.finishServe(sa, a, in)
@@ -137,7 +134,8 @@ func (c *Core) finishServe(sa *ikeSA, a *agreement, in *rekeyIn) {
 		}
 		if sa.req != nil {
 			if t, ok := sa.req.task.(*createTask); ok && t.purpose == rekeyIKE {
-				return // a collision: settled when our own is answered
+				in.sa.from = sa // a collision: settled when our own is answered
+				return
 			}
 		}
 		c.adopt(sa, in.sa)
@@ -145,11 +143,12 @@ func (c *Core) finishServe(sa *ikeSA, a *agreement, in *rekeyIn) {
 		return
 	}
 	toR, toI := childKeys(sa.suite.prf, sa.keys.d, &a.suite, a.shared, a.ni, a.nr, a.more...)
-	ch := c.addChild(sa, a.n, toR, toI, a.old == nil, a.old)
+	ch := c.addChild(sa, a.n, toR, toI, a.old == nil, a.old, origin{false, lowest(a.ni, a.nr)})
 	in.child = ch
 	if a.old != nil {
 		a.old.expireAt = c.now.Add(abandonTime)
 	}
+	c.oneOfEach(sa, ch)
 }
 
 // serveFollowup answers IKE_FOLLOWUP_KE, RFC 9370 section 2.2.4.

@@ -49,6 +49,7 @@ type sim struct {
 	// nat rewrites a datagram on its way; nil: none.
 	nat   func(Datagram) (Datagram, bool)
 	tap   func(Datagram)
+	trace bool
 	count int
 }
 
@@ -81,6 +82,9 @@ func (s *sim) add(name, addr string, cfg Config) *node {
 // take does what a Core asked for.
 func (s *sim) take(n *node, o Output) {
 	for _, a := range o.Actions {
+		if s.trace {
+			s.t.Logf("%s    %s %s %#x/%#x use=%v", s.now.Sub(simStart), n.name, a.Kind, a.Child.SPIIn, a.Child.SPIOut, a.Use)
+		}
 		x := n.sad[a.Child.ID]
 		switch a.Kind {
 		case Install:
@@ -167,6 +171,10 @@ func (s *sim) step(end time.Time) bool {
 		for _, n := range s.nodes {
 			if n.addr == f.d.Remote.Addr() && !f.d.Keepalive {
 				s.count++
+				if h, err := parseHeader(f.d.Data); s.trace && err == nil {
+					s.t.Logf("%s -> %s %s id %d response %v %x/%x next %d, %d bytes", s.now.Sub(simStart), n.name, exchangeName(h.exchange),
+						h.id, h.response(), h.spiI>>48, h.spiR>>48, h.next, len(f.d.Data))
+				}
 				s.take(n, n.Handle(s.now, Datagram{Local: f.d.Remote, Remote: f.d.Local, Data: slices.Clone(f.d.Data)}))
 			}
 		}

@@ -1,0 +1,148 @@
+package ike
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// schedules is how many random schedules the model test plays:
+// IPFW_IKE_SCHEDULES=100000 for the long run.
+func schedules(t *testing.T) int {
+	if s := os.Getenv("IPFW_IKE_SCHEDULES"); s != "" {
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if testing.Short() {
+		return 200
+	}
+	return 2000
+}
+
+// TestModel drives two Cores through random schedules of loss, duplication,
+// reordering, and rekeys, calls and deletes from both sides at once. When the
+// network has been well for long enough, both sides hold exactly one working
+// pair of SAs or none, and one IKE SA at most.
+func TestModel(t *testing.T) {
+	n := schedules(t)
+	pairs := 0
+	for seed := range uint64(n) {
+		var err error
+		var one bool
+		if one, err = playModel(t, seed); one {
+			pairs++
+		}
+		if err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+	}
+	t.Logf("%d schedules, %d ended with a pair", n, pairs)
+	if pairs < n/2 {
+		t.Errorf("only %d of %d schedules ended with a pair", pairs, n)
+	}
+}
+
+const dumpModel = true
+
+func playModel(t *testing.T, seed uint64) (one bool, err error) {
+	s := newSim(t, seed)
+	if os.Getenv("IPFW_IKE_SEED") != "" {
+		s.trace = true
+	}
+	pa, pb := pskPeers()
+	// Small key exchanges, so that thousands of schedules take seconds; every
+	// eighth has IKE_INTERMEDIATE and IKE_FOLLOWUP_KE, every ninth fragments.
+	props := []Proposal{ikeProp(tGCM128, tPRF, tX25519)}
+	if seed%8 == 0 {
+		props = []Proposal{ikeProp(tGCM128, tPRF, tX25519, tKEM)}
+	}
+	for _, p := range []*Peer{pa, pb} {
+		p.Proposals = props
+		p.DPD = 20 * time.Second
+		if seed%5 == 0 {
+			p.Children[0].Proposals = []Proposal{childProp(tGCM128, tX25519, tESN)}
+		}
+		if seed%40 == 1 {
+			p.Children[0].Proposals = []Proposal{childProp(tGCM128, tX25519, tKEM, tESN)}
+		}
+	}
+	size := 0
+	if seed%9 == 0 {
+		size = 150
+	}
+	a := s.add("a", "192.0.2.1", Config{Peers: []*Peer{pa}, Limits: Limits{FragmentSize: size}})
+	b := s.add("b", "192.0.2.2", Config{Peers: []*Peer{pb}, Limits: Limits{FragmentSize: size}})
+	s.loss, s.dup = s.rng.IntN(4)*10, s.rng.IntN(3)*15
+	s.delay = time.Duration(1+s.rng.IntN(1500)) * time.Millisecond
+	if s.rng.IntN(2) == 0 {
+		s.delay = 5 * time.Millisecond // almost in order, collisions close together
+	}
+	s.call(a, "b", "net")
+	if s.rng.IntN(2) == 0 {
+		s.run(time.Duration(s.rng.IntN(2000)) * time.Millisecond)
+		s.call(b, "a", "net")
+	}
+	s.run(time.Duration(s.rng.IntN(5000)) * time.Millisecond)
+	for range 1 + s.rng.IntN(8) {
+		n := s.nodes[s.rng.IntN(2)]
+		what := s.rng.IntN(10)
+		both := s.rng.IntN(2) == 0
+		for _, x := range s.nodes {
+			if x != n && !both {
+				continue
+			}
+			switch {
+			case what < 5:
+				s.take(x, x.Rekey(s.now, "", "net"))
+			case what < 8:
+				s.take(x, x.Rekey(s.now, "", ""))
+			case what == 8:
+				s.call(x, x.cfg.Peers[0].Name, "net")
+			case s.rng.IntN(4) == 0:
+				s.take(x, x.Terminate(s.now, "", "net"))
+			}
+			if s.rng.IntN(2) == 0 {
+				s.run(time.Duration(s.rng.IntN(30)) * time.Millisecond)
+			}
+		}
+		s.run(time.Duration(s.rng.IntN(4000)) * time.Millisecond)
+		// The host reports first packets on new SAs now and then.
+		if s.rng.IntN(3) == 0 {
+			for _, x := range n.sad {
+				s.take(n, n.Seen(s.now, x.SPIIn))
+				break
+			}
+		}
+	}
+	s.loss, s.dup, s.delay = 0, 0, 5*time.Millisecond
+	s.run(6 * time.Minute)
+	ps, err := s.tryPairs(a, b, "net")
+	switch {
+	case err != nil:
+	case len(ps) > 1:
+		err = fmt.Errorf("%d pairs", len(ps))
+	case len(ps) == 1:
+		one = true
+		x, y := a.sad[a.out["net"]], b.sad[b.out["net"]]
+		if x.SPIOut != y.SPIIn || y.SPIOut != x.SPIIn {
+			err = fmt.Errorf("the two sides send by different pairs")
+		}
+	}
+	if up := a.Stats().SAs; err == nil && (up > 1 || up != b.Stats().SAs || up == 0 && one) {
+		err = fmt.Errorf("IKE SAs: %d and %d", up, b.Stats().SAs)
+	}
+	for _, n := range s.nodes {
+		if err == nil && (len(n.spis) != len(n.sad) || n.guard.total != 0 || len(n.inits) != 0) {
+			err = fmt.Errorf("%s holds %d SPIs for %d children, %d half-open", n.name, len(n.spis), len(n.sad), n.guard.total)
+		}
+	}
+	if err != nil && dumpModel {
+		s.dump()
+	}
+	return one, err
+}

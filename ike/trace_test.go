@@ -1,0 +1,19 @@
+package ike
+
+import (
+	"os"
+	"strconv"
+	"testing"
+)
+
+// TestModelTrace plays one schedule of the model test and shows its
+// datagrams: IPFW_IKE_SEED=18 go test -run ModelTrace -v.
+func TestModelTrace(t *testing.T) {
+	seed, err := strconv.ParseUint(os.Getenv("IPFW_IKE_SEED"), 10, 64)
+	if err != nil {
+		t.Skip("IPFW_IKE_SEED is not set")
+	}
+	if _, err := playModel(t, seed); err != nil {
+		t.Error(err)
+	}
+}
