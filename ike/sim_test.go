@@ -295,3 +295,14 @@ func (s *sim) dump() {
 		}
 	}
 }
+
+// has counts the events of a kind.
+func (n *node) has(kind EventKind) int {
+	k := 0
+	for _, e := range n.log {
+		if e.Kind == kind {
+			k++
+		}
+	}
+	return k
+}
