@@ -1,0 +1,124 @@
+package ike
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// A gateway leases addresses; the caller's child is narrowed to them, and a
+// caller who comes back is who he was.
+func TestPool(t *testing.T) {
+	s := newSim(t, 7)
+	pa, pb := pskPeers()
+	pa.RequestIPv4, pa.RequestIPv6 = true, true
+	all := []TrafficSelector{SelectorOf(netip.MustParsePrefix("10.1.0.0/16"))}
+	pa.Children[0].RemoteTS, pb.Children[0].LocalTS = all, all
+	pb.Pools = []netip.Prefix{netip.MustParsePrefix("10.99.0.0/24"), netip.MustParsePrefix("fd99::/64")}
+	pb.DNS = []netip.Addr{netip.MustParseAddr("10.1.0.53")}
+	a, b := s.twoNodes(pa, pb)
+	want := ""
+	for round := range 2 {
+		s.call(a, "b", "net")
+		s.run(3 * time.Second)
+		p := s.pairs(a, b, "net")
+		if len(p) != 1 {
+			s.dump()
+			t.Fatal("no child")
+		}
+		got := selectorText(p[0].LocalTS)
+		if round == 0 {
+			want = got
+		}
+		if got != want || got != "10.99.0.2, fd99::2" {
+			t.Errorf("round %d: selectors %q, first %q", round, got, want)
+		}
+		for _, kind := range []string{"", "net"} {
+			s.take(a, a.Rekey(s.now, "", kind))
+			s.run(10 * time.Second)
+		}
+		if p := s.pairs(a, b, "net"); len(p) != 1 || selectorText(p[0].LocalTS) != want {
+			s.dump()
+			t.Errorf("after rekey: %d children", len(p))
+		}
+		s.take(a, a.Terminate(s.now, "", ""))
+		s.run(5 * time.Second)
+	}
+}
+
+// natBox puts a behind 198.51.100.1 with ports changed by shift.
+func natBox(s *sim, shift *uint16) {
+	in, out := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("198.51.100.1")
+	s.nat = func(d Datagram) (Datagram, bool) {
+		if d.Local.Addr() == in {
+			d.Local = netip.AddrPortFrom(out, d.Local.Port()+*shift)
+		}
+		if d.Remote.Addr() == out {
+			d.Remote = netip.AddrPortFrom(in, d.Remote.Port()-*shift)
+		}
+		return d, true
+	}
+}
+
+func TestNAT(t *testing.T) {
+	for _, mode := range []Mode{Tunnel, Transport} {
+		for _, mobike := range []Switch{On, Off} {
+			s := newSim(t, 7)
+			pa, pb := pskPeers()
+			pb.Endpoint = netip.AddrPort{}
+			pa.MOBIKE = mobike
+			pa.Children[0].Mode, pb.Children[0].Mode = mode, mode
+			if mode == Tunnel {
+				net := []TrafficSelector{SelectorOf(netip.MustParsePrefix("10.1.0.0/16"))}
+				pa.Children[0].LocalTS, pb.Children[0].RemoteTS = net, net
+			}
+			a, b := s.twoNodes(pa, pb)
+			shift := uint16(10000)
+			natBox(s, &shift)
+			s.call(a, "b", "net")
+			s.run(3 * time.Second)
+			p := s.pairs(a, b, "net")
+			if len(p) != 1 || !p[0].UDPEncap {
+				s.dump()
+				t.Fatalf("%s: no encapsulated child", mode)
+			}
+			at := func() netip.AddrPort {
+				x := b.sad[b.out["net"]]
+				return netip.AddrPortFrom(x.Remote, x.RemotePort)
+			}
+			if at() != netip.MustParseAddrPort("198.51.100.1:14500") {
+				t.Errorf("%s: b sends to %s", mode, at())
+			}
+			shift = 20000 // the NAT has forgotten and maps anew
+			s.run(2 * time.Minute)
+			if len(s.pairs(a, b, "net")) != 1 {
+				t.Fatalf("%s, mobike %v: lost when the NAT changed its mapping", mode, mobike == On)
+			}
+			if mobike == Off && at().Port() != 24500 {
+				t.Errorf("%s: b sends to %s", mode, at())
+			}
+			t.Logf("mobike %v: b sends to %s", mobike == On, at())
+		}
+	}
+}
+
+func TestAddressChange(t *testing.T) {
+	s, a, b := upTwo(t, nil)
+	to := netip.MustParseAddr("192.0.2.77")
+	a.addr = to
+	s.take(a, a.AddressChange(s.now, netip.MustParseAddr("192.0.2.1"), to))
+	s.run(5 * time.Second)
+	if len(s.pairs(a, b, "net")) != 1 || b.sad[b.out["net"]].Remote != to || a.sad[a.out["net"]].Local != to {
+		s.dump()
+		t.Error("the session did not move")
+	}
+	for _, kind := range []string{"", "net"} {
+		s.take(b, b.Rekey(s.now, "", kind))
+		s.run(10 * time.Second)
+	}
+	s.run(2 * time.Minute)
+	if len(s.pairs(a, b, "net")) != 1 {
+		s.dump()
+		t.Error("the session did not live on")
+	}
+}
