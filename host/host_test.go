@@ -90,7 +90,7 @@ func (k *fakeKernel) tcp(t *testing.T, port uint16) engine.Result {
 	}
 	in := engine.Input{Dir: engine.In, InIf: "eth0"}
 	f := packet.Parse(&in.Packet, b, len(b))
-	return k.h.Handle(&in, f)
+	return k.h.Handle(&in, new(engine.Output), f)
 }
 
 // testDaemon is a daemon that runs on a fake kernel.
@@ -289,7 +289,8 @@ func TestMalformedPacketsAreCountedButNotAllLogged(t *testing.T) {
 	d := start(t, shutPolicy)
 	for range 1000 {
 		var in engine.Input
-		if r := d.kernel.h.Handle(&in, packet.Truncated); r.Verdict != engine.Discard {
+		var out engine.Output
+		if r := d.kernel.h.Handle(&in, &out, packet.Truncated); r.Verdict != engine.Discard {
 			t.Fatalf("a malformed packet got %s", r.Verdict)
 		}
 	}
@@ -328,11 +329,12 @@ func TestHandleDoesNotAllocate(t *testing.T) {
 			t.Fatal(err)
 		}
 		in := engine.Input{Dir: engine.In}
+		var out engine.Output
 		if f := packet.Parse(&in.Packet, b, len(b)); f != packet.OK {
 			t.Fatal(f)
 		}
-		d.kernel.h.Handle(&in, packet.OK)
-		if n := testing.AllocsPerRun(100, func() { d.kernel.h.Handle(&in, packet.OK) }); n > 0.5 {
+		d.kernel.h.Handle(&in, &out, packet.OK)
+		if n := testing.AllocsPerRun(100, func() { d.kernel.h.Handle(&in, &out, packet.OK) }); n > 0.5 {
 			t.Errorf("%s: %v allocations, want 0", c.name, n)
 		}
 	}

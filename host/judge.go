@@ -10,7 +10,7 @@ import (
 
 // Handle judges one packet that the kernel has sent up. It runs for every
 // packet and allocates nothing.
-func (d *daemon) Handle(in *engine.Input, f packet.Fault) engine.Result {
+func (d *daemon) Handle(in *engine.Input, out *engine.Output, f packet.Fault) engine.Result {
 	in.Now = d.now()
 	if f != packet.OK {
 		r := d.engine.Malformed(f)
@@ -20,7 +20,7 @@ func (d *daemon) Handle(in *engine.Input, f packet.Fault) engine.Result {
 		return r
 	}
 	before := d.engine.Policy()
-	r := d.engine.Judge(in)
+	r := d.engine.Process(in, out)
 	if r.Log || r.Reject || r.NAudits > 0 {
 		d.note(before, in, &r)
 	}

@@ -28,7 +28,7 @@ type handler struct{ f atomic.Pointer[judgeFunc] }
 
 type judgeFunc func(in *engine.Input) engine.Result
 
-func (h *handler) Handle(in *engine.Input, f packet.Fault) engine.Result {
+func (h *handler) Handle(in *engine.Input, _ *engine.Output, f packet.Fault) engine.Result {
 	if f != packet.OK {
 		return engine.Result{Reason: engine.ReasonOf(f)}
 	}

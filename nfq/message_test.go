@@ -314,7 +314,9 @@ func TestAlwaysDropped(t *testing.T) {
 
 type handlerFunc func(*engine.Input, packet.Fault) engine.Result
 
-func (f handlerFunc) Handle(in *engine.Input, fault packet.Fault) engine.Result { return f(in, fault) }
+func (f handlerFunc) Handle(in *engine.Input, _ *engine.Output, fault packet.Fault) engine.Result {
+	return f(in, fault)
+}
 
 func TestNoAllocs(t *testing.T) {
 	h := new(handler)

@@ -9,11 +9,12 @@ import (
 )
 
 // Handler judges packets. Each queue has one goroutine that calls it, so with
-// several queues it is called concurrently. in is valid until Handle returns;
-// where f is not packet.OK the packet could not be read and is dropped,
-// whatever the result says.
+// several queues it is called concurrently. in and out are valid until Handle
+// returns and the answer is given; where f is not packet.OK the packet could
+// not be read and is dropped, whatever the result says. out is what becomes
+// of the packet beside the result: engine.Process fills it.
 type Handler interface {
-	Handle(in *engine.Input, f packet.Fault) engine.Result
+	Handle(in *engine.Input, out *engine.Output, f packet.Fault) engine.Result
 }
 
 // worker turns the messages of one queue into engine inputs, and results into
@@ -22,6 +23,7 @@ type worker struct {
 	fw      *Firewall
 	handler Handler
 	in      engine.Input
+	out     engine.Output
 	message message // room for a receiver's
 	stats   *queueStats
 	reply   []byte // room for the answer to a rejected packet
@@ -53,7 +55,7 @@ func (w *worker) judge(m *message, now int64) answer {
 	in.Reply = m.mark&w.fw.marks.reply() != 0
 	in.SA = ""
 
-	r := w.handler.Handle(in, fault)
+	r := w.handler.Handle(in, &w.out, fault)
 	if fault != packet.OK || r.Verdict != engine.Bypass {
 		w.stats.dropped.Add(1)
 		if fault == packet.OK && r.Verdict == engine.Discard && r.Reject {
