@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"github.com/ipfw/ipfw/esp"
 	"github.com/ipfw/ipfw/packet"
 )
 
@@ -14,7 +15,8 @@ type Output struct {
 	// unless it may be fragmented on the way.
 	Send [][]byte
 
-	inner   Input // the packet that came out of an SA
+	sa      *esp.SA // that sealed Replace or Send
+	inner   Input   // the packet that came out of an SA
 	buf     []byte
 	segment packet.Segmenter
 }
@@ -23,7 +25,16 @@ type Output struct {
 // Process has replaced an ESP or AH packet.
 func (o *Output) Opened() *Input { return &o.inner }
 
+// Narrow tells the SA that sealed the packet that the route to its far end
+// carries only datagrams of mtu bytes.
+func (o *Output) Narrow(mtu int, now int64) {
+	if o.sa != nil {
+		o.sa.Narrow(mtu, now)
+	}
+}
+
 func (o *Output) reset() {
+	o.sa = nil
 	o.Replace, o.Send = nil, o.Send[:0]
 	o.buf = o.buf[:0]
 }

@@ -109,10 +109,11 @@ func (e *Engine) sealed(in *Input, r *Result, out *Output, f esp.Fault, rekey bo
 		*r = Result{Reason: reasonOfESP(f), Rule: r.Rule}
 		return
 	}
-	// One that became one, and runs between the same two ends, can go on as
-	// it is; all others are new packets to the kernel.
-	_, _, encap := r.sa.Endpoints()
-	if len(out.Send) == 1 && in.Dir == Out && r.sa.Mode() == esp.Transport && encap == (esp.Encap{}) {
+	out.sa = r.sa
+	// One that became one of the same family can go on in its place, and the
+	// kernel finds it another way if it has another destination; but not on
+	// the forward path, where the way is found already.
+	if len(out.Send) == 1 && in.Dir == Out && out.Send[0][0]>>4 == in.Packet.Version {
 		out.Replace, out.Send = out.Send[0], out.Send[:0]
 	}
 }
@@ -194,9 +195,13 @@ func (e *Engine) isLocal(a netip.Addr) bool {
 	return e.options.IsLocal == nil || a.IsMulticast() || e.options.IsLocal(a)
 }
 
-// fragmentID gives fragments an identification of their own. The integrity
-// value at the end of a sealed packet is as good as random.
+// fragmentID gives the fragments of a sealed packet their identification: in
+// IPv4 the packet's own, which AH covers (RFC 4302 section 3.3.3.1.1.1); in
+// IPv6 the integrity value at the end, which is as good as random.
 func fragmentID(sealed []byte) (id uint32) {
+	if sealed[0]>>4 == 4 {
+		return uint32(sealed[4])<<8 | uint32(sealed[5])
+	}
 	for _, b := range sealed[len(sealed)-4:] {
 		id = id<<8 | uint32(b)
 	}

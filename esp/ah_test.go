@@ -123,3 +123,21 @@ func TestAHRouted(t *testing.T) {
 		t.Errorf("overlong option: %v", f)
 	}
 }
+
+// A raw socket gives an identification to an IPv4 packet that has none. AH
+// covers the field, so the packet must have one before.
+func TestAHIdentifies(t *testing.T) {
+	pkt := udp4(80)
+	clear(pkt[4:6])
+	be.PutUint16(pkt[10:], 0)
+	be.PutUint16(pkt[10:], packet.Checksum(pkt[:20], 0))
+	for _, mode := range []Mode{Transport, Tunnel} {
+		p := newPair(t, Config{Mode: mode, Suite: suite(t, AH, "", "hmac-sha2-256-128")})
+		for range 3 {
+			sealed, _, _ := p.out.Seal(nil, pkt, 0)
+			if be.Uint16(sealed[4:]) == 0 || packet.Checksum(sealed[:20], 0) != 0 {
+				t.Errorf("%v: header %x", mode, sealed[:20])
+			}
+		}
+	}
+}

@@ -78,6 +78,9 @@ func udp6(size int) []byte {
 }
 
 func build(s packet.Spec) []byte {
+	if s.Src.Is4() && s.ID == 0 {
+		s.ID = 0x1d1d // or AH gives it one
+	}
 	b, err := packet.Build(s)
 	if err != nil {
 		panic(err)

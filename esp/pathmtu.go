@@ -69,6 +69,12 @@ func (sa *SA) PathReport(quoted *packet.Packet, mtu, link int, now int64) bool {
 	return true
 }
 
+// Narrow says what the path MTU is known to be, from this host's own routes.
+func (sa *SA) Narrow(mtu int, now int64) {
+	sa.path.mtu.Store(int64(mtu))
+	sa.path.at.Store(now)
+}
+
 // sent reports whether q may be a packet of this SA, and a recent one.
 func (sa *SA) sent(q *packet.Packet, o *outer) bool {
 	if o.udp != 0 {

@@ -216,6 +216,9 @@ func (b *Batch) put(buf []byte, off int, p place) ([]byte, int, Fault) {
 		copy(sealed, buf[off:off+p.at])
 		resize(sealed, p, proto)
 	}
+	if !wireV6 && c.Suite.Protocol == AH {
+		identify(sealed, seq)
+	}
 	if c.Suite.Protocol == AH {
 		if f := sa.sealAH(b.s, sealed, ipsec-start, own, p.next, seq); f != OK {
 			return nil, 0, sa.fault(f)
@@ -242,6 +245,17 @@ func (b *Batch) put(buf []byte, off int, p place) ([]byte, int, Fault) {
 		sumUDP(sealed, buf[ipsec-udpHeader:end])
 	}
 	return sealed, ipsec - start, OK
+}
+
+// identify gives an IPv4 header an identification if it has none. A raw socket
+// would (raw(7)), when AH has covered the field by its ICV already.
+func identify(b []byte, seq uint64) {
+	if be.Uint16(b[4:]) != 0 {
+		return
+	}
+	be.PutUint16(b[4:], uint16(seq%0xffff)+1)
+	be.PutUint16(b[10:], 0)
+	be.PutUint16(b[10:], packet.Checksum(b[:int(b[0]&0xf)*4], 0))
 }
 
 // trailer is how many bytes follow a payload of n bytes in ESP, without the

@@ -111,7 +111,7 @@ func (r *batchReceiver) bind(c queueConfig) error {
 			copyParams(c.copyRange),
 			netlink.Attribute{Type: cfgQueueMaxLen, Data: big32(c.length)},
 			netlink.Attribute{Type: cfgMask, Data: big32(flagGSO)},
-			netlink.Attribute{Type: cfgFlags, Data: big32(flagGSO)}),
+			netlink.Attribute{Type: cfgFlags, Data: big32(c.flags())}),
 	})
 	if err != nil {
 		return err
@@ -236,7 +236,27 @@ func (r *batchReceiver) take(w *worker, typ uint16, body []byte, now int64) {
 		r.single = true
 		return
 	}
+	if a.replace {
+		r.replace(w, m.id, a)
+		return
+	}
 	r.add(m.id, a)
+}
+
+// maxOut is how many bytes of answers are gathered before they are sent: what
+// a socket's send buffer surely holds (net.core.wmem_default).
+const maxOut = 96 << 10
+
+// replace puts the answer with a new packet behind the others. It is written
+// at once: the worker's output is good until the next packet only.
+func (r *batchReceiver) replace(w *worker, id uint32, a answer) {
+	if r.pending.n > 0 {
+		r.settle()
+	}
+	if len(r.out) > maxOut {
+		r.flush(w)
+	}
+	r.out = appendReplacement(r.out, msgVerdict, r.queue, id, a, w.out.Replace)
 }
 
 // add puts an answer behind the others.

@@ -2,6 +2,7 @@ package nfq
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -57,7 +58,7 @@ func tryCallback(c queueConfig) (*callbackReceiver, error) {
 		MaxQueueLen:  uint32(c.length),
 		MaxPacketLen: uint32(c.copyRange),
 		Copymode:     nfqueue.NfQnlCopyPacket,
-		Flags:        nfqueue.NfQaCfgFlagGSO,
+		Flags:        uint32(c.flags()),
 		AfFamily:     unix.AF_UNSPEC,
 	})
 	if err != nil {
@@ -100,8 +101,11 @@ func (r *callbackReceiver) callback(ctx context.Context) nfqueue.HookFunc {
 		if a.Payload != nil {
 			m.payload = *a.Payload
 		}
+		if a.SkbInfo != nil && len(*a.SkbInfo) == 4 {
+			m.info = binary.BigEndian.Uint32(*a.SkbInfo)
+		}
 		m.wireLen = max(len(m.payload), int(value(a.CapLen)))
-		if err := r.verdict(m.id, now.w.judge(&m, now.w.fw.Now())); err != nil {
+		if err := r.verdict(m.id, now.w.judge(&m, now.w.fw.Now()), now.w.out.Replace); err != nil {
 			now.w.stats.sendErrors.Add(1)
 			now.w.fw.cfg.Logger.Error("verdict not sent", slog.Any("error", err))
 		}
@@ -109,10 +113,14 @@ func (r *callbackReceiver) callback(ctx context.Context) nfqueue.HookFunc {
 	}
 }
 
-func (r *callbackReceiver) verdict(id uint32, a answer) error {
+func (r *callbackReceiver) verdict(id uint32, a answer, payload []byte) error {
 	switch {
 	case !a.accept:
 		return r.nf.SetVerdict(id, nfqueue.NfDrop)
+	case a.replace && a.setMark:
+		return r.nf.SetVerdictWithOption(id, nfqueue.NfAccept, nfqueue.WithMark(a.mark), nfqueue.WithAlteredPacket(payload))
+	case a.replace:
+		return r.nf.SetVerdictWithOption(id, nfqueue.NfAccept, nfqueue.WithAlteredPacket(payload))
 	case a.setMark:
 		return r.nf.SetVerdictWithOption(id, nfqueue.NfAccept, nfqueue.WithMark(a.mark))
 	}

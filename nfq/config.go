@@ -2,6 +2,7 @@ package nfq
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -52,7 +53,8 @@ type Config struct {
 	// this name is replaced.
 	Table string
 	// Queue is the first queue number, Queues how many there are from there
-	// on (default 1). The kernel spreads packets over them by address, both
+	// on (default 1); the same number again is kept for packets that must
+	// not come up as super-packets (Protect). The kernel spreads packets over them by address, both
 	// directions of a flow to the same one.
 	Queue  uint16
 	Queues int
@@ -65,6 +67,11 @@ type Config struct {
 	// policy that only accepts and drops (default), CopyAll for one that
 	// changes packets.
 	CopyRange int
+	// Protect says that the Handler seals and opens packets: they come up
+	// whole, whatever CopyRange says, and what arrives sealed comes up before
+	// connection tracking. A second range of as many queues stands behind the
+	// first for it. It cannot go with FailOpen.
+	Protect bool
 	// QueueLength is how many packets may wait for a verdict in each queue;
 	// more are dropped and counted.
 	QueueLength int
@@ -89,16 +96,21 @@ func (c Config) withDefaults() (Config, error) {
 	c.QueueLength = cmp.Or(c.QueueLength, DefaultQueueLength)
 	c.ReadBuffer = cmp.Or(c.ReadBuffer, DefaultReadBuffer)
 	c.RejectRate = cmp.Or(c.RejectRate, DefaultRejectRate)
+	if c.Protect {
+		c.CopyRange = CopyAll
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	switch {
 	case len(c.Table) > 31 || strings.ContainsAny(c.Table, " \t\n\x00"):
 		return c, fmt.Errorf("table name %q: at most 31 characters, no spaces", c.Table)
-	case c.Queues < 1 || c.Queues > 256 || int(c.Queue)+c.Queues-1 > 0xffff:
-		return c, fmt.Errorf("%d queues from number %d on: need 1 to 256 of them, numbers up to 65535", c.Queues, c.Queue)
+	case c.Queues < 1 || c.Queues > 256 || int(c.Queue)+2*c.Queues-1 > 0xffff:
+		return c, fmt.Errorf("%d queues from number %d on, twice: need 1 to 256 of them, numbers up to 65535", c.Queues, c.Queue)
 	case c.CopyRange < 128 || c.CopyRange > CopyAll:
 		return c, fmt.Errorf("copy range of %d bytes: must be 128 to %d", c.CopyRange, CopyAll)
+	case c.Protect && c.FailOpen:
+		return c, errors.New("a host that opens when ipfw fails would let what must be protected leave in the clear")
 	case c.QueueLength < 1 || c.ReadBuffer < 1<<16 || c.RejectRate < 0:
 		return c, fmt.Errorf("queue length %d, read buffer %d, reject rate %d: must be at least 1, 65536 and 0",
 			c.QueueLength, c.ReadBuffer, c.RejectRate)

@@ -74,14 +74,27 @@ func (h *testHost) tryStart(cfg Config, f judgeFunc) (*running, error) {
 	r := &running{handler: new(handler)}
 	r.set(f)
 	var err error
-	h.do(func() { r.Firewall, err = Open(cfg) })
+	r.Firewall, r.stop, err = h.run(cfg, r)
+	return r, err
+}
+
+// tryHandler is tryStart for a handler of any kind.
+func (h *testHost) tryHandler(cfg Config, hd Handler) (*Firewall, error) {
+	h.t.Helper()
+	fw, _, err := h.run(cfg, hd)
+	return fw, err
+}
+
+func (h *testHost) run(cfg Config, hd Handler) (fw *Firewall, stop func(), err error) {
+	h.t.Helper()
+	h.do(func() { fw, err = Open(cfg) })
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- r.Run(ctx, r) }()
-	r.stop = sync.OnceFunc(func() {
+	go func() { ended <- fw.Run(ctx, hd) }()
+	stop = sync.OnceFunc(func() {
 		cancel()
 		select {
 		case err := <-ended:
@@ -93,12 +106,12 @@ func (h *testHost) tryStart(cfg Config, f judgeFunc) (*running, error) {
 		}
 	})
 	h.t.Cleanup(func() {
-		r.stop()
-		if err := r.Close(false); err != nil {
+		stop()
+		if err := fw.Close(false); err != nil {
 			h.t.Errorf("Close: %v", err)
 		}
 	})
-	return r, nil
+	return fw, stop, nil
 }
 
 // echo runs a TCP and a UDP echo server on all addresses of the host.

@@ -100,6 +100,26 @@ func (i *injector) sourceFor(peer netip.Addr, link uint32) netip.Addr {
 	return netip.Addr{}
 }
 
+// mtuTo gives the MTU of the route to a peer, in bytes; 0 if it is not known.
+func (i *injector) mtuTo(peer netip.Addr, link uint32) int {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	fd, level, option := i.udp6, unix.IPPROTO_IPV6, unix.IPV6_MTU
+	var sa unix.Sockaddr = &unix.SockaddrInet6{Port: 9, Addr: peer.As16(), ZoneId: zone(peer, link)}
+	if peer.Is4() {
+		fd, level, option = i.udp4, unix.IPPROTO_IP, unix.IP_MTU
+		sa = &unix.SockaddrInet4{Port: 9, Addr: peer.As4()}
+	}
+	if fd < 0 || unix.Connect(fd, sa) != nil {
+		return 0
+	}
+	mtu, err := unix.GetsockoptInt(fd, level, option)
+	if err != nil {
+		return 0
+	}
+	return mtu
+}
+
 func zone(a netip.Addr, link uint32) uint32 {
 	if a.IsLinkLocalUnicast() {
 		return link

@@ -14,15 +14,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// linkNames turns interface indexes into names. Reading takes no lock; a
+// linkNames turns interface indexes into names and MTUs. Reading takes no lock; a
 // subscription keeps the table fresh, and an index it does not hold is asked for.
 type linkNames struct {
-	names atomic.Pointer[map[uint32]string]
+	names atomic.Pointer[map[uint32]link]
 
 	mu     sync.Mutex // whoever changes names or asks
 	query  *netlink.Conn
 	events *netlink.Conn
 	done   chan struct{}
+}
+
+// link is an interface. The zero value is one that there is not.
+type link struct {
+	name string
+	mtu  int // bytes
 }
 
 func openLinkNames() (*linkNames, error) {
@@ -35,7 +41,7 @@ func openLinkNames() (*linkNames, error) {
 		return nil, errors.Join(fmt.Errorf("route netlink socket: %w", err), events.Close())
 	}
 	l := &linkNames{query: query, events: events, done: make(chan struct{})}
-	l.names.Store(new(map[uint32]string))
+	l.names.Store(new(map[uint32]link))
 	l.ask(0)
 	go l.follow()
 	return l, nil
@@ -49,20 +55,20 @@ func (l *linkNames) close() error {
 	return errors.Join(err, l.query.Close())
 }
 
-// name gives the name of an interface, "" for index 0 and for one that is gone.
-func (l *linkNames) name(index uint32) string {
+// link gives an interface, the zero value for index 0 and for one that is gone.
+func (l *linkNames) link(index uint32) link {
 	if index == 0 {
-		return ""
+		return link{}
 	}
-	if name, ok := (*l.names.Load())[index]; ok {
-		return name
+	if known, ok := (*l.names.Load())[index]; ok {
+		return known
 	}
 	return l.ask(index)
 }
 
 // ask asks the kernel for one interface, or with index 0 for all of them, and
 // remembers the answer; also that there is none, until an event says more.
-func (l *linkNames) ask(index uint32) string {
+func (l *linkNames) ask(index uint32) link {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	req := netlink.Message{
@@ -93,7 +99,7 @@ func (l *linkNames) follow() {
 			// News was lost (ENOBUFS): forget everything, names are asked
 			// for again.
 			l.mu.Lock()
-			l.names.Store(new(map[uint32]string))
+			l.names.Store(new(map[uint32]link))
 			l.mu.Unlock()
 		default:
 			l.mu.Lock()
@@ -108,10 +114,10 @@ func (l *linkNames) follow() {
 func (l *linkNames) learn(msgs []netlink.Message, asked uint32) {
 	names := maps.Clone(*l.names.Load())
 	if names == nil {
-		names = make(map[uint32]string)
+		names = make(map[uint32]link)
 	}
 	if asked != 0 {
-		names[asked] = ""
+		names[asked] = link{}
 	}
 	for _, m := range msgs {
 		if len(m.Data) < unix.SizeofIfInfomsg || m.Data[0] == unix.AF_BRIDGE {
@@ -126,11 +132,16 @@ func (l *linkNames) learn(msgs []netlink.Message, asked uint32) {
 			if err != nil {
 				continue
 			}
+			is := names[index]
 			for _, a := range attrs {
-				if a.Type == unix.IFLA_IFNAME {
-					names[index] = cString(a.Data)
+				switch {
+				case a.Type == unix.IFLA_IFNAME:
+					is.name = cString(a.Data)
+				case a.Type == unix.IFLA_MTU && len(a.Data) == 4:
+					is.mtu = int(binary.NativeEndian.Uint32(a.Data))
 				}
 			}
+			names[index] = is
 		}
 	}
 	l.names.Store(&names)

@@ -28,6 +28,11 @@ const minMaskBits = 8
 //	5-7   generation  both      reserved: ... as long as the table's generation is this one
 //	8-    rule        both      reserved, where the mask is wider: the rule, for kernel counters
 //
+// injected and queued together say opened, on a packet that came out of an SA
+// before connection tracking: the input and forward chains let it pass, and its
+// connection becomes admitted like one that they have queued. Whatever comes
+// in is cleared of our bits before.
+//
 // Bits on a packet live from the chain that queues it to the chain behind
 // that, which moves to the connection what has to be remembered and clears
 // the rest, so that routing, sockets and other programs see only their own.
@@ -46,6 +51,7 @@ func (m marks) reply() uint32    { return m.bit(0) }
 func (m marks) injected() uint32 { return m.bit(1) }
 func (m marks) queued() uint32   { return m.bit(2) }
 func (m marks) admitted() uint32 { return m.bit(3) }
+func (m marks) opened() uint32   { return m.injected() | m.queued() }
 
 // check refuses a mask that is not one range of bits or too narrow.
 func (m marks) check() error {

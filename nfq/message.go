@@ -15,6 +15,7 @@ type message struct {
 	mark    uint32
 	inDev   uint32
 	outDev  uint32
+	info    uint32 // skb* bits
 	payload []byte
 	wireLen int // true length; more than len(payload) if the copy was cut
 }
@@ -22,6 +23,7 @@ type message struct {
 // answer is the verdict for one message. The zero value drops.
 type answer struct {
 	accept  bool
+	replace bool // the packet goes on as what the worker's output holds
 	setMark bool
 	mark    uint32 // 0 without setMark, so that equal answers compare equal
 }
@@ -43,6 +45,11 @@ const (
 	attrOutDev        = 6
 	attrPayload       = 10
 	attrCapLen        = 13
+	attrSkbInfo       = 14
+
+	// Bits of attrSkbInfo.
+	skbPartial = 1 << 0 // NFQA_SKB_CSUMNOTREADY: the transport checksum is to be filled in
+	skbGSO     = 1 << 1 // NFQA_SKB_GSO: will be cut into packets later
 
 	nfDrop   = 0 // linux/netfilter.h
 	nfAccept = 1
@@ -50,7 +57,8 @@ const (
 	sizeofNfgenmsg     = 4
 	sizeofAttr         = 4
 	sizeofPacketHeader = 7
-	attrTypeMask       = 1<<14 - 1 // without NLA_F_NESTED, NLA_F_NET_BYTEORDER
+	maxPayload         = 1<<16 - 1 - sizeofAttr // of a packet in a verdict
+	attrTypeMask       = 1<<14 - 1              // without NLA_F_NESTED, NLA_F_NET_BYTEORDER
 )
 
 // splitMessage takes the first netlink message off a datagram. ok is false
@@ -93,7 +101,7 @@ func (m *message) parse(b []byte) bool {
 			m.id, m.hook, m.hasID = binary.BigEndian.Uint32(v), v[6], true
 		case attrPayload:
 			m.payload = v
-		case attrMark, attrInDev, attrOutDev, attrCapLen:
+		case attrMark, attrInDev, attrOutDev, attrCapLen, attrSkbInfo:
 			if len(v) < 4 {
 				return false
 			}
@@ -107,6 +115,8 @@ func (m *message) parse(b []byte) bool {
 				m.outDev = n
 			case attrCapLen:
 				m.wireLen = int(n)
+			case attrSkbInfo:
+				m.info = n
 			}
 		}
 	}
@@ -117,9 +127,18 @@ func (m *message) parse(b []byte) bool {
 // appendVerdict appends the message that answers one packet, or, with typ
 // msgVerdictBatch, all packets of the queue up to that one.
 func appendVerdict(b []byte, typ uint16, queue uint16, id uint32, a answer) []byte {
+	return appendReplacement(b, typ, queue, id, a, nil)
+}
+
+// appendReplacement is appendVerdict for a packet that goes on as payload,
+// unless that is nil. Its length is bounded by that of a netlink attribute.
+func appendReplacement(b []byte, typ uint16, queue uint16, id uint32, a answer, payload []byte) []byte {
 	size := uint32(unix.SizeofNlMsghdr + sizeofNfgenmsg + sizeofAttr + 8)
 	if a.setMark {
 		size += sizeofAttr + 4
+	}
+	if payload != nil {
+		size += uint32(sizeofAttr+len(payload)+3) &^ 3
 	}
 	b = binary.NativeEndian.AppendUint32(b, size)
 	b = binary.NativeEndian.AppendUint16(b, typ)
@@ -140,6 +159,14 @@ func appendVerdict(b []byte, typ uint16, queue uint16, id uint32, a answer) []by
 		b = binary.NativeEndian.AppendUint16(b, sizeofAttr+4)
 		b = binary.NativeEndian.AppendUint16(b, attrMark)
 		b = binary.BigEndian.AppendUint32(b, a.mark)
+	}
+	if payload != nil {
+		b = binary.NativeEndian.AppendUint16(b, uint16(sizeofAttr+len(payload)))
+		b = binary.NativeEndian.AppendUint16(b, attrPayload)
+		b = append(b, payload...)
+		for range -len(payload) & 3 {
+			b = append(b, 0)
+		}
 	}
 	return b
 }

@@ -207,7 +207,7 @@ func TestAppendVerdict(t *testing.T) {
 func fixed(h Handler) *worker {
 	fw := &Firewall{cfg: Config{}, marks: marks(DefaultMask), links: new(linkNames), rejects: newRateLimit(1)}
 	fw.cfg, _ = fw.cfg.withDefaults()
-	fw.links.names.Store(&map[uint32]string{2: "eth0"})
+	fw.links.names.Store(&map[uint32]link{2: {name: "eth0", mtu: 1500}})
 	return &worker{fw: fw, handler: h, stats: new(queueStats)}
 }
 

@@ -50,6 +50,7 @@ type Firewall struct {
 	stats     []*queueStats
 	links     *linkNames
 	inject    *injector
+	tunnel    *tunnel
 	rejects   *rateLimit
 
 	procMu sync.Mutex
@@ -97,15 +98,19 @@ func (f *Firewall) open() (err error) {
 	if f.inject, err = openInjector(f.marks.injected()); err != nil {
 		return err
 	}
+	if f.tunnel, err = openTunnel(f.cfg.Table); err != nil {
+		return err
+	}
 	if f.proc, err = os.Open(procQueues); err != nil {
 		f.cfg.Logger.Warn("the kernel's queue counters cannot be read", "error", err)
 	}
-	for i := range f.cfg.Queues {
+	for i := range 2 * f.cfg.Queues {
 		r, err := openReceiver(f.cfg.Receiver, queueConfig{
 			queue:      f.cfg.Queue + uint16(i),
 			copyRange:  f.cfg.CopyRange,
 			length:     f.cfg.QueueLength,
 			readBuffer: f.cfg.ReadBuffer,
+			whole:      i >= f.cfg.Queues,
 		})
 		if err != nil {
 			return err
@@ -117,7 +122,7 @@ func (f *Firewall) open() (err error) {
 	if err != nil {
 		return err
 	}
-	if err := f.install(f.cfg.FailOpen); err != nil {
+	if err := f.install(&f.cfg); err != nil {
 		return errors.Join(err, guard.conn.Close())
 	}
 	f.guard = guard
@@ -141,13 +146,20 @@ func (f *Firewall) refuseForeignTable() error {
 	return nil
 }
 
-func (f *Firewall) install(failOpen bool) error {
+func (f *Firewall) install(cfg *Config) error {
+	if cfg.Protect {
+		if err := f.tunnel.up(); err != nil {
+			return err
+		}
+	}
 	return f.rules.install(&tableSpec{
 		name:     f.cfg.Table,
 		marks:    f.marks,
 		queue:    f.cfg.Queue,
 		queues:   f.cfg.Queues,
-		failOpen: failOpen,
+		failOpen: cfg.FailOpen,
+		protect:  cfg.Protect,
+		device:   f.tunnel.name,
 		compat:   f.can.compat,
 		uid:      uint32(os.Geteuid()),
 	}, families(f.can.inet))
@@ -200,10 +212,10 @@ func (f *Firewall) Reload(cfg Config) error {
 			}
 		}
 	}
-	if err := f.install(cfg.FailOpen); err != nil {
+	if err := f.install(&cfg); err != nil {
 		return err
 	}
-	f.cfg.CopyRange, f.cfg.FailOpen = cfg.CopyRange, cfg.FailOpen
+	f.cfg.CopyRange, f.cfg.FailOpen, f.cfg.Protect = cfg.CopyRange, cfg.FailOpen, cfg.Protect
 	return nil
 }
 
@@ -220,7 +232,9 @@ func (f *Firewall) Close(stayShut bool) error {
 	f.mu.Unlock()
 	var err error
 	if stayShut {
-		err = f.install(false)
+		shut := f.cfg
+		shut.FailOpen = false
+		err = f.install(&shut)
 	} else {
 		err = f.rules.remove(f.cfg.Table)
 	}
@@ -238,6 +252,9 @@ func (f *Firewall) release() error {
 	}
 	if f.inject != nil {
 		errs = append(errs, f.inject.close())
+	}
+	if f.tunnel != nil {
+		errs = append(errs, f.tunnel.close())
 	}
 	if f.links != nil {
 		errs = append(errs, f.links.close())

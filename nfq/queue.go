@@ -32,6 +32,15 @@ type queueConfig struct {
 	copyRange  int
 	length     int
 	readBuffer int
+	// whole asks the kernel to cut super-packets up before it queues them.
+	whole bool
+}
+
+func (c *queueConfig) flags() int {
+	if c.whole {
+		return 0
+	}
+	return flagGSO
 }
 
 // openReceiver opens a queue; owned by somebody else, it says by whom.

@@ -12,6 +12,10 @@ type Stats struct {
 	Suppressed uint64 // rejected, but over the rate of answers
 	SendErrors uint64 // verdicts or answers that the kernel would not take
 
+	Sealed uint64 // datagrams that left sealed
+	Opened uint64 // packets that arrived sealed and went on opened
+	Unsent uint64 // sealed datagrams or opened packets that the kernel would not take
+
 	Renewed uint64 // times somebody else had changed the table
 
 	Waiting      uint64 // packets in the queues now
@@ -34,6 +38,7 @@ type QueueStats struct {
 type queueStats struct {
 	packets, bytes, accepted, dropped            counter
 	unreadable, rejected, suppressed, sendErrors counter
+	sealed, opened, unsent                       counter
 }
 
 // Stats reads all counters. What the kernel counts is 0 where /proc cannot be
@@ -49,12 +54,15 @@ func (f *Firewall) Stats() Stats {
 		s.Rejected += q.rejected.Load()
 		s.Suppressed += q.suppressed.Load()
 		s.SendErrors += q.sendErrors.Load()
+		s.Sealed += q.sealed.Load()
+		s.Opened += q.opened.Load()
+		s.Unsent += q.unsent.Load()
 	}
 	for _, r := range f.receivers {
 		s.Overruns += r.overruns()
 	}
 	for _, k := range f.kernelQueues() {
-		if k.Queue < f.cfg.Queue || int(k.Queue) >= int(f.cfg.Queue)+f.cfg.Queues {
+		if k.Queue < f.cfg.Queue || int(k.Queue) >= int(f.cfg.Queue)+2*f.cfg.Queues {
 			continue
 		}
 		s.Waiting += k.Waiting

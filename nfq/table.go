@@ -6,6 +6,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/xt"
+	"golang.org/x/sys/unix"
 )
 
 // The table, as nft would print it with the default mask (0xff000000), the
@@ -30,6 +31,11 @@ import (
 //		meta mark set meta mark & 0x00ffffff
 //	}
 //
+// With protect there is also a chain that takes sealed packets before
+// connection tracking, and that nobody passes with marks of ours; UDP can be
+// in super-packets whose segment length nobody tells, so all but TCP goes to a
+// second range of queues, for which the kernel cuts them up. See arriving.
+//
 // Injected must stand alone among our bits, so that a program which marks with
 // whole words does not open the wall by chance. The skuid keeps users who can
 // set marks (since Linux 5.17 CAP_NET_RAW is enough, and ping has it) from
@@ -40,7 +46,9 @@ type tableSpec struct {
 	queue    uint16
 	queues   int
 	failOpen bool
-	compat   bool // no queue expression: NFQUEUE through nft_compat
+	protect  bool   // packets are opened and sealed
+	device   string // by which opened packets come in that changed their family
+	compat   bool   // no queue expression: NFQUEUE through nft_compat
 	uid      uint32
 }
 
@@ -61,6 +69,9 @@ const priorityFilter nftables.ChainPriority = 0
 
 func (t *tableSpec) chains() []chainSpec {
 	var cs []chainSpec
+	if t.protect {
+		cs = append(cs, chainSpec{"arriving", nftables.ChainHookPrerouting, priorityRaw, nftables.ChainPolicyAccept, t.arriving()})
+	}
 	for _, h := range []struct {
 		name   string
 		hook   *nftables.ChainHook
@@ -74,6 +85,8 @@ func (t *tableSpec) chains() []chainSpec {
 		if h.name == "output" {
 			rules = append(rules, append(metaIs(uint32(t.marks), t.marks.injected()),
 				meta(expr.MetaKeySKUID), equal(native32(t.uid)), accept()))
+		} else if t.protect {
+			rules = append(rules, append(metaIs(uint32(t.marks), t.marks.opened()), accept()))
 		}
 		rules = append(rules, t.ask()...)
 		cs = append(cs,
@@ -87,15 +100,18 @@ func (t *tableSpec) chains() []chainSpec {
 // bits are cleared first, whoever set them.
 func (t *tableSpec) ask() [][]expr.Any {
 	admitted, reply := t.marks.admitted(), t.marks.reply()
-	return [][]expr.Any{
+	rules := [][]expr.Any{
 		setMeta(nil, uint32(t.marks), t.marks.queued()),
 		setMeta(ctHas(admitted), admitted, admitted),
 		setMeta([]expr.Any{
 			&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1},
 			equal([]byte{1}), // IP_CT_DIR_REPLY
 		}, reply, reply),
-		{t.queueExpr()},
 	}
+	if t.protect {
+		rules = append(rules, []expr.Any{meta(expr.MetaKeyL4PROTO), unequal([]byte{unix.IPPROTO_TCP}), t.wholeQueueExpr()})
+	}
+	return append(rules, []expr.Any{t.queueExpr()})
 }
 
 // save stands behind the queue: only what was let through comes here.
@@ -115,16 +131,21 @@ func (t *tableSpec) save() [][]expr.Any {
 // queueExpr sends the packet up: by nftables' own expression, or by revision 3
 // of the xtables target, whose info is queue number, number of queues and
 // flags in native 16-bit words, padded to 8 bytes.
-func (t *tableSpec) queueExpr() expr.Any {
+func (t *tableSpec) queueExpr() expr.Any { return t.queueFrom(t.queue) }
+
+// wholeQueueExpr sends it to the range of queues without super-packets.
+func (t *tableSpec) wholeQueueExpr() expr.Any { return t.queueFrom(t.queue + uint16(t.queues)) }
+
+func (t *tableSpec) queueFrom(first uint16) expr.Any {
 	if !t.compat {
-		q := &expr.Queue{Num: t.queue, Total: uint16(t.queues)}
+		q := &expr.Queue{Num: first, Total: uint16(t.queues)}
 		if t.failOpen {
 			q.Flag = expr.QueueFlagBypass
 		}
 		return q
 	}
 	info := make(xt.Unknown, 0, 8)
-	info = binary.NativeEndian.AppendUint16(info, t.queue)
+	info = binary.NativeEndian.AppendUint16(info, first)
 	info = binary.NativeEndian.AppendUint16(info, uint16(t.queues))
 	var flags uint16
 	if t.failOpen {
@@ -167,6 +188,8 @@ func metaIs(mask, bits uint32) []expr.Any {
 func meta(k expr.MetaKey) expr.Any { return &expr.Meta{Key: k, Register: 1} }
 
 func equal(v []byte) expr.Any { return &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: v} }
+
+func unequal(v []byte) expr.Any { return &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: v} }
 
 // and keeps the bits under mask.
 func and(mask uint32) expr.Any { return bitwise(mask, 0) }

@@ -2,6 +2,7 @@ package nfq
 
 import (
 	"log/slog"
+	"net/netip"
 
 	"github.com/ipfw/ipfw/engine"
 	"github.com/ipfw/ipfw/packet"
@@ -29,8 +30,8 @@ type worker struct {
 	reply   []byte // room for the answer to a rejected packet
 }
 
-// directions by netfilter hook; engine.In stands for the hooks that no chain
-// of ours queues from as well, see judge.
+// directions by netfilter hook. What arrives, in prerouting, has none yet;
+// the engine finds out.
 var directions = [...]engine.Direction{
 	unix.NF_INET_LOCAL_IN:  engine.In,
 	unix.NF_INET_FORWARD:   engine.Forward,
@@ -41,29 +42,48 @@ var directions = [...]engine.Direction{
 func (w *worker) judge(m *message, now int64) answer {
 	w.stats.packets.Add(1)
 	w.stats.bytes.Add(uint64(m.wireLen))
-	if m.hook < unix.NF_INET_LOCAL_IN || m.hook > unix.NF_INET_LOCAL_OUT {
+	if m.hook > unix.NF_INET_LOCAL_OUT {
 		w.stats.dropped.Add(1)
 		return answer{} // somebody else's rule sent it here
 	}
 	in := &w.in
 	fault := packet.Parse(&in.Packet, m.payload, m.wireLen)
 	in.Dir = directions[m.hook]
-	in.InIf = w.fw.links.name(m.inDev)
-	in.OutIf = w.fw.links.name(m.outDev)
+	outLink := w.fw.links.link(m.outDev)
+	in.InIf = w.fw.links.link(m.inDev).name
+	in.OutIf, in.MTU = outLink.name, outLink.mtu
 	in.Now = now
+	in.Arriving = m.hook == unix.NF_INET_PRE_ROUTING
+	in.PartialChecksum = m.info&skbPartial != 0
 	in.Tracked = m.mark&w.fw.marks.admitted() != 0
 	in.Reply = m.mark&w.fw.marks.reply() != 0
 	in.SA = ""
 
 	r := w.handler.Handle(in, &w.out, fault)
-	if fault != packet.OK || r.Verdict != engine.Bypass {
-		w.stats.dropped.Add(1)
-		if fault == packet.OK && r.Verdict == engine.Discard && r.Reject {
-			w.reject(m, now)
-		}
-		return answer{}
+	a := answer{}
+	switch {
+	case fault != packet.OK:
+	case in.Arriving:
+		a = w.opened(m, &r)
+	case r.Verdict == engine.Protect:
+		a = w.sealed(m)
+	case r.Verdict == engine.Bypass:
+		a = w.passed(m, &r)
+	case r.Verdict == engine.Discard && r.Reject:
+		w.reject(m, now)
+	case r.Verdict == engine.Discard && r.TellMTU > 0:
+		w.tooBig(m, r.TellMTU, now)
 	}
-	w.stats.accepted.Add(1)
+	if a.accept {
+		w.stats.accepted.Add(1)
+	} else {
+		w.stats.dropped.Add(1)
+	}
+	return a
+}
+
+// passed gives the answer for a packet that goes on as it is.
+func (w *worker) passed(m *message, r *engine.Result) answer {
 	if r.NewFlow || r.Established {
 		return answer{accept: true} // with the queued bit: its connection is remembered
 	}
@@ -73,29 +93,36 @@ func (w *worker) judge(m *message, now int64) answer {
 // reject answers the packet just judged: a reset for TCP, an ICMP error for
 // everything else.
 func (w *worker) reject(m *message, now int64) {
+	w.answer(m, now, func(b []byte, p *packet.Packet, from netip.Addr) []byte {
+		if p.Protocol == packet.TCP {
+			return packet.Reset(b, p)
+		}
+		return packet.Unreachable(b, p, from)
+	})
+}
+
+// answer sends to the sender of the packet just judged what compose makes of it,
+// if the rate of answers allows.
+func (w *worker) answer(m *message, now int64, compose func(b []byte, p *packet.Packet, from netip.Addr) []byte) {
 	p := &w.in.Packet
 	if !w.fw.rejects.take(now) {
 		w.stats.suppressed.Add(1)
 		return
 	}
-	if p.Protocol == packet.TCP {
-		w.reply = packet.Reset(w.reply[:0], p)
-	} else {
-		from := p.Dst // inbound: the host that was asked answers
-		switch w.in.Dir {
-		case engine.Out:
-			from = p.Src // this host answers itself
-		case engine.Forward:
-			from = w.fw.inject.sourceFor(p.Src, m.inDev)
-		}
-		w.reply = packet.Unreachable(w.reply[:0], p, from)
+	from := p.Dst // inbound: the host that was asked answers
+	switch w.in.Dir {
+	case engine.Out:
+		from = p.Src // this host answers itself
+	case engine.Forward:
+		from = w.fw.inject.sourceFor(p.Src, m.inDev)
 	}
+	w.reply = compose(w.reply[:0], p, from)
 	if len(w.reply) == 0 {
 		return // nothing may be answered
 	}
 	if err := w.fw.inject.send(w.reply, p.Src, m.inDev); err != nil {
 		w.stats.sendErrors.Add(1)
-		w.fw.cfg.Logger.Debug("reject not answered", slog.Any("to", p.Src), slog.Any("error", err))
+		w.fw.cfg.Logger.Debug("answer not sent", slog.Any("to", p.Src), slog.Any("error", err))
 		return
 	}
 	w.stats.rejected.Add(1)

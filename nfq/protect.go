@@ -1,0 +1,109 @@
+package nfq
+
+import (
+	"log/slog"
+	"net/netip"
+
+	"github.com/ipfw/ipfw/engine"
+	"github.com/ipfw/ipfw/packet"
+	"golang.org/x/sys/unix"
+)
+
+// This file carries out the verdict PROTECT. A packet that leaves either goes
+// on as its sealed self, or is dropped, and what was made of it is sent in its
+// place. A packet that has arrived sealed goes on as what it held.
+//
+//	output   -- one for one ----> verdict with the sealed packet
+//	output   -- else -----------> raw socket, marked; drop
+//	forward  -------------------> raw socket, marked; drop
+//	arriving -- same family ----> verdict with the opened packet, marked opened
+//	arriving -- other family ---> TUN device; drop
+
+// sealed gives the answer for a packet that leaves under an SA.
+func (w *worker) sealed(m *message) answer {
+	out := &w.out
+	if out.Replace != nil {
+		// What is not cut up yet would be cut up sealed, and in the forward
+		// hook the kernel would send it where the clear one was to go.
+		if m.hook == unix.NF_INET_LOCAL_OUT && m.info&skbGSO == 0 && len(out.Replace) <= maxPayload &&
+			out.Replace[0]>>4 == m.payload[0]>>4 {
+			w.stats.sealed.Add(1)
+			return answer{accept: true, replace: true}
+		}
+		out.Send = append(out.Send, out.Replace)
+		out.Replace = nil
+	}
+	for _, b := range out.Send {
+		w.sendSealed(m, b)
+	}
+	return answer{}
+}
+
+// sendSealed sends one sealed datagram to where its header says. What cannot
+// be sent is lost and counted; the clear packet is dropped in any case.
+func (w *worker) sendSealed(m *message, b []byte) {
+	to, ok := destination(b)
+	if !ok {
+		w.stats.unsent.Add(1)
+		return
+	}
+	err := w.fw.inject.send(b, to, m.outDev)
+	if err == nil {
+		w.stats.sealed.Add(1)
+		return
+	}
+	w.stats.unsent.Add(1)
+	if err == unix.EMSGSIZE {
+		// The way to the far end is narrower than the one that the clear
+		// packet was to take. The next one fits.
+		if mtu := w.fw.inject.mtuTo(to, m.outDev); mtu > 0 {
+			w.out.Narrow(mtu, w.in.Now)
+		}
+	}
+	w.fw.cfg.Logger.Debug("sealed packet not sent", slog.Any("to", to), slog.Int("bytes", len(b)), slog.Any("error", err))
+}
+
+// opened gives the answer for a packet that was taken as it arrived.
+func (w *worker) opened(m *message, r *engine.Result) answer {
+	switch {
+	case r.Verdict == engine.Bypass && r.Reason == engine.ReasonIKE:
+		return answer{accept: true} // to meet the rules as any packet does
+	case r.Verdict != engine.Protect:
+		return answer{}
+	case len(w.out.Send) > 0: // sealed again, for another peer
+		return w.sealed(m)
+	case w.out.Replace == nil:
+		return answer{}
+	}
+	b := w.out.Replace
+	if b[0]>>4 == m.payload[0]>>4 && len(b) <= maxPayload {
+		w.stats.opened.Add(1)
+		return answer{accept: true, replace: true, setMark: true, mark: m.mark&^uint32(w.fw.marks) | w.fw.marks.opened()}
+	}
+	if err := w.fw.tunnel.receive(b); err != nil {
+		w.stats.unsent.Add(1)
+		w.fw.cfg.Logger.Debug("opened packet not delivered", slog.Any("error", err))
+	} else {
+		w.stats.opened.Add(1)
+	}
+	return answer{}
+}
+
+// tooBig tells the sender of the packet just judged the longest one that can
+// be protected.
+func (w *worker) tooBig(m *message, mtu int, now int64) {
+	w.answer(m, now, func(b []byte, p *packet.Packet, from netip.Addr) []byte {
+		return packet.TooBig(b, p, from, mtu)
+	})
+}
+
+// destination reads it from an IP header.
+func destination(b []byte) (netip.Addr, bool) {
+	switch {
+	case len(b) >= 20 && b[0]>>4 == 4:
+		return netip.AddrFrom4([4]byte(b[16:20])), true
+	case len(b) >= 40 && b[0]>>4 == 6:
+		return netip.AddrFrom16([16]byte(b[24:40])), true
+	}
+	return netip.Addr{}, false
+}
