@@ -21,8 +21,10 @@ var wiresharkNames = map[method]string{
 // WiresharkKeys gives the SA's keys as a row of Wireshark's table "ESP SAs"
 // (the file esp_sa, or tshark -o 'uat:esp_sa:ROW'). It is the one way in which
 // keys leave this package, for whoever asks by name; the caller sees to it that
-// this is root. It fails for a closed SA, for AH, which hides nothing, and for a
-// suite that Wireshark cannot read.
+// this is root. With extended sequence numbers Wireshark reads the packets but
+// cannot check them: it is told not to, and calls AES-GCM bad all the same. It
+// fails for a closed SA, for AH, which hides nothing, and for a suite that
+// Wireshark cannot read.
 func (sa *SA) WiresharkKeys() (string, error) {
 	s := sa.cfg.Suite
 	if s.Protocol != ESP {
@@ -33,7 +35,12 @@ func (sa *SA) WiresharkKeys() (string, error) {
 		return "", fmt.Errorf("%s: Wireshark cannot read %s", sa, s.Encryption.Name)
 	}
 	integrity := "NULL"
-	if s.Integrity.method != 0 {
+	switch {
+	case s.Integrity.method != 0 && sa.cfg.ESN:
+		// It does not know the half of the number that is not sent, and
+		// would call every packet bad.
+		integrity = fmt.Sprintf("ANY %d bit authentication [no checking]", s.ICV()*8)
+	case s.Integrity.method != 0:
 		integrity = wiresharkNames[s.Integrity.method]
 	}
 	src, dst, _ := sa.Endpoints()
