@@ -78,3 +78,21 @@ func (p *Packet) quotedTransport() Fault {
 	}
 	return OK
 }
+
+// ReportedMTU gives the MTU of the link that a packet was too long for, in
+// bytes, of an ICMP "fragmentation needed" (RFC 1191 section 4; 0 from routers
+// that do not say) or an ICMPv6 "packet too big" (RFC 4443 section 3.2). ok is
+// false for every other packet.
+func (p *Packet) ReportedMTU() (mtu int, ok bool) {
+	if !p.HasICMP || p.Transport+8 > len(p.Bytes) {
+		return 0, false
+	}
+	b := p.Bytes[p.Transport:]
+	switch {
+	case p.Protocol == ICMP && b[0] == 3 && b[1] == 4:
+		return int(be.Uint16(b[6:])), true
+	case p.Protocol == ICMPv6 && b[0] == 2:
+		return int(min(be.Uint32(b[4:]), 1<<16)), true
+	}
+	return 0, false
+}
