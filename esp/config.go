@@ -24,7 +24,8 @@ type Config struct {
 
 	// Src and Dst are the addresses of the protected packets' (outer)
 	// header, in the direction of the SA. An inbound SA of which Dst is the
-	// zero Addr takes packets for any local address.
+	// zero Addr takes packets for any local address. An outbound one in
+	// transport mode whose Src is unspecified seals for any of them.
 	Src, Dst netip.Addr
 	// Encap, when not zero, puts ESP in UDP (RFC 3948).
 	Encap Encap
@@ -35,6 +36,11 @@ type Config struct {
 	OriginalSrc, OriginalDst netip.Addr
 
 	ESN bool // 64-bit sequence numbers
+	// Sequence is where an SA goes on that was there before, under the same
+	// keys set by hand: outbound the last number that may have been sent,
+	// inbound the highest that came, below which all count as seen. 0: the SA
+	// is new.
+	Sequence uint64
 	// ReplayWindow is 32 to 8,192 packets; 0 means DefaultWindow.
 	ReplayWindow int
 	// NoReplayCheck turns anti-replay off, for keys set by hand whose
@@ -132,6 +138,8 @@ func (c *Config) Check() error {
 		return errors.New("UDP encapsulation needs both ports")
 	case window != 0 && (window < MinWindow || window > MaxWindow):
 		return fmt.Errorf("replay window %d is outside %d to %d packets", window, MinWindow, MaxWindow)
+	case !c.ESN && c.Sequence >= 1<<32:
+		return fmt.Errorf("sequence number %d needs 64 bits: use esn", c.Sequence)
 	case c.NoReplayCheck && c.ESN:
 		return errors.New("64-bit sequence numbers need the replay check (RFC 4303 section 2.2.1)")
 	case c.Outer.DSCP > 63 || c.Outer.DF > ClearDF:

@@ -1,6 +1,7 @@
 package esp
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -57,3 +58,17 @@ func (k Key) MarshalText() ([]byte, error) { return []byte(hidden), nil }
 
 // LogValue keeps keys out of logs.
 func (k Key) LogValue() slog.Value { return slog.StringValue(hidden) }
+
+// KeyID tells the keys of an SA apart from others without telling what they
+// are: a hash of SPI, direction, algorithms and keys. Equal IDs are the same SA
+// under the same keys, also over a restart.
+func (c *Config) KeyID() (id [32]byte) {
+	h := sha256.New()
+	fmt.Fprintf(h, "ipfw sa %d %d %d %s ", c.Suite.Protocol, c.SPI, c.Direction, c.Suite)
+	for _, k := range []Key{c.EncryptionKey, c.IntegrityKey} {
+		fmt.Fprintf(h, "%d ", k.Len())
+		h.Write(k.bytes())
+	}
+	h.Sum(id[:0])
+	return id
+}

@@ -57,7 +57,7 @@ func (sa *SA) PathReport(quoted *packet.Packet, mtu, link int, now int64) bool {
 	if known := sa.PathMTU(now); known != 0 {
 		current = min(known, link)
 	}
-	if quoted.Src != o.src || quoted.Dst != o.dst || !sa.sent(quoted, o) {
+	if !o.src.IsUnspecified() && quoted.Src != o.src || quoted.Dst != o.dst || !sa.sent(quoted, o) {
 		return false
 	}
 	mtu, ok := PlausibleMTU(quoted, mtu, current)

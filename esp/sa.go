@@ -18,6 +18,7 @@ type SA struct {
 	win     window
 	lastSeq uint64 // the highest sequence number this SA may send
 	softSeq uint64 // a number from which it is time for another SA
+	start   uint64 // the number before the first that this SA sends
 
 	keys       sync.Mutex // guards the two
 	encryption Key
@@ -52,7 +53,10 @@ func New(c Config) (*SA, error) {
 	sa.cfg = c
 	sa.used.Store(c.Created)
 	if c.Direction == In {
-		sa.win.init(c.ReplayWindow, c.ESN, c.NoReplayCheck)
+		sa.win.init(c.ReplayWindow, c.ESN, c.NoReplayCheck, c.Sequence)
+	} else {
+		sa.seq.Store(c.Sequence)
+		sa.start = c.Sequence
 	}
 	sa.lastSeq = 1<<32 - 1
 	if c.ESN {
@@ -61,7 +65,7 @@ func New(c Config) (*SA, error) {
 	// Numbers run out; ask for another SA well before.
 	sa.softSeq = sa.lastSeq - sa.lastSeq/16
 	if n := c.Soft.Packets; n != 0 {
-		sa.softSeq = min(sa.softSeq, n)
+		sa.softSeq = min(sa.softSeq, c.Sequence+n)
 	}
 	sa.Move(c.Src, c.Dst, c.Encap)
 	return sa, nil
@@ -135,7 +139,7 @@ func (sa *SA) Counters() (c Counters) {
 	c.Bytes, c.Used = sa.bytes.Load(), sa.used.Load()
 	if sa.cfg.Direction == Out {
 		c.Seq = sa.seq.Load()
-		c.Packets = c.Seq
+		c.Packets = c.Seq - sa.start
 	} else {
 		c.Seq = sa.win.Top()
 		c.Packets = sa.count.Load()

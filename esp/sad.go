@@ -145,6 +145,20 @@ func (d *SAD) Remove(sa *SA) bool {
 	return there
 }
 
+// Replace puts an inbound SA in the place of another with the same SPI and
+// protocol, with no moment at which neither is there. The old one is not
+// closed. It reports whether the old one was there.
+func (d *SAD) Replace(old, sa *SA) bool {
+	k := inboundKey{sa.SPI(), sa.Protocol()}
+	return d.inbound(k).edit(func(m map[inboundKey]*SA) bool {
+		if m[k] != old || old == nil {
+			return false
+		}
+		m[k] = sa
+		return true
+	})
+}
+
 // Inbound finds the SA for a packet that arrived, nil if there is none.
 func (d *SAD) Inbound(p Protocol, spi uint32) *SA {
 	k := inboundKey{spi, p}

@@ -60,7 +60,7 @@ func tamper(t *testing.T, d *SAD, sa *SA, sealed, pkt []byte, front int) {
 			if sa.Mode() == Tunnel && !bytes.Equal(out, pkt) || !bytes.Equal(out[front:], pkt[front:]) {
 				t.Fatalf("%v: bit %d of byte %d changes the content to %x", sa, bit%8, bit/8, out)
 			}
-			sa.win.init(64, sa.cfg.ESN, false)
+			sa.win.init(64, sa.cfg.ESN, false, 0)
 			sa.win.top = seq
 			sa.count.Store(packets)
 			sa.bytes.Store(octets)
@@ -75,7 +75,7 @@ func tamper(t *testing.T, d *SAD, sa *SA, sealed, pkt []byte, front int) {
 		}
 		// Not-ECT inside and CE outside is found in an authentic packet.
 		if f == BadECN && sa.Mode() == Tunnel && !covered {
-			sa.win.init(64, sa.cfg.ESN, false)
+			sa.win.init(64, sa.cfg.ESN, false, 0)
 			sa.win.top = seq
 			sa.count.Store(packets)
 			sa.bytes.Store(octets)

@@ -24,13 +24,22 @@ type window struct {
 	ring []uint64 // a power of two of words, more than size/64
 }
 
-func (w *window) init(size int, esn, off bool) {
-	w.size, w.esn, w.off = uint64(size), esn, off
+// init makes the window; numbers up to top count as seen.
+func (w *window) init(size int, esn, off bool, top uint64) {
+	w.size, w.esn, w.off, w.top = uint64(size), esn, off, top
 	words := 2
 	for words*64 < size+64 {
 		words *= 2
 	}
 	w.ring = make([]uint64, words)
+	for i := range w.ring {
+		if top > 0 {
+			w.ring[i] = ^uint64(0)
+		}
+	}
+	for i := top + 1; top > 0 && i%64 != 0; i++ {
+		w.ring[i/64&uint64(words-1)] &^= 1 << (i % 64)
+	}
 }
 
 // Check gives the whole sequence number of which low is the low half, and says

@@ -46,7 +46,7 @@ func TestWindow(t *testing.T) {
 			t.Run(fmt.Sprintf("%d/esn=%t", size, esn), func(t *testing.T) {
 				r := rand.New(rand.NewPCG(uint64(size), 1))
 				var w window
-				w.init(size, esn, false)
+				w.init(size, esn, false, 0)
 				slow := slowWindow{size: uint64(size), esn: esn, seen: map[uint64]bool{}}
 				if esn { // near the end of a half
 					w.top = 3<<32 - 5000
@@ -114,7 +114,7 @@ func TestWindowESN(t *testing.T) {
 		{5<<32 + 1000, 0xffffffff, 5<<32 + 1<<32 - 1, OK}, // case A: far ahead
 	} {
 		var w window
-		w.init(64, true, false)
+		w.init(64, true, false, 0)
 		w.top = c.top
 		if got, f := w.Check(c.low); f != c.f || got != c.want {
 			t.Errorf("top %#x, low %#x: %#x %v, want %#x %v", c.top, c.low, got, f, c.want, c.f)
