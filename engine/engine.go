@@ -51,6 +51,11 @@ type Options struct {
 	IsLocal func(netip.Addr) bool
 	// Rekey hears, once, that an SA has reached its soft lifetime.
 	Rekey func(*esp.SA)
+	// PathReport hears that a router had to drop a sealed packet of ours:
+	// quoted is what the ICMP error quotes of it, mtu what it says passes, in
+	// bytes, 0 if it does not say. The report is not proved; see
+	// esp.SA.PathReport.
+	PathReport func(quoted *packet.Packet, mtu int, now int64)
 	// Opened hears of each packet that an SA has proved authentic, with the
 	// packet as it arrived: a peer behind a NAT may have moved.
 	Opened func(*esp.SA, *Input)
@@ -186,12 +191,16 @@ func (e *Engine) open(s *spd, shard *flowShard, in *Input, key flowKey, side uin
 		return e.judgeAlone(s, in)
 	}
 
-	asked := flow{key: key, opener: opener, dir: openingDirection(in)}
-	asked.remember(in)
-	q := asked.query()
-	r := s.lookup(&q, in.Now, what)
-	asked.outgoing = s.leaves(&q, in, &r)
-	r = e.conform(s, in, r, asked.leaves(in, side))
+	asked, r := e.ask(s, in, flow{key: key, opener: opener}, side, what)
+	if r.Verdict == Discard && known {
+		// Where sealed packets leave in place of the clear ones, the kernel
+		// has not seen the flow open, and takes its first answer for that.
+		turned := *in
+		turned.Reply = !in.Reply
+		if f, again := e.ask(s, &turned, flow{key: key, opener: 1 - opener}, side, what); again.Verdict == Protect {
+			asked, r = f, again
+		}
+	}
 	if r.Verdict == Discard {
 		return r // and nothing was allocated: a flood of these costs no memory
 	}
@@ -204,6 +213,17 @@ func (e *Engine) open(s *spd, shard *flowShard, in *Input, key flowKey, side uin
 	f.start(p, side, in.Now, known)
 	r.NewFlow, r.Established = !known, known
 	return r
+}
+
+// ask looks up the packet that opened a flow, of which in is one packet, sent
+// by side, and gives the flow as it may be remembered.
+func (e *Engine) ask(s *spd, in *Input, f flow, side uint8, what mode) (flow, Result) {
+	f.dir = openingDirection(in)
+	f.remember(in)
+	q := f.query()
+	r := s.lookup(&q, in.Now, what)
+	f.outgoing = s.leaves(&q, in, &r)
+	return f, e.conform(s, in, r, f.leaves(in, side))
 }
 
 // conform holds what policy says against how the packet came (RFC 4301

@@ -22,7 +22,27 @@ func (e *Engine) Process(in *Input, out *Output) Result {
 	} else if r = e.judge(s, in); r.Verdict == Protect && r.sa != nil {
 		e.seal(in, &r, out)
 	}
+	if in.Packet.HasICMP && in.Dir == In && !in.Arriving && e.options.PathReport != nil {
+		e.pathReport(in)
+	}
 	return e.finish(s, in, r)
+}
+
+// pathReport passes on an ICMP error about a sealed packet of this host.
+// Whether the error itself may come in is for the rules to say.
+func (e *Engine) pathReport(in *Input) {
+	mtu, ok := in.Packet.ReportedMTU()
+	if !ok {
+		return
+	}
+	var quoted packet.Packet
+	if in.Packet.Quoted(&quoted) != packet.OK || quoted.Src != in.Packet.Dst {
+		return
+	}
+	switch quoted.Protocol {
+	case packet.ESP, packet.AH, packet.UDP:
+		e.options.PathReport(&quoted, mtu, in.Now)
+	}
 }
 
 // seal protects the packet in the SA of its result, in pieces that fit the
@@ -175,9 +195,14 @@ func (e *Engine) arrive(s *spd, in *Input, out *Output) Result {
 	}
 
 	inner := &out.inner
-	*inner = Input{Now: in.Now, InIf: in.InIf, SA: sa.Owner().Name, Arriving: true}
+	*inner = Input{Now: in.Now, InIf: in.InIf, SA: sa.Owner().Name, Arriving: true, Tracked: in.Tracked}
 	if fault := packet.Parse(&inner.Packet, clear, len(clear)); fault != packet.OK {
 		return Result{Reason: ReasonOf(fault), Rule: NoRule}
+	}
+	// In transport mode the SA is for the one peer, whatever range of them
+	// its rule names (RFC 4301 section 5.2 step 4).
+	if src, _, _ := sa.Endpoints(); sa.Mode() == esp.Transport && src.IsValid() && src != inner.Packet.Src {
+		return Result{Reason: ReasonWrongSA, Rule: NoRule}
 	}
 	if !e.isLocal(inner.Packet.Dst) {
 		inner.Dir = Forward

@@ -114,5 +114,17 @@ func (r Reason) String() string {
 	return "unknown"
 }
 
+// Auditable says whether a discard for this reason is an event that RFC 4301
+// sections 5.1 and 5.2, RFC 4302 section 4 and RFC 4303 section 4 want in an
+// audit log: what IPsec has refused, but for dummy packets, which are meant to
+// be thrown away.
+func (r Reason) Auditable() bool {
+	switch r {
+	case ReasonNoSA, ReasonClear, ReasonWrongSA:
+		return true
+	}
+	return r >= reasonESP && r < reasonCount && r != reasonOfESP(esp.Dummy)
+}
+
 // Reasons is how many reasons there are.
 const Reasons = int(reasonCount)
