@@ -32,6 +32,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"runtime"
 	"sync"
@@ -44,11 +45,14 @@ type Firewall struct {
 	cfg   Config
 	marks marks
 	start time.Time
+	// tookOver says that a predecessor had left its table.
+	tookOver bool
 
 	can       abilities
 	receivers []receiver
 	stats     []*queueStats
 	links     *linkNames
+	addresses *addresses
 	inject    *injector
 	tunnel    *tunnel
 	rejects   *rateLimit
@@ -95,6 +99,9 @@ func (f *Firewall) open() (err error) {
 	if f.links, err = openLinkNames(); err != nil {
 		return err
 	}
+	if f.addresses, err = openAddresses(); err != nil {
+		return err
+	}
 	if f.inject, err = openInjector(f.marks.injected()); err != nil {
 		return err
 	}
@@ -137,6 +144,7 @@ func (f *Firewall) refuseForeignTable() error {
 	if err != nil {
 		return err
 	}
+	f.tookOver = len(queues) > 0
 	for _, q := range queues {
 		if owner := queueOwner(q); owner != "" {
 			return fmt.Errorf("nftables table %q and queue %d belong to %s: stop it, or choose another table name and queue number",
@@ -168,6 +176,28 @@ func (f *Firewall) install(cfg *Config) error {
 // Now is the clock that every packet's Input.Now is read from: nanoseconds
 // since Open; it never goes back.
 func (f *Firewall) Now() int64 { return int64(time.Since(f.start)) }
+
+// IsLocal says whether packets to an address end at this host. Multicast
+// addresses are not its business.
+func (f *Firewall) IsLocal(a netip.Addr) bool { return f.addresses.isLocal(a) }
+
+// SourceFor gives the address that this host would use towards a peer; the
+// zero Addr if it knows no way there.
+func (f *Firewall) SourceFor(peer netip.Addr) netip.Addr { return f.inject.sourceFor(peer, 0) }
+
+// takeoverGrace is how long after the start packets that come out of an SA
+// count as those of a flow that a predecessor had let through: before
+// connection tracking nobody else can tell. It outlasts TCP's longest wait
+// before it repeats itself (RFC 6298 section 2.5), twice.
+const takeoverGrace = 2 * time.Minute
+
+// tracked says whether a packet's flow had been let through before.
+func (f *Firewall) tracked(m *message, arriving bool, now int64) bool {
+	if arriving {
+		return f.tookOver && now < int64(takeoverGrace)
+	}
+	return m.mark&f.marks.admitted() != 0
+}
 
 // Run reads the queues and has h judge each packet, until the context ends
 // (nil) or a queue fails. h is not called after Run has returned. Packets then
@@ -258,6 +288,9 @@ func (f *Firewall) release() error {
 	}
 	if f.links != nil {
 		errs = append(errs, f.links.close())
+	}
+	if f.addresses != nil {
+		errs = append(errs, f.addresses.close())
 	}
 	if f.rules != nil {
 		errs = append(errs, f.rules.close())

@@ -55,7 +55,7 @@ func (w *worker) judge(m *message, now int64) answer {
 	in.Now = now
 	in.Arriving = m.hook == unix.NF_INET_PRE_ROUTING
 	in.PartialChecksum = m.info&skbPartial != 0
-	in.Tracked = m.mark&w.fw.marks.admitted() != 0
+	in.Tracked = w.fw.tracked(m, in.Arriving, now)
 	in.Reply = m.mark&w.fw.marks.reply() != 0
 	in.SA = ""
 
