@@ -128,6 +128,9 @@ func (k block) action(r *rule) {
 		if k.require("with", "action = \"protect\" says with which ipsec block: with = \"NAME\"") {
 			k.with(r)
 		}
+		if k.l.policy.Settings.FailOpen {
+			k.l.fail(k.at("action"), "Arguments do not fit", `The policy block says on_failure = "open": without the daemon, what must be protected would leave in the clear. Leave on_failure out, or protect nothing.`)
+		}
 		if r.Limit != nil {
 			k.l.fail(k.b.DefRange(), "Limit on a protect rule", "What is over the limit does not match, and would go on unprotected: limit the traffic in a rule that discards.")
 		}
