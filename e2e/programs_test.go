@@ -45,3 +45,11 @@ func web(h *lab.Host, host string, port int) bool {
 var both = []string{"10.77.0.1", "[fd77::1]"}
 
 func bare(host string) string { return strings.Trim(host, "[]") }
+
+// waitLong is how long a test waits for something that should come at once.
+const waitLong = 10 * time.Second
+
+func lastLines(s string, n int) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}

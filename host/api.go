@@ -10,6 +10,8 @@ import (
 //
 //	GET  /v1/status                  Status
 //	GET  /v1/flows                   Flow, one on a line
+//	GET  /v1/sas                     SA, one on a line
+//	POST /v1/wireshark-keys          WiresharkKeys
 //	GET  /v1/events?back=N&follow=1  Event, one on a line, the last N first
 //	POST /v1/reload   ReloadRequest  ReloadResult
 //	POST /v1/confirm                 Confirmation
@@ -33,6 +35,8 @@ type Status struct {
 
 	// Flows is how many flows are known now.
 	Flows int `json:"flows"`
+	// SAs is how many SAs there are now, of both directions.
+	SAs int `json:"sas"`
 	// Reasons counts packets by reason; all reasons are there.
 	Reasons map[string]uint64 `json:"reasons"`
 	// Rules are in the order of the policy, those of `essentials` included.
@@ -165,6 +169,9 @@ type QueueStatus struct {
 	Unreadable        uint64 `json:"unreadable"`  // messages of the kernel that made no sense; dropped
 	SendErrors        uint64 `json:"send_errors"` // verdicts or answers that the kernel would not take
 	Waiting           uint64 `json:"waiting"`     // now
+	Sealed            uint64 `json:"sealed"`      // datagrams that left under an SA
+	Opened            uint64 `json:"opened"`      // packets that came out of an SA and went on
+	Unsent            uint64 `json:"unsent"`      // sealed or opened, and the kernel would not take them; lost
 	// QueueDropped packets found the queue full, SocketDropped ones the
 	// daemon's receive buffer. Both are lost. Overruns is how often the
 	// kernel told of lost messages.

@@ -60,6 +60,17 @@ func (c *Client) Flows(ctx context.Context, each func(Flow) error) error {
 	return stream(c, ctx, "/v1/flows", each)
 }
 
+// SAs calls each for every SA until it returns an error, which it returns.
+func (c *Client) SAs(ctx context.Context, each func(SA) error) error {
+	return stream(c, ctx, "/v1/sas", each)
+}
+
+// WiresharkKeys asks for the keys of all SAs, to read captures by.
+func (c *Client) WiresharkKeys(ctx context.Context) (k WiresharkKeys, err error) {
+	err = c.call(ctx, "POST", "/v1/wireshark-keys", nil, &k)
+	return k, err
+}
+
 // Events calls each for the last `back` events and, with follow, for all that
 // come until ctx or the daemon ends; what each returns ends it too.
 func (c *Client) Events(ctx context.Context, back uint, follow bool, each func(Event) error) error {

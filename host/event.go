@@ -28,7 +28,17 @@ const (
 	KindConfirm    Kind = "confirm"       // somebody confirmed the policy in force
 	KindRollback   Kind = "rollback"      // nobody did: the previous one is back
 	KindOverflow   Kind = "queue-overflow"
-	KindSuppressed Kind = "suppressed" // Count malformed packets had no event
+	KindSuppressed Kind = "suppressed" // Count malformed or refused packets had no event
+
+	// KindIPsec is a packet that IPsec has refused, an auditable event of RFC
+	// 4301 section 5.2, RFC 4302 section 4 or RFC 4303 section 4: no SA, a
+	// replay, a wrong integrity value, clear text where protection is asked
+	// for; at most 10 in a second.
+	KindIPsec Kind = "ipsec"
+	// KindSA is an SA that came, was replaced, or has ended.
+	KindSA Kind = "sa"
+	// KindKeys says that keys were asked for and given out.
+	KindKeys Kind = "keys"
 )
 
 // Event is one thing that happened, as `ipfw events` and the log show it.
@@ -99,6 +109,7 @@ type Packet struct {
 	ICMPType        uint8  `json:"icmp_type,omitempty"`
 	ICMPCode        uint8  `json:"icmp_code,omitempty"`
 	SPI             uint32 `json:"spi,omitempty"`
+	Sequence        uint32 `json:"sequence,omitempty"` // low half, of ESP and AH
 	TCPFlags        uint8  `json:"tcp_flags,omitempty"`
 	Fragment        bool   `json:"fragment,omitempty"`
 	InInterface     string `json:"in_interface,omitempty"`
@@ -113,7 +124,7 @@ func packetOf(in *engine.Input) Packet {
 	return Packet{
 		Direction: in.Dir.String(), Protocol: Protocol(p.Protocol),
 		Source: p.Src, Destination: p.Dst, SourcePort: p.SrcPort, DestinationPort: p.DstPort,
-		ICMP: p.HasICMP, ICMPType: p.ICMPType, ICMPCode: p.ICMPCode, SPI: p.SPI,
+		ICMP: p.HasICMP, ICMPType: p.ICMPType, ICMPCode: p.ICMPCode, SPI: p.SPI, Sequence: p.SPISeq,
 		TCPFlags: p.TCPFlags, Fragment: p.Fragment,
 		InInterface: in.InIf, OutInterface: in.OutIf, SA: in.SA, Length: p.Len,
 	}
@@ -170,6 +181,11 @@ func (e Event) String() string {
 		}
 	case KindAudit:
 		fmt.Fprintf(&b, "audit: rule %q would %s %s", e.Rule, e.Verdict, e.Packet)
+	case KindIPsec:
+		b.WriteString("discard " + e.Packet.String() + ": " + e.Reason)
+		if e.Rule != "" {
+			b.WriteString(" by " + e.by())
+		}
 	case KindMalformed:
 		b.WriteString("discard a malformed packet (" + e.Reason + ")")
 	default:

@@ -24,6 +24,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -51,6 +52,9 @@ type Options struct {
 	// Confirm, if not 0, stops the daemon and removes its table unless
 	// somebody confirms within this time after the start.
 	Confirm time.Duration
+	// StateDir is where what must outlive the daemon is kept: the sequence
+	// numbers of SAs whose keys were set by hand. Empty: nowhere.
+	StateDir string
 	// SSHConnection is the ssh connection of whoever starts this (FindSSH),
 	// to warn of a lock-out; empty: none.
 	SSHConnection string
@@ -66,6 +70,7 @@ type daemon struct {
 	o        Options
 	loader   *loader
 	engine   *engine.Engine
+	keeper   *keeper
 	firewall firewall
 	ring     *ring
 	notify   notifier
@@ -77,9 +82,10 @@ type daemon struct {
 	pending    *pending
 	stopping   bool
 	overflowed uint64 // queue drops already told
-	suppressed uint64 // malformed packets without an event, so far
+	suppressed uint64 // malformed and refused packets without an event, so far
 
 	malformed throttle
+	refused   throttle      // packets that IPsec has refused: auditable events
 	logRate   atomic.Uint32 // of the policy in force; 0: no limit
 	unlogged  atomic.Uint64
 }
@@ -124,14 +130,28 @@ func run(ctx context.Context, o Options, open opener) error {
 	d := &daemon{
 		o: o, loader: loader, ring: newRing(ringSize), notify: notifier{o.Logger},
 		started: time.Now(), stop: stop, current: first,
-		engine:    engine.New(&first.Engine, engine.Options{}),
 		malformed: throttle{perSecond: malformedRate, burst: malformedBurst},
+		refused:   throttle{perSecond: malformedRate, burst: malformedBurst},
 	}
+	d.keeper = newKeeper(newNumbers(o.StateDir, o.Logger), d.ring)
+	d.engine = engine.New(&first.Engine, engine.Options{
+		SAD: d.keeper.sad, Outbound: d.keeper.outbound, PathReport: d.keeper.pathReport,
+		IsLocal: func(a netip.Addr) bool { return d.firewall.IsLocal(a) },
+	})
 	d.logRate.Store(first.Settings.LogRate)
+	blocks, err := d.keeper.prepare(first.Policy, d.now())
+	if err == nil {
+		err = d.keeper.put(blocks)
+	}
+	if err != nil {
+		return err
+	}
+	defer d.keeper.close()
 	logged := make(chan struct{})
 	rd := d.ring.reader(0)
 	go func() { defer close(logged); d.logEvents(rd) }()
 	defer func() { d.ring.close(); <-logged }()
+	d.keeper.settle(nil, blocks, d.now())
 
 	if d.firewall, err = open(first, o.Logger); err != nil {
 		return err
@@ -170,6 +190,7 @@ func (d *daemon) serve(ctx context.Context, socket *controlSocket) error {
 		select {
 		case <-tick.C:
 			d.engine.Expire(d.now())
+			d.keeper.tick(d.now())
 			d.watch()
 		case <-d.o.Reload:
 			d.reload(0, "") // what came of it is an event
@@ -235,5 +256,10 @@ func (d *daemon) watch() {
 		d.suppressed += n
 		d.ring.add(&Event{Kind: KindSuppressed, Count: n,
 			Message: fmt.Sprintf("%d more malformed packets were counted but not logged", n)})
+	}
+	if n := d.refused.take(); n > 0 {
+		d.suppressed += n
+		d.ring.add(&Event{Kind: KindSuppressed, Count: n,
+			Message: fmt.Sprintf("%d more packets that IPsec refused were counted but not logged", n)})
 	}
 }

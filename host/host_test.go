@@ -72,6 +72,8 @@ func (k *fakeKernel) Status() QueueStatus {
 	return QueueStatus{QueueDropped: k.drops}
 }
 
+func (k *fakeKernel) IsLocal(a netip.Addr) bool { return a == netip.MustParseAddr("198.51.100.10") }
+
 func (k *fakeKernel) did() string {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -21,10 +21,31 @@ func (d *daemon) Handle(in *engine.Input, out *engine.Output, f packet.Fault) en
 	}
 	before := d.engine.Policy()
 	r := d.engine.Process(in, out)
+	if r.Reason.Auditable() && r.Verdict == engine.Discard {
+		d.audit(before, in, out, &r)
+	}
 	if r.Log || r.Reject || r.NAudits > 0 {
 		d.note(before, in, &r)
 	}
 	return r
+}
+
+// audit writes the event of a packet that IPsec has refused. Of one that had
+// been opened, it is the inner packet that says what was wrong.
+func (d *daemon) audit(p *engine.Policy, in *engine.Input, out *engine.Output, r *engine.Result) {
+	if !d.refused.allow(in.Now) {
+		return
+	}
+	if inner := out.Opened(); in.Arriving && r.Reason == engine.ReasonWrongSA && inner.SA != "" {
+		in = inner
+	}
+	e := Event{Kind: KindIPsec, Verdict: r.Verdict.String(), Reason: r.Reason.String(), Packet: packetOf(in)}
+	if d.engine.Policy() == p {
+		if rule := ruleAt(p, r.Rule); rule != nil {
+			e.Rule, e.Place = rule.Name, rule.Place
+		}
+	}
+	d.ring.add(&e)
 }
 
 // note writes the events of a packet. Rules are known by index, and an index
@@ -94,7 +115,7 @@ func (d *daemon) logEvent(e *Event) {
 	switch e.Kind {
 	case KindBadPolicy:
 		level = slog.LevelError
-	case KindRollback, KindOverflow, KindSuppressed:
+	case KindRollback, KindOverflow, KindSuppressed, KindIPsec, KindKeys:
 		level = slog.LevelWarn
 	}
 	attrs := make([]slog.Attr, 0, 10)

@@ -3,8 +3,11 @@ package host
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"runtime"
+	"slices"
 
+	"github.com/ipfw/ipfw/engine"
 	"github.com/ipfw/ipfw/nfq"
 )
 
@@ -17,6 +20,8 @@ type firewall interface {
 	// Close ends the kernel's side; with stayShut the table stays.
 	Close(stayShut bool) error
 	Status() QueueStatus
+	// IsLocal says whether packets to an address end at this host.
+	IsLocal(netip.Addr) bool
 }
 
 // opener opens the kernel's side for the first policy. From then on the
@@ -46,7 +51,8 @@ func kernelConfig(l *loaded, log *slog.Logger) nfq.Config {
 	if queues == 0 {
 		queues = runtime.GOMAXPROCS(0)
 	}
-	return nfq.Config{Queue: s.Queue, Queues: queues, Mask: s.MarkMask, FailOpen: s.FailOpen, Logger: log}
+	protect := slices.ContainsFunc(l.Engine.Rules, func(r engine.Rule) bool { return r.Action == engine.Protect })
+	return nfq.Config{Queue: s.Queue, Queues: queues, Mask: s.MarkMask, FailOpen: s.FailOpen, Protect: protect, Logger: log}
 }
 
 // Reload implements firewall.
@@ -67,6 +73,7 @@ func (k *kernel) Status() QueueStatus {
 		Packets: st.Packets, Accepted: st.Accepted, Dropped: st.Dropped,
 		Rejected: st.Rejected, RejectsSuppressed: st.Suppressed,
 		Unreadable: st.Unreadable, SendErrors: st.SendErrors, Waiting: st.Waiting,
+		Sealed: st.Sealed, Opened: st.Opened, Unsent: st.Unsent,
 		QueueDropped: st.QueueDropped, SocketDropped: st.UserDropped, Overruns: st.Overruns,
 	}
 	if k.cfg.FailOpen {

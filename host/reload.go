@@ -53,12 +53,24 @@ func (d *daemon) reload(confirm time.Duration, ssh string) (ReloadResult, error)
 // up to be judged again, and must meet the new policy. Until then the kernel
 // passes the flows that the old policy allowed, and nothing else. If the
 // kernel refuses, the engine goes back.
+//
+// SAs are there before the rules that need them, and go after those that did.
 func (d *daemon) enforce(next *loaded) error {
+	before := *d.keeper.blocks.Load()
+	after, err := d.keeper.prepare(next.Policy, d.now())
+	if err == nil {
+		err = d.keeper.put(after)
+	}
+	if err != nil {
+		return fmt.Errorf("the SAs of the new policy cannot be made, the one before stays in force: %w", err)
+	}
 	d.engine.Reload(&next.Engine)
 	if err := d.firewall.Reload(next); err != nil {
 		d.engine.Reload(&d.current.Engine)
+		d.keeper.undo(before, after)
 		return fmt.Errorf("the kernel refused the new policy, the one before stays in force: %w", err)
 	}
+	d.keeper.settle(before, after, d.now())
 	next.generation = d.current.generation + 1
 	d.current = next
 	d.logRate.Store(next.Settings.LogRate)

@@ -24,6 +24,8 @@ func (d *daemon) newServer() *http.Server {
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { reply(w, d.status(), nil) })
 	mux.HandleFunc("GET /v1/flows", d.serveFlows)
 	mux.HandleFunc("GET /v1/events", d.serveEvents)
+	mux.HandleFunc("GET /v1/sas", d.serveSAs)
+	mux.HandleFunc("POST /v1/wireshark-keys", func(w http.ResponseWriter, _ *http.Request) { reply(w, d.wiresharkKeys(), nil) })
 	mux.HandleFunc("POST /v1/reload", d.serveReload)
 	mux.HandleFunc("POST /v1/confirm", func(w http.ResponseWriter, _ *http.Request) {
 		c, err := d.confirm()
@@ -74,6 +76,7 @@ func (d *daemon) status() Status {
 			Loaded: d.current.at, Warnings: notNil(d.current.Warnings)},
 		Unconfirmed: d.unconfirmed(),
 		Flows:       st.Flows,
+		SAs:         d.keeper.sad.Len(),
 		Reasons:     make(map[string]uint64, engine.Reasons),
 		Rules:       make([]RuleStatus, len(p.Rules)),
 		Defaults:    make(map[string]DefaultStatus, len(p.Default)),

@@ -52,7 +52,7 @@ func startDaemon(ctx context.Context, n *namespace, dir string) (*demoDaemon, er
 	}
 	socket := filepath.Join(dir, "ipfw.sock")
 	d := &demoDaemon{client: host.NewClient(socket), exited: make(chan error, 1), ns: n}
-	d.cmd = exec.Command(self, "run", "-c", demoPolicy, "--socket", socket)
+	d.cmd = exec.Command(self, "run", "-c", demoPolicy, "--socket", socket, "--state", "")
 	d.cmd.Stdout, d.cmd.Stderr = &d.output, &d.output
 	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET=")
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{

@@ -74,6 +74,7 @@ new connection: that proves that you can still get in.`,
 	f.StringArrayVarP(&o.Paths, "config", "c", []string{defaultPolicy}, "policy: a file, a folder, - or profile:NAME; may be given again")
 	socketFlag(c, &o.Socket)
 	f.BoolVar(&o.StayShut, "stay-shut", false, "leave the table when stopping: nothing new gets in")
+	f.StringVar(&o.StateDir, "state", host.DefaultStateDir, "folder for what must outlive the daemon; empty: nothing is kept")
 	f.DurationVar(&o.Confirm, "confirm", 0, "stop and remove the table unless 'ipfw confirm' comes within this time")
 	f.StringVar(&logFormat, "log-format", "text", "how to log on the standard error: text or json")
 	c.RegisterFlagCompletionFunc("log-format", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))

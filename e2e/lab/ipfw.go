@@ -74,7 +74,7 @@ func (h *Host) IPFW(policy string, args ...string) *Daemon {
 func (h *Host) StartIPFW(policy string, args ...string) *Daemon {
 	h.lab.Helper()
 	socket := filepath.Join(h.lab.Dir, h.Name+".sock")
-	all := append([]string{Binary(h.lab), "run", "-c", policy, "--socket", socket}, args...)
+	all := append([]string{Binary(h.lab), "run", "-c", policy, "--socket", socket, "--state", filepath.Join(h.lab.Dir, h.Name+".state")}, args...)
 	return &Daemon{Process: h.Start(all...), host: h, Socket: socket}
 }
 

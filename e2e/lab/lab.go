@@ -31,9 +31,10 @@ import (
 // Lab is a set of hosts that live as long as their test.
 type Lab struct {
 	testing.TB
-	Dir   string // for files of this test
-	hosts []*Host
-	veths int
+	Dir      string // for files of this test
+	hosts    []*Host
+	veths    int
+	captures int
 }
 
 // Host is one network namespace.

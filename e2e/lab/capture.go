@@ -1,0 +1,85 @@
+package lab
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Capture is what passes one interface, written by tcpdump to a file.
+type Capture struct {
+	host *Host
+	file string
+	proc *Process
+	done bool
+}
+
+// Capture begins to capture, with a filter of tcpdump's, and returns when it
+// does.
+func (h *Host) Capture(dev, filter string) *Capture {
+	h.lab.Helper()
+	Need(h.lab, "tcpdump")
+	h.lab.captures++
+	c := &Capture{host: h, file: filepath.Join(h.lab.Dir, "capture-"+strconv.Itoa(h.lab.captures)+".pcap")}
+	c.proc = h.Start("tcpdump", "-i", dev, "-n", "-U", "-s", "0", "--immediate-mode", "-Z", "root", "-B", "65536", "-w", c.file, filter)
+	h.lab.Eventually(10*time.Second, "tcpdump listens", func() bool { return strings.Contains(c.proc.Output(), "listening on") })
+	return c
+}
+
+// Stop ends the capture, with all that has passed until now in its file.
+func (c *Capture) Stop() string {
+	c.host.lab.Helper()
+	if c.done {
+		return c.file
+	}
+	c.done = true
+	time.Sleep(100 * time.Millisecond) // what is in the kernel's buffer
+	c.proc.Signal(syscall.SIGINT)
+	if err := c.proc.Wait(10 * time.Second); err != nil {
+		c.host.lab.Fatalf("tcpdump: %v\n%s", err, c.proc.Output())
+	}
+	if out := c.proc.Output(); !strings.Contains(out, "0 packets dropped by kernel") {
+		c.host.lab.Fatalf("the capture is not whole:\n%s", out)
+	}
+	return c.file
+}
+
+// Count ends the capture and counts the packets that a filter of tcpdump's
+// takes.
+func (c *Capture) Count(filter string) int {
+	c.host.lab.Helper()
+	return strings.Count(c.read(filter), "\n")
+}
+
+// Text ends the capture and gives its first packets that a filter takes, a
+// line each.
+func (c *Capture) Text(filter string) string {
+	c.host.lab.Helper()
+	lines := strings.SplitAfterN(c.read(filter), "\n", 20)
+	return strings.Join(lines[:min(len(lines), 19)], "")
+}
+
+// Contains ends the capture and says whether these bytes are anywhere in it.
+func (c *Capture) Contains(text string) bool {
+	c.host.lab.Helper()
+	b, err := os.ReadFile(c.Stop())
+	if err != nil {
+		c.host.lab.Fatal(err)
+	}
+	return strings.Contains(string(b), text)
+}
+
+func (c *Capture) read(filter string) string {
+	c.host.lab.Helper()
+	file := c.Stop()
+	out := filepath.Join(c.host.lab.Dir, "capture.txt")
+	c.host.lab.run("sh", "-c", "tcpdump -n -r '"+file+"' '"+filter+"' >'"+out+"' 2>/dev/null || exit 1")
+	b, err := os.ReadFile(out)
+	if err != nil {
+		c.host.lab.Fatal(err)
+	}
+	return string(b)
+}
