@@ -72,7 +72,10 @@ func (k *fakeKernel) Status() QueueStatus {
 	return QueueStatus{QueueDropped: k.drops}
 }
 
-func (k *fakeKernel) IsLocal(a netip.Addr) bool { return a == netip.MustParseAddr("198.51.100.10") }
+// IsLocal knows the addresses of the two hosts that tests speak of.
+func (k *fakeKernel) IsLocal(a netip.Addr) bool {
+	return a == netip.MustParseAddr("198.51.100.10") || a == netip.MustParseAddr("203.0.113.9")
+}
 
 func (k *fakeKernel) did() string {
 	k.mu.Lock()

@@ -1,0 +1,107 @@
+package engine
+
+import (
+	"bytes"
+	"net/netip"
+	"testing"
+
+	"github.com/ipfw/ipfw/esp"
+	"github.com/ipfw/ipfw/packet"
+)
+
+// A transport mode SA is with one peer: a packet that says to be from another
+// address of the rule's range does not pass, however authentic it is (RFC 4301
+// section 5.2 step 4).
+func TestTransportHoldsToItsPeer(t *testing.T) {
+	h := newHosts(t, esp.Transport)
+	in := h.packet("out udp 10.0.0.5:40000 -> 10.0.0.7:445")
+	sent := h.wire(&in, Protect)[0]
+	forged := bytes.Clone(sent)
+	forged[15] = 66 // source 10.0.0.66, which ESP does not cover
+	if r, opened := h.arrive(forged); r.Verdict != Discard || r.Reason != ReasonWrongSA || opened != nil {
+		t.Errorf("from 10.0.0.66: %v (%v)", r.Verdict, r.Reason)
+	}
+	in = h.packet("out udp 10.0.0.5:40000 -> 10.0.0.7:445")
+	if r, _ := h.arrive(h.wire(&in, Protect)[0]); r.Verdict != Protect {
+		t.Errorf("from the peer: %v (%v)", r.Verdict, r.Reason)
+	}
+}
+
+// An engine that takes over knows no flows. The kernel says that it let this
+// one through, and may take the answer of a flow for its first packet, because
+// it never saw the clear one that was replaced.
+func TestPickUpProtectedFlow(t *testing.T) {
+	outOnly := &Policy{Rules: []Rule{{Name: "lan", Action: Protect, With: "lan", Out: true,
+		Selector: Selector{Remote: addrs(t, "10.0.0.0/24")}}}}
+	for _, row := range []struct {
+		name           string
+		tracked, reply bool
+		dir            Direction
+		sa             string
+		verdict        Verdict
+		reason         Reason
+		line           string
+	}{
+		{"ours, as the kernel saw it", true, false, Out, "", Protect, ReasonRule, "out tcp 10.0.0.5:40000 -> 10.0.0.7:445"},
+		{"ours, seen from its answer on", true, true, Out, "", Protect, ReasonRule, "out tcp 10.0.0.5:40000 -> 10.0.0.7:445"},
+		{"its answer, out of the SA", true, false, In, "lan", Protect, ReasonRule, "in tcp 10.0.0.7:445 -> 10.0.0.5:40000"},
+		{"its answer, of a flow nobody let through", false, false, In, "lan", Discard, ReasonTCPState, "in tcp 10.0.0.7:445 -> 10.0.0.5:40000"},
+		{"its answer in the clear", true, true, In, "", Discard, ReasonClear, "in tcp 10.0.0.7:445 -> 10.0.0.5:40000"},
+		{"out of another SA", true, false, In, "other", Discard, ReasonDefault, "in tcp 10.0.0.7:445 -> 10.0.0.5:40000"},
+	} {
+		e := New(outOnly, Options{Outbound: someSA})
+		in := (&bench{TB: t, now: second}).input(row.line, flags(packet.ACK), func(s *packet.Spec) { s.TCPFlags = packet.ACK })
+		in.Tracked, in.Reply, in.SA = row.tracked, row.reply, row.sa
+		if r := e.Judge(&in); r.Verdict != row.verdict || r.Reason != row.reason && row.verdict != Discard {
+			t.Errorf("%s: %v (%v), want %v (%v)", row.name, r.Verdict, r.Reason, row.verdict, row.reason)
+		}
+	}
+}
+
+// An ICMP error about a sealed packet reaches whoever keeps SAs, with what it
+// quotes; one about anything else, or to another host, does not.
+func TestPathReport(t *testing.T) {
+	var heard []string
+	e := New(&Policy{Default: [directionCount]Verdict{Bypass, Bypass, Bypass}}, Options{
+		PathReport: func(q *packet.Packet, mtu int, _ int64) {
+			heard = append(heard, q.Dst.String())
+			if mtu != 1400 || q.SPI != 0x1002 {
+				t.Errorf("MTU %d, SPI %#x", mtu, q.SPI)
+			}
+		},
+	})
+	quote := func(proto uint8, src string) []byte {
+		b, err := packet.Build(packet.Spec{Src: netip.MustParseAddr(src), Dst: netip.MustParseAddr(hostB),
+			Protocol: proto, SPI: 0x1002, SrcPort: 1, DstPort: 2, Payload: make([]byte, 1400)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b[:28]
+	}
+	for _, row := range []struct {
+		quoted []byte
+		heard  int
+	}{
+		{quote(packet.ESP, hostA), 1},
+		{quote(packet.AH, hostA), 1},
+		{quote(packet.TCP, hostA), 0},
+		{quote(packet.ESP, "10.0.0.99"), 0}, // not a packet of the host that hears of it
+		{quote(packet.ESP, hostA)[:20], 0},
+	} {
+		heard = nil
+		b, err := packet.Build(packet.Spec{Src: netip.MustParseAddr("192.0.2.1"), Dst: netip.MustParseAddr(hostA),
+			Protocol: packet.ICMP, ICMPType: 3, ICMPCode: 4, EchoSeq: 1400, Payload: row.quoted})
+		if err != nil {
+			t.Fatal(err)
+		}
+		in := Input{Dir: In, Now: second}
+		if f := packet.Parse(&in.Packet, b, len(b)); f != packet.OK {
+			t.Fatal(f)
+		}
+		in.Packet.Bytes[in.Packet.Transport+6], in.Packet.Bytes[in.Packet.Transport+7] = 1400>>8, 1400&0xff
+		e.Process(&in, new(Output))
+		if len(heard) != row.heard {
+			t.Errorf("quoting % x: heard %v, want %d", row.quoted, heard, row.heard)
+		}
+	}
+}
