@@ -41,3 +41,17 @@ func TestNoAllocs(t *testing.T) {
 		}
 	}
 }
+
+// TestNoAllocsForBadInput: nobody can make this host use memory by sending it
+// packets that do not open.
+func TestNoAllocsForBadInput(t *testing.T) {
+	eachBadPair(t, func(t *testing.T, p *pair, d *SAD) {
+		buf := make([]byte, 2000)
+		p.in.win.off = true // authentic ones go through the whole code each time
+		for _, bad := range badInputs(t, p) {
+			if got := testing.AllocsPerRun(10, func() { d.Open(buf[:copy(buf, bad.pkt)], 0) }); got != 0 {
+				t.Errorf("%s: %g allocations", bad.name, got)
+			}
+		}
+	})
+}

@@ -148,6 +148,8 @@ func (c *Config) Check() error {
 		return errors.New("traffic flow padding is for esp in tunnel mode, up to 65535 bytes")
 	case c.OriginalSrc.IsValid() != c.OriginalDst.IsValid():
 		return errors.New("original addresses come in pairs")
+	case c.OriginalSrc.Is4() != c.OriginalDst.Is4(), c.OriginalSrc.IsValid() && c.Src.IsValid() && c.OriginalSrc.Is4() != c.Src.Is4():
+		return fmt.Errorf("original addresses %s and %s are not of the SA's family", c.OriginalSrc, c.OriginalDst)
 	}
 	if c.Manual {
 		return c.Suite.ManualKeys()

@@ -72,7 +72,10 @@ func (p place) ipsec(pkt []byte, proto Protocol) (int, Fault) {
 // rekey is as in Open.
 func (sa *SA) OpenPayload(b []byte, now int64) (payload []byte, next uint8, rekey bool, f Fault) {
 	c := sa.crypt
-	if len(b) < espHeader+c.iv+2+c.icv {
+	switch {
+	case sa.cfg.Suite.Protocol != ESP:
+		return nil, 0, false, sa.fault(UnknownSPI)
+	case len(b) < espHeader+c.iv+2+c.icv:
 		return nil, 0, false, sa.fault(Short)
 	}
 	if n := len(b) - espHeader - c.iv - c.icv; n%sa.cfg.Suite.Encryption.Block != 0 {

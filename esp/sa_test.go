@@ -38,6 +38,8 @@ func TestConfigCheck(t *testing.T) {
 		{"tunnel mode", func(c *Config) { c.TFC = 100 }},
 		{"DSCP must be", func(c *Config) { c.Outer.DSCP = 64 }},
 		{"come in pairs", func(c *Config) { c.OriginalDst = v4a }},
+		{"not of the SA's family", func(c *Config) { c.OriginalSrc, c.OriginalDst = v4a, v6b }},
+		{"not of the SA's family", func(c *Config) { c.OriginalSrc, c.OriginalDst = v6a, v6b }},
 		{"must be 20 bytes (16 of key, 4 of salt), not 3", func(c *Config) { c.EncryptionKey = NewKey([]byte("abc")) }},
 		{"no algorithm that takes one", func(c *Config) { c.IntegrityKey = NewKey([]byte("abc")) }},
 		{"must be 32 bytes, not 0", func(c *Config) { c.Suite = cbc; c.IntegrityKey = Key{} }},
