@@ -6,12 +6,12 @@ import (
 	"github.com/ipfw/ipfw/packet"
 )
 
-// ahLen is how long this SA's AH is: 12 bytes, the ICV (for AES-GMAC with its
+// ahLen is how long the SA's AH is: 12 bytes, the ICV (for AES-GMAC with its
 // IV, RFC 4543 section 4) and padding to 4 bytes in IPv4, 8 in IPv6 (RFC 4302
 // section 2.6).
-func (sa *SA) ahLen(v6 bool) int {
-	n := ahHeader + sa.crypt.iv + sa.crypt.icv
-	if v6 || sa.cfg.AHAlign8 {
+func (c *Config) ahLen(v6 bool) int {
+	n := ahHeader + c.Suite.IV() + c.Suite.ICV()
+	if v6 || c.AHAlign8 {
 		return (n + 7) &^ 7
 	}
 	return (n + 3) &^ 3

@@ -100,7 +100,7 @@ func badContents(p *pair, clear []byte, front int) (list []badInput) {
 			b = b[:ipv4Header]
 		}
 		if p.in.Protocol() == AH {
-			n := p.out.ahLen(b[0]>>4 == 6)
+			n := p.out.cfg.ahLen(b[0]>>4 == 6)
 			b = append(append(b, make([]byte, n)...), body...)
 			resize(b, placeOf(b), packet.AH)
 			s := p.out.crypt.get()

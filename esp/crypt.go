@@ -57,7 +57,7 @@ type cbcMode interface {
 }
 
 func newCrypter(s Suite, encryption, integrity Key, esn bool) (*crypter, error) {
-	c := &crypter{method: s.Encryption.method, esn: esn, iv: s.Encryption.IV + s.Integrity.IV, icv: s.ICV()}
+	c := &crypter{method: s.Encryption.method, esn: esn, iv: s.IV(), icv: s.ICV()}
 	e, i := s.Encryption, s.Integrity
 	if n := encryption.Len(); n != e.KeyMaterial() {
 		return nil, keyLength("encryption", e, n)

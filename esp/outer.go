@@ -9,19 +9,17 @@ import (
 // outer is what goes in front of an SA's IPsec header: addresses, ports, and
 // the headers of tunnel mode, ready but for what each packet changes.
 type outer struct {
+	Shape
 	src, dst netip.Addr
 	encap    Encap
-	v6       bool
-	ip       int      // bytes of the outer IP header
-	udp      int      // bytes of the UDP header: 8 or 0
 	header   [40]byte // the IP header of tunnel mode
 }
 
 func newOuter(src, dst netip.Addr, e Encap, c *Config) *outer {
-	o := &outer{src: src, dst: dst, encap: e, v6: dst.Is6(), ip: ipv4Header}
+	o := &outer{Shape: newShape(c, dst, e), src: src, dst: dst, encap: e}
 	proto := uint8(c.Suite.Protocol)
-	if e != (Encap{}) {
-		o.udp, proto = udpHeader, packet.UDP
+	if o.udp != 0 {
+		proto = packet.UDP
 	}
 	if !src.IsValid() || !dst.IsValid() {
 		return o // an inbound SA that takes packets for any address: makes no header
@@ -32,7 +30,6 @@ func newOuter(src, dst netip.Addr, e Encap, c *Config) *outer {
 	}
 	h := &o.header
 	if o.v6 {
-		o.ip = ipv6Header
 		h[0], h[6], h[7] = 6<<4, proto, ttl
 		s, d := src.As16(), dst.As16()
 		copy(h[8:], s[:])

@@ -128,7 +128,7 @@ func (sa *SA) Room() (head, tail int) {
 	}
 	head += o.udp
 	if c.Suite.Protocol == AH {
-		return head + sa.ahLen(true), 0 // IPv6 aligns to no less than IPv4
+		return head + c.ahLen(true), 0 // IPv6 aligns to no less than IPv4
 	}
 	head += espHeader + sa.crypt.iv
 	return head, sa.cfg.TFC + 2 + max(4, c.Suite.Encryption.Block) - 1 + sa.crypt.icv
@@ -176,7 +176,7 @@ func (b *Batch) put(buf []byte, off int, p place) ([]byte, int, Fault) {
 	dataEnd := off + p.total
 	end := dataEnd
 	if c.Suite.Protocol == AH {
-		own = sa.ahLen(wireV6)
+		own = c.ahLen(wireV6)
 	} else {
 		end += trailer(p.total-p.at, c.TFC, c.Suite.Encryption.Block) + sa.crypt.icv
 	}

@@ -102,6 +102,9 @@ func (s Suite) Keys(material []byte) (encryption, integrity Key, err error) {
 	return NewKey(material[:n]), NewKey(material[n:]), nil
 }
 
+// IV is how many bytes of initialization vector each packet carries.
+func (s Suite) IV() int { return s.Encryption.IV + s.Integrity.IV }
+
 // ICV is how many bytes of integrity check value each packet carries.
 func (s Suite) ICV() int { return s.Encryption.ICV + s.Integrity.ICV }
 
