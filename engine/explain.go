@@ -35,8 +35,8 @@ func (t Trial) Explain(e *Engine) (Explanation, error) {
 	}
 	x := Explanation{Outcome: o}
 	x.Steps = e.Policy().steps(&o)
-	x.Fate = fate(&o)
-	x.Reply = reply(&o)
+	x.Fate = fate(e.Policy(), &o)
+	x.Reply = reply(e.Policy(), &o)
 	return x, nil
 }
 

@@ -2,22 +2,26 @@ package engine
 
 import (
 	"fmt"
+	"slices"
+
+	"github.com/ipfw/ipfw/esp"
+	"github.com/ipfw/ipfw/packet"
 )
 
 // fate says in one sentence what happens to a packet.
-func fate(o *Outcome) string {
+func fate(policy *Policy, o *Outcome) string {
 	r := &o.Result
 	switch r.Reason {
 	case ReasonClear:
 		return fmt.Sprintf("it came in the clear, and policy wants it under %q: it is discarded, and counted as %s", o.Rule.With, r.Reason)
 	case ReasonNoSA:
-		return fmt.Sprintf("it may leave only under %q; while there is no SA it is discarded, never sent in the clear", o.Rule.With)
+		return fmt.Sprintf("it may leave only under %q, which has no SA for it: it is discarded, and counted as %s, never sent in the clear", o.Rule.With, r.Reason)
 	case ReasonWrongSA:
 		return fmt.Sprintf("it came out of SA %q, which policy does not name for it: it is discarded", o.Input.SA)
 	case ReasonTCPState:
 		return "it belongs to no flow that was let through, and opens none: it is discarded"
 	case ReasonFlow, ReasonRelated:
-		if r.Verdict != Discard {
+		if r.Verdict == Bypass {
 			return "it belongs to a flow that was let through: it passes"
 		}
 	}
@@ -28,14 +32,18 @@ func fate(o *Outcome) string {
 		return fmt.Sprintf("it is discarded without asking any rule (%s)", r.Reason)
 	case r.Verdict == Discard:
 		return "it is discarded in silence"
+	case r.Verdict == Protect && o.Leaves():
+		return fmt.Sprintf("it leaves sealed under %q; while there is no SA, it is discarded, and counted as %s, never sent in the clear", o.Rule.With, ReasonNoSA)
 	case r.Verdict == Protect:
 		return "it came out of the right SA: it passes"
+	case opened(policy, o):
+		return fmt.Sprintf("the SA with its SPI opens it, and what it holds is judged; without one it is discarded, and counted as %s", reasonOfESP(esp.UnknownSPI))
 	}
 	return "it passes unchanged"
 }
 
 // reply says in one sentence what happens to the answer.
-func reply(o *Outcome) string {
+func reply(policy *Policy, o *Outcome) string {
 	p, r := &o.Input.Packet, &o.Result
 	switch {
 	case r.Verdict == Discard && o.Verdict == Protect:
@@ -48,8 +56,18 @@ func reply(o *Outcome) string {
 		return "a message of this kind has no answer; each is judged by itself"
 	case p.HasICMP && isEchoReply(p):
 		return "it is an answer itself"
+	case opened(policy, o):
+		return "what it holds has its own, which are judged with it"
 	case o.Verdict == Protect:
 		return "the answers belong to the flow, and must use the same ipsec block"
 	}
 	return "the answers belong to the flow and pass, whatever the rules for the other direction say"
+}
+
+// opened says that the packet is ESP or AH that the host opens before rules are
+// asked, as it does where any rule protects.
+func opened(policy *Policy, o *Outcome) bool {
+	p := &o.Input.Packet
+	return o.Input.Dir == In && (p.Protocol == packet.ESP || p.Protocol == packet.AH) && o.Result.Verdict == Bypass &&
+		slices.ContainsFunc(policy.Rules, func(r Rule) bool { return r.Action == Protect })
 }

@@ -21,10 +21,28 @@ type Outcome struct {
 	Input Input
 }
 
-// Run judges the trial's packet by the policy of e, with no flows known but
-// those that the trial itself speaks of. e does not change.
+// Leaves says of a packet that policy protects that it is one to be sealed; else
+// it is one that has to come out of an SA.
+func (o *Outcome) Leaves() bool {
+	return o.Result.Reason == ReasonNoSA || o.Result.Verdict == Protect && o.Input.SA == ""
+}
+
+// DryRun makes an engine for trials. It has an SA for whatever a rule protects
+// where may says that there can be one.
+func DryRun(p *Policy, may func(*Rule, *Input) bool) *Engine {
+	return New(p, Options{Outbound: func(r *Rule, in *Input) *esp.SA {
+		if !may(r, in) {
+			return nil
+		}
+		return someSA(r, in)
+	}})
+}
+
+// Run judges the trial's packet by the policy of e and with the SAs that it
+// has, with no flows known but those that the trial itself speaks of. e does
+// not change.
 func (t Trial) Run(e *Engine) (Outcome, error) {
-	scratch := New(e.Policy(), Options{MaxFlows: flowShards, MaxFragments: 1})
+	scratch := New(e.Policy(), Options{MaxFlows: flowShards, MaxFragments: 1, Outbound: e.options.Outbound})
 	in, err := t.input(t.Spec, t.Dir)
 	if err != nil {
 		return Outcome{}, err
@@ -130,9 +148,10 @@ func (t Trial) openFlow(e *Engine, sa string) error {
 		}
 	}
 	if first != nil {
+		was := e.options.Outbound
 		e.options.Outbound = someSA
 		e.trial(first)
-		e.options.Outbound = nil
+		e.options.Outbound = was
 	}
 	return nil
 }
@@ -143,8 +162,8 @@ func (in Input) tryOn(p *Policy) Result {
 	return r
 }
 
-// someSA stands for the SA that a flow of the past was opened under. It seals
-// nothing: a trial is judged and not sent.
+// someSA stands for an SA that a packet goes under, or a flow of the past was
+// opened under. It seals nothing: a trial is judged and not sent.
 func someSA(*Rule, *Input) *esp.SA { return new(esp.SA) }
 
 // opening is the packet that opens the trial's flow, sent by the packet's own

@@ -257,7 +257,7 @@ func (k *keeper) outbound(r *engine.Rule, in *engine.Input) *esp.SA {
 	}
 	// In transport mode the packet goes where its own header says, and the
 	// SA is with one peer only.
-	if !b.Tunnel && in.Packet.Dst != b.RemoteEndpoint {
+	if !b.HasPeer(in.Packet.Dst) {
 		return nil
 	}
 	if out := b.pair[1].SA; !out.Closed() {

@@ -6,8 +6,8 @@ import (
 	"github.com/ipfw/ipfw/esp"
 )
 
-// natPort is the port of ESP in UDP (RFC 3948 section 2.1).
-const natPort = 4500
+// NATPort is the port of ESP in UDP (RFC 3948 section 2.1).
+const NATPort = 4500
 
 // ManualSAs reads the keys of a manual block and gives the two SAs that it
 // stands for, inbound and outbound. Without local_endpoint, which transport
@@ -28,17 +28,14 @@ func (s *IPsec) ManualSAs() (in, out esp.Config, err error) {
 		return in, out, err
 	}
 	base := esp.Config{
-		Mode: esp.Transport, Suite: suite, Manual: true,
+		Mode: s.Mode(), Suite: suite, Manual: true,
 		ESN: s.ESN, ReplayWindow: s.ReplayWindow, NoReplayCheck: s.ReplayWindow == 0,
 		Hard:  esp.Lifetime{Packets: s.LifetimePackets, Bytes: s.LifetimeBytes, Time: s.Lifetime},
 		Outer: s.Outer, TFC: s.TFC,
 		Owner: esp.Owner{Name: s.Name, Peer: s.RemoteEndpoint},
 	}
-	if s.Tunnel {
-		base.Mode = esp.Tunnel
-	}
 	if s.Encap == EncapUDP {
-		base.Encap = esp.Encap{SrcPort: natPort, DstPort: natPort}
+		base.Encap = esp.Encap{SrcPort: NATPort, DstPort: NATPort}
 	}
 	in, out = base, base
 	in.SPI, in.Direction, in.Src, in.Dst = m.SPIIn, esp.In, s.RemoteEndpoint, s.LocalEndpoint

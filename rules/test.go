@@ -88,7 +88,7 @@ type TestResult struct {
 // RunTests runs every packet of every test block through the evaluator that
 // the daemon uses.
 func (p *Policy) RunTests() []TestResult {
-	e := engine.New(&p.Engine, engine.Options{})
+	e := p.DryRun()
 	var out []TestResult
 	for _, t := range p.Tests {
 		for _, x := range t.Expects {

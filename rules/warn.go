@@ -114,7 +114,7 @@ func (l *loader) warnSSH() {
 	if !ok {
 		return
 	}
-	o, err := runTrial(engine.New(&l.policy.Engine, engine.Options{}), line)
+	o, err := runTrial(l.policy.DryRun(), line)
 	if err != nil || o.Verdict == engine.Bypass {
 		return
 	}

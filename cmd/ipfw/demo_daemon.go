@@ -116,7 +116,7 @@ func newDryRun() (*dryRun, error) {
 	if p == nil || diags.HasErrors() {
 		return nil, fmt.Errorf("%s: %w", demoPolicy, diags.Err())
 	}
-	d := &dryRun{engine: engine.New(&p.Engine, engine.Options{})}
+	d := &dryRun{engine: p.DryRun()}
 	for _, v6 := range []bool{false, true} {
 		if a := sshAdmin(&p.Engine, v6); a.IsValid() {
 			d.admins = append(d.admins, a)

@@ -18,6 +18,9 @@ type explanation struct {
 	Steps   []explainStep `json:"steps"`
 	Fate    string        `json:"fate"`
 	Reply   string        `json:"reply"`
+	// Protection says how the packet is sealed, or has to come; absent
+	// unless the verdict is protect.
+	Protection *protection `json:"protection,omitempty"`
 }
 
 type explainStep struct {
@@ -29,11 +32,16 @@ type explainStep struct {
 func newExplainCmd(a *app) *cobra.Command {
 	var paths []string
 	var exitVerdict, asJSON, all bool
+	var mtu int
 	cmd := &cobra.Command{
 		Use:   `explain -c PATH "PACKET"`,
 		Short: "Say what happens to a packet, and why",
 		Long: `Explain gives the verdict for one packet, the rule that decides, and why each rule
-before it does not. A packet is written in one line:
+before it does not; of a packet that is protected also how: mode, addresses and
+suites, how long it is when sealed, and what fits the path (--mtu). The SAs of the
+policy are taken to be there: explain asks no daemon, which may have no SA yet.
+
+A packet is written in one line:
 
   DIRECTION PROTOCOL SOURCE -> DESTINATION [words]
 
@@ -58,19 +66,27 @@ bypass, 10 for discard and 11 for protect.`,
 			if err != nil {
 				return usagef("%w", err)
 			}
+			if mtu < 68 || mtu > 65535 { // the least that IPv4 knows: RFC 791 section 3.2
+				return usagef("--mtu is the longest datagram that the path takes, from 68 to 65535 bytes, not %d", mtu)
+			}
 			p, err := a.load(paths)
 			if err != nil {
 				return err
 			}
-			e := engine.New(&p.Engine, engine.Options{})
-			x, err := trial.Explain(e)
+			x, err := trial.Explain(p.DryRun())
 			if err != nil {
 				return err
 			}
+			sealed := protectionOf(p, &x.Outcome, mtu)
 			if asJSON {
-				err = a.printJSON(explainJSON(&p.Engine, args[0], &x))
+				out := explainJSON(&p.Engine, args[0], &x)
+				out.Protection = sealed
+				err = a.printJSON(out)
 			} else {
 				a.explain(&p.Engine, &x, all)
+				if sealed != nil {
+					a.protection(sealed, all)
+				}
 			}
 			if err != nil || !exitVerdict {
 				return err
@@ -80,7 +96,8 @@ bypass, 10 for discard and 11 for protect.`,
 	}
 	policyFlag(cmd, &paths)
 	cmd.Flags().BoolVar(&exitVerdict, "exit-verdict", false, "exit with 0 for bypass, 10 for discard, 11 for protect")
-	cmd.Flags().BoolVar(&all, "all", false, "show the essential rules one by one as well")
+	cmd.Flags().BoolVar(&all, "all", false, "show the essential rules one by one, and all suites")
+	cmd.Flags().IntVar(&mtu, "mtu", 1500, "the longest datagram, in bytes, that the path of a sealed packet takes")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

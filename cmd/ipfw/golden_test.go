@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -52,15 +53,25 @@ func workdir(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "peers.psk"), []byte("correct horse battery staple\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	keys := fmt.Sprintf("encryption_in = %[1]s\nintegrity_in = %[2]s\nencryption_out = %[1]s\nintegrity_out = %[2]s\n",
+		strings.Repeat("1a", 32), strings.Repeat("2b", 32))
+	ah := strings.Join(slices.DeleteFunc(strings.Split(keys, "\n"), func(l string) bool { return strings.HasPrefix(l, "encryption") }), "\n")
+	for name, text := range map[string]string{"branch.keys": keys, "ah.keys": ah} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	t.Chdir(dir)
 }
 
 const (
-	web  = "in tcp 203.0.113.9:40000 -> 198.51.100.10:443"
-	db   = "in tcp 203.0.113.9:40000 -> 198.51.100.10:5432"
-	smb  = "in tcp 10.0.0.7:50000 -> 10.0.0.5:445"
-	ndp  = "in icmpv6 neighbor-solicitation fe80::1 -> ff02::1:ff00:1"
-	away = "out tcp 198.51.100.10:50000 -> 203.0.113.9:23"
+	web       = "in tcp 203.0.113.9:40000 -> 198.51.100.10:443"
+	db        = "in tcp 203.0.113.9:40000 -> 198.51.100.10:5432"
+	smb       = "in tcp 10.0.0.7:50000 -> 10.0.0.5:445"
+	ndp       = "in icmpv6 neighbor-solicitation fe80::1 -> ff02::1:ff00:1"
+	smbBack   = "out tcp 10.0.0.5:445 -> 10.0.0.7:50000 established"
+	branchOut = "forward tcp 10.1.0.5:40000 -> 10.2.0.9:80"
+	away      = "out tcp 198.51.100.10:50000 -> 203.0.113.9:23"
 )
 
 // TestGolden compares whole outputs with testdata/golden. After a wanted
@@ -107,6 +118,18 @@ func TestGolden(t *testing.T) {
 		{"explain-default", run{args: []string{"explain", "-c", "office.hcl", db}}},
 		{"explain-json", run{args: []string{"explain", "-c", "office.hcl", "--json", db}}},
 		{"explain-protect", run{args: []string{"explain", "-c", "office.hcl", "--exit-verdict", smb}}},
+		{"explain-protect-all", run{args: []string{"explain", "-c", "office.hcl", "--all", smbBack}}},
+		{"explain-protect-opened", run{args: []string{"explain", "-c", "office.hcl", smb + " protected lan"}}},
+		{"explain-protect-json", run{args: []string{"explain", "-c", "branch.hcl", "--json", branchOut}}},
+		{"explain-protect-tunnel", run{args: []string{"explain", "-c", "branch.hcl", branchOut}}},
+		{"explain-protect-tunnel-in", run{args: []string{"explain", "-c", "branch.hcl", "--mtu", "1280", "forward udp [2001:db8:2::9]:53 -> [2001:db8:1::5]:40000"}}},
+		{"explain-protect-udp", run{args: []string{"explain", "-c", "branch.hcl", "out tcp 198.51.100.1:40000 -> 192.0.2.7:445"}}},
+		{"explain-protect-no-sa", run{args: []string{"explain", "-c", "branch.hcl", "out tcp 198.51.100.1:40000 -> 192.0.2.8:445"}}},
+		{"explain-protect-no-sa-in", run{args: []string{"explain", "-c", "branch.hcl", "in tcp 192.0.2.8:445 -> 198.51.100.1:40000"}}},
+		{"explain-protect-ah", run{args: []string{"explain", "-c", "branch.hcl", "out icmp echo-request 198.51.100.1 -> 192.0.2.9"}}},
+		{"explain-protect-too-small", run{args: []string{"explain", "-c", "branch.hcl", "--mtu", "68", branchOut}}},
+		{"explain-esp", run{args: []string{"explain", "-c", "branch.hcl", "in esp 203.0.113.7 -> 198.51.100.1 spi 0x1001"}}},
+		{"explain-bad-mtu", run{args: []string{"explain", "-c", "branch.hcl", "--mtu", "67", branchOut}}},
 		{"explain-discard-status", run{args: []string{"explain", "-c", "office.hcl", "--exit-verdict", db}}},
 		{"explain-essential", run{args: []string{"explain", "-c", "office.hcl", ndp}}},
 		{"explain-reject", run{args: []string{"explain", "-c", "office.hcl", away}}},

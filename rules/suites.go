@@ -1,0 +1,95 @@
+package rules
+
+import (
+	"net/netip"
+
+	"github.com/ipfw/ipfw/engine"
+	"github.com/ipfw/ipfw/esp"
+)
+
+// What IKE proposes for ESP and AH where a policy names nothing, best first: the
+// MUST and SHOULD of RFC 8221, without what is on its way out.
+var (
+	defaultEncryption = []string{"aes-256-gcm-16", "aes-128-gcm-16", "chacha20-poly1305", "aes-256-cbc", "aes-128-cbc"}
+	defaultIntegrity  = []string{"hmac-sha2-256-128", "hmac-sha2-384-192", "hmac-sha2-512-256"}
+)
+
+// Protocol is that of the block's SAs.
+func (s *IPsec) Protocol() esp.Protocol {
+	if s.AH {
+		return esp.AH
+	}
+	return esp.ESP
+}
+
+// Mode is that of the block's SAs.
+func (s *IPsec) Mode() esp.Mode {
+	if s.Tunnel {
+		return esp.Tunnel
+	}
+	return esp.Transport
+}
+
+// Suites are what the block's SAs may do to packets: the one suite of a manual
+// block, or those that IKE proposes, best first.
+func (s *IPsec) Suites() []esp.Suite {
+	if s.Manual != nil {
+		suite, err := s.Manual.suite(s.AH)
+		if err != nil {
+			return nil // Load has refused it
+		}
+		return []esp.Suite{suite}
+	}
+	encryption, integrity := s.Encryption, s.Integrity
+	if len(encryption) == 0 {
+		encryption = defaultEncryption
+	}
+	if len(integrity) == 0 {
+		integrity = defaultIntegrity
+	}
+	if s.AH {
+		encryption = []string{""}
+	}
+	var list []esp.Suite
+	add := func(encryption, integrity string) {
+		if suite, err := esp.NewSuite(s.Protocol(), encryption, integrity); err == nil {
+			list = append(list, suite)
+		}
+	}
+	for _, e := range encryption {
+		if encryptions[e].combined() {
+			add(e, "")
+			continue
+		}
+		for _, i := range integrity {
+			add(e, i)
+		}
+	}
+	return list
+}
+
+// HasPeer says whether the block's SAs can be with a peer at far, where the packets
+// that they seal go in transport mode. In tunnel mode the packets' own addresses
+// do not matter.
+func (s *IPsec) HasPeer(far netip.Addr) bool {
+	return s.Tunnel || !s.RemoteEndpoint.IsValid() || s.RemoteEndpoint == far
+}
+
+// MayHaveSA says whether there can be an SA of an ipsec block for packets to and
+// from far: with keys set by hand there is, and IKE may make one.
+func (p *Policy) MayHaveSA(s *IPsec, far netip.Addr) bool {
+	if !s.HasPeer(far) {
+		return false
+	}
+	peer, ok := p.FindIKE(s.IKE)
+	return s.Tunnel || !ok || peer.covers(far)
+}
+
+// DryRun gives an engine that judges trials as the daemon would judge packets,
+// with all the SAs that this policy can have.
+func (p *Policy) DryRun() *engine.Engine {
+	return engine.DryRun(&p.Engine, func(r *engine.Rule, in *engine.Input) bool {
+		s, ok := p.FindIPsec(r.With)
+		return ok && p.MayHaveSA(s, in.Packet.Dst)
+	})
+}
