@@ -3,6 +3,8 @@ package esp
 import (
 	"bytes"
 	"encoding/hex"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -20,7 +22,8 @@ func unhex(t testing.TB, s string) []byte {
 // high is the high half of the sequence number with ESN.
 //
 // The GCM cases are those of draft-mcgrew-gcm-test-01 (IPsec ESP, RFC 4106),
-// in its order; the ChaCha20 case is RFC 7634, appendix A.
+// in its order, and so is the GMAC case (RFC 4543); the ChaCha20 case is RFC
+// 7634, appendix A.
 var espVectors = []struct {
 	name, suite, key string
 	esn              bool
@@ -69,6 +72,9 @@ var espVectors = []struct {
 	{"gcm 14", "aes-256-gcm-16", "6c6567616c697a656d6172696a75616e61616e64646f69746265666f72656961 7475726e", true, 0xffffffff,
 		"45000030da3a00008001df3bc0a80005c0a800010800c6cd020007006162636465666768696a6b6c6d6e6f707172737401020201",
 		"796b6963ffffffff333021696765746df97ab2aa356d8edce17644ac8c78e25dd24dedbb29ebf1b64a274b39b49c3a864cd3d78ca4ae68a32b42458fb57dbe821dcc63b9d0937ba2945f669368661a329fb4c053"},
+	{"gmac", "aes-128-gmac", "4c80cdefbb5d10da906ac73c3613a634 22433c64", false, 0,
+		"45000030da3a00008001df3bc0a80005c0a800010800c6cd020007006162636465666768696a6b6c6d6e6f707172737401020201",
+		"0000432100000007000000000000000045000030da3a00008001df3bc0a80005c0a800010800c6cd020007006162636465666768696a6b6c6d6e6f707172737401020201f2a9a836e155106aa8dcd618e4099aaa"},
 	{"chacha", "chacha20-poly1305", "808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9f a0a1a2a3", false, 0,
 		"45000054a6f200004001e778c6336405c000020508005b7a3a080000553bec100007362708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f202122232425262728292a2b2c2d2e2f303132333435363701020204",
 		"0102030400000005101112131415161724039428b97f417e3c13753a4f05087b67c352e6a7fab1b982d466ef407ae5c614ee8099d52844eb61aa95dfab4c02f72aa71e7c4c4f64c9befe2facc638e8f3cbec163fac469b502773f6fb94e664da9165b82829f641e076aaa8266b7fb0f7b11b369907e1ad43"},
@@ -130,7 +136,7 @@ func TestCBCVectors(t *testing.T) {
 	}
 }
 
-// RFC 3686 section 6, vectors 1, 2, 3 (AES-128).
+// RFC 3686 section 6, vectors 1 to 9.
 func TestCTRVectors(t *testing.T) {
 	for _, v := range []struct{ key, iv, plain, cipher string }{
 		{"ae6852f8121067cc4bf7a5765577f39e 00000030", "0000000000000000",
@@ -141,8 +147,26 @@ func TestCTRVectors(t *testing.T) {
 		{"7691be035e5020a8ac6e618529f9a0dc 00e0017b", "27777f3f4a1786f0",
 			"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20212223",
 			"c1cf48a89f2ffdd9cf4652e9efdb72d74540a42bde6d7836d59a5ceaaef3105325b2072f"},
+		{"16af5b145fc9f579c175f93e3bfb0eed863d06ccfdb78515 00000048", "36733c147d6d93cb",
+			"53696e676c6520626c6f636b206d7367", "4b55384fe259c9c84e7935a003cbe928"},
+		{"7c5cb2401b3dc33c19e7340819e0f69c678c3db8e6f6a91a 0096b03b", "020c6eadc2cb500d",
+			"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
+			"453243fc609b23327edfaafa7131cd9f8490701c5ad4a79cfc1fe0ff42f4fb00"},
+		{"02bf391ee8ecb159b959617b0965279bf59b60a786d3e0fe 0007bdfd", "5cbd60278dcc0912",
+			"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20212223",
+			"96893fc55e5c722f540b7dd1ddf7e758d288bc95c69165884536c811662f2188abee0935"},
+		{"776beff2851db06f4c8a0542c8696f6c6a81af1eec96b4d37fc1d689e6c1c104 00000060", "db5672c97aa8f0b2",
+			"53696e676c6520626c6f636b206d7367", "145ad01dbf824ec7560863dc71e3e0c0"},
+		{"f6d66d6bd52d59bb0796365879eff886c66dd51a5b6a99744b50590c87a23884 00faac24", "c1585ef15a43d875",
+			"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
+			"f05e231b3894612c49ee000b804eb2a9b8306b508f839d6a5530831d9344af1c"},
+		{"ff7a617ce69148e4f1726e2f43581de2aa62d9f805532edff1eed687fb54153d 001cc5b7", "51a51d70a1c11148",
+			"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20212223",
+			"eb6c52821d0bbbf7ce7594462aca4faab407df866569fd07f48cc0b583d6071f1ec0e6b8"},
 	} {
-		p := newPair(t, Config{Suite: suite(t, ESP, "aes-128-ctr", "hmac-sha2-256-128"), EncryptionKey: NewKey(unhex(t, v.key))})
+		key := unhex(t, v.key)
+		name := fmt.Sprintf("aes-%d-ctr", (len(key)-4)*8)
+		p := newPair(t, Config{Suite: suite(t, ESP, name, "hmac-sha2-256-128"), EncryptionKey: NewKey(key)})
 		c := p.out.crypt
 		b := append(make([]byte, espHeader), unhex(t, v.iv)...)
 		b = append(b, unhex(t, v.plain)...)
@@ -153,23 +177,32 @@ func TestCTRVectors(t *testing.T) {
 	}
 }
 
-// RFC 4868 section 2.7.2 (test cases AUTH256-1, AUTH384-1, AUTH512-1) and RFC
-// 2202 section 3, case 1. The hashes under them are the standard library's.
-func TestHMACVectors(t *testing.T) {
-	for _, v := range []struct{ name, want string }{
-		{"hmac-sha2-256-128", "198a607eb44bfbc69903a0f1cf2bbdc5"},
-		{"hmac-sha2-384-192", "b6a8d5636f5c6a7224f9977dcf7ee6c7fb6d0c48cbdee973"},
-		{"hmac-sha2-512-256", "637edc6e01dce7e6742a99451aae82df23da3e92439e590e43e761b33e910fb8"},
-		{"hmac-sha1-96", "b617318655057264e28bc0b6"},
+// RFC 3602 section 4, cases 1 to 4: blocks without ESP around them.
+func TestCBCBlocks(t *testing.T) {
+	for _, v := range []struct{ key, iv, plain, cipher string }{
+		{"06a9214036b8a15b512e03d534120006", "3dafba429d9eb430b422da802c9fac41",
+			"53696e676c6520626c6f636b206d7367", "e353779c1079aeb82708942dbe77181a"},
+		{"c286696d887c9aa0611bbb3e2025a45a", "562e17996d093d28ddb3ba695a2e6f58",
+			"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
+			"d296cd94c2cccf8a3a863028b5e1dc0a7586602d253cfff91b8266bea6d61ab1"},
+		{"6c3ea0477630ce21a2ce334aa746c2cd", "c782dc4c098c66cbd9cd27d825682c81",
+			"5468697320697320612034382d62797465206d657373616765202865786163746c7920332041455320626c6f636b7329",
+			"d0a02b3836451753d493665d33f0e8862dea54cdb293abc7506939276772f8d5021c19216bad525c8579695d83ba2684"},
+		{"56e47a38c5598974bc46903dba290349", "8ce82eefbea0da3c44699ed7db51b7d9",
+			"a0a1a2a3a4a5a6a7a8a9aaabacadaeafb0b1b2b3b4b5b6b7b8b9babbbcbdbebfc0c1c2c3c4c5c6c7c8c9cacbcccdcecfd0d1d2d3d4d5d6d7d8d9dadbdcdddedf",
+			"c30e32ffedc0774e6aff6af0869f71aa0f3af07a9a31a9c684db207eb0ef8e4e35907aa632c3ffdf868bb7b29d3d46ad83ce9f9a102ee99d49a53e87f4c3da55"},
 	} {
-		s := suite(t, AH, "", v.name)
-		p := newPair(t, Config{Suite: s, IntegrityKey: NewKey(bytes.Repeat([]byte{0x0b}, s.Integrity.Key))})
-		c := p.out.crypt
-		w := c.get()
-		for range 3 { // the state is taken back to its start each time
-			if got := c.sum(w, []byte("Hi "), []byte("There"), 0); !bytes.Equal(got, unhex(t, v.want)) {
-				t.Errorf("%s: %x, want %s", v.name, got, v.want)
-			}
+		c := newPair(t, Config{Suite: suite(t, ESP, "aes-128-cbc", "hmac-sha2-256-128"), EncryptionKey: NewKey(unhex(t, v.key))}).in.crypt
+		s := c.get()
+		b := unhex(t, v.plain)
+		s.enc.SetIV(unhex(t, v.iv))
+		if s.enc.CryptBlocks(b, b); !bytes.Equal(b, unhex(t, v.cipher)) {
+			t.Errorf("%x, want %s", b, v.cipher)
+		}
+		p := slices.Concat(make([]byte, espHeader), unhex(t, v.iv), b)
+		p = append(p, c.sum(s, p, nil, 0)...)
+		if !c.open(s, p, 0) || !bytes.Equal(p[espHeader+16:espHeader+16+len(b)], unhex(t, v.plain)) {
+			t.Errorf("%s does not open", v.cipher)
 		}
 	}
 }
