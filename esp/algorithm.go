@@ -13,7 +13,8 @@ const (
 )
 
 // Status is what RFC 8221 asks of implementations (sections 5 and 6). An
-// algorithm it does not name has status May.
+// algorithm it does not name has status May, and one that it forbids is not
+// here.
 type Status uint8
 
 // The statuses, weakest first.
