@@ -27,6 +27,7 @@
 package engine
 
 import (
+	"hash/maphash"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -68,7 +69,11 @@ type Engine struct {
 	reload    sync.Mutex // one Reload at a time
 	flows     flowTable
 	fragments fragmentTable
-	reasons   [reasonCount]atomic.Uint64
+	told      told
+	// fragmentIDs are the identifications of IPv6 packets that are cut up
+	// here, from a start that nobody can guess.
+	fragmentIDs atomic.Uint32
+	reasons     [reasonCount]atomic.Uint64
 }
 
 // New builds an engine for a policy.
@@ -76,6 +81,8 @@ func New(p *Policy, o Options) *Engine {
 	e := &Engine{options: o}
 	e.flows.init(o.MaxFlows)
 	e.fragments.init(o.MaxFragments)
+	e.told.seed = maphash.MakeSeed()
+	e.fragmentIDs.Store(uint32(maphash.Bytes(e.told.seed, nil)))
 	e.spd.Store(compile(p, nil))
 	return e
 }

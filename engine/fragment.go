@@ -22,6 +22,7 @@ type fragmentKey struct {
 	id       uint32
 	proto    uint8 // always 0 for IPv6, whose key has none
 	dir      Direction
+	sa       string // that it came out of: pieces under one SA never join those under another
 }
 
 // datagram is what is known of one fragmented datagram.
@@ -63,7 +64,7 @@ func (t *fragmentTable) expire(now int64) {
 // ones like the first.
 func (e *Engine) judgeFragment(s *spd, in *Input) Result {
 	p := &in.Packet
-	key := fragmentKey{src: p.Src, dst: p.Dst, id: p.FragID, dir: in.Dir}
+	key := fragmentKey{src: p.Src, dst: p.Dst, id: p.FragID, dir: in.Dir, sa: in.SA}
 	if p.Version == 4 {
 		key.proto = p.Protocol
 	}

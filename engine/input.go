@@ -25,9 +25,9 @@ type Input struct {
 	// Arriving says that the packet has just come in from the wire, before
 	// connection tracking and the input or forward chain; see Process.
 	Arriving bool
-	// MTU is that of the interface the packet leaves by, in bytes; 0 if it
-	// is not known.
-	MTU int
+	// MTU is that of the interface the packet leaves by, InMTU of the one it
+	// came by, in bytes; 0 if it is not known.
+	MTU, InMTU int
 	// PartialChecksum says that the transport checksum is still to be
 	// filled in, because hardware was meant to do it.
 	PartialChecksum bool

@@ -56,16 +56,43 @@ func (e *Engine) seal(in *Input, r *Result, out *Output) {
 		e.sealTCP(in, r, out, most)
 		return
 	}
-	if p.Len > most && mustNotFragment(in) {
+	if p.Len > most && e.mustNotFragment(in) {
+		e.told.tell(p, in.Now)
 		*r = Result{Reason: ReasonTooBig, Rule: r.Rule, TellMTU: most}
+		if p.Version == 6 {
+			r.TellMTU = max(most, minMTU6)
+		}
 		return
 	}
 	if in.PartialChecksum && !p.Fragment {
 		packet.SetChecksum(p.Bytes[p.Transport:p.Len], p.Src, p.Dst, p.Protocol)
 	}
+	if p.Version == 6 && p.Len > most && sa.Mode() == esp.Tunnel && !p.Fragment {
+		e.sealPieces(in, r, out, most)
+		return
+	}
 	batch, f := sa.Reserve(1, in.Now)
 	if f == esp.OK {
 		f = out.seal(&batch, sa, p.Bytes[:p.Len], mtu)
+	}
+	batch.Done()
+	e.sealed(in, r, out, f, batch.Rekey)
+}
+
+// sealPieces seals the fragments of an IPv6 packet, each by itself. Where the
+// tunnel ends a whole one would stand before a link that it does not fit, with
+// nobody who may cut it: IPv6 is fragmented by its source alone, and what has
+// come in pieces from there goes on in pieces (RFC 8200 section 5).
+func (e *Engine) sealPieces(in *Input, r *Result, out *Output, most int) {
+	p, sa := &in.Packet, r.sa
+	pieces, err := packet.Fragment(p.Bytes[:p.Len], most, e.fragmentIDs.Add(1))
+	if err != nil {
+		*r = Result{Reason: ReasonTooBig, Rule: r.Rule}
+		return
+	}
+	batch, f := sa.Reserve(len(pieces), in.Now)
+	for i := 0; i < len(pieces) && f == esp.OK; i++ {
+		f = out.seal(&batch, sa, pieces[i], 1<<16)
 	}
 	batch.Done()
 	e.sealed(in, r, out, f, batch.Rekey)
@@ -154,14 +181,24 @@ func pathMTU(sa *esp.SA, in *Input) int {
 	return mtu
 }
 
+// minMTU6 is what every link carries that IPv6 runs over, in bytes (RFC 8200
+// section 5): no sender can be told less.
+const minMTU6 = 1280
+
 // mustNotFragment says whether a packet's sender wants to hear that it is too
 // big, rather than have it cut: IPv4 with DF, and IPv6 that this host only
-// forwards (RFC 4301 section 8.1, RFC 8200 section 5).
-func mustNotFragment(in *Input) bool {
-	if in.Packet.Version == 6 {
-		return in.Dir == Forward
+// forwards (RFC 4301 section 8.1, RFC 8200 section 5). What has come in pieces
+// may go in pieces: what is longer than the link it came by, or comes from a
+// sender who has been told.
+func (e *Engine) mustNotFragment(in *Input) bool {
+	p := &in.Packet
+	if in.InMTU > 0 && p.Len > in.InMTU {
+		return false
 	}
-	return in.Packet.DontFragment
+	if p.Version == 6 {
+		return in.Dir == Forward && p.Len > minMTU6 && !e.told.lately(p, in.Now)
+	}
+	return p.DontFragment
 }
 
 // arrive takes a packet from the wire before connection tracking: ESP and AH

@@ -247,3 +247,88 @@ func TestEncapsulatedIKEGoesOn(t *testing.T) {
 		}
 	}
 }
+
+// IPv6 is not fragmented on its way, unless it has come in pieces: the kernel
+// puts them together before the engine sees them.
+func TestForwardedIPv6(t *testing.T) {
+	h := newHosts(t, esp.Tunnel)
+	h.a.Reload(&Policy{Rules: []Rule{{Name: "lan", Action: Protect, With: "lan", Forward: true}}})
+	try := func(payload, mtu, inMTU int) Result {
+		in := h.packet("forward udp [2001:db8::1]:40000 -> [2001:db8::2]:53", data(payload))
+		in.MTU, in.InMTU = mtu, inMTU
+		var out Output
+		r := h.a.Process(&in, &out)
+		for _, b := range out.Send {
+			if len(b) > mtu {
+				t.Errorf("%d bytes of %d leave as %d", payload, mtu, len(b))
+			}
+		}
+		return r
+	}
+	if r := try(3000, 1500, 1500); r.Verdict != Protect {
+		t.Errorf("longer than the link it came by: %v (%v)", r.Verdict, r.Reason)
+	}
+	if r := try(1200, 1280, 1500); r.Verdict != Protect {
+		t.Errorf("of 1,248 bytes, which everybody may send: %v (%v)", r.Verdict, r.Reason)
+	}
+	if r := try(1440, 1500, 1500); r.Reason != ReasonTooBig || r.TellMTU < 1400 {
+		t.Errorf("of 1,488 bytes: %v (%v), MTU %d", r.Verdict, r.Reason, r.TellMTU)
+	}
+	if r := try(1440, 1500, 1500); r.Verdict != Protect {
+		t.Errorf("again, after its sender was told: %v (%v)", r.Verdict, r.Reason)
+	}
+	h = newHosts(t, esp.Tunnel)
+	h.a.Reload(&Policy{Rules: []Rule{{Name: "lan", Action: Protect, With: "lan", Forward: true}}})
+	if r := try(1250, 1280, 1500); r.Reason != ReasonTooBig || r.TellMTU != 1280 {
+		t.Errorf("by a link of 1,280 bytes: %v (%v), MTU %d", r.Verdict, r.Reason, r.TellMTU)
+	}
+}
+
+// What an IPv6 packet is cut into before it is sealed comes out as fragments
+// that make it whole again, and only under the SA that the first came by.
+func TestPiecesOfIPv6(t *testing.T) {
+	h := newHosts(t, esp.Tunnel)
+	policy := &Policy{Rules: []Rule{{Name: "lan", Action: Protect, With: "lan", In: true, Out: true, Forward: true}}}
+	h.a.Reload(policy)
+	h.b.Reload(policy)
+	in := h.packet("out udp [2001:db8::1]:40000 -> [2001:db8::2]:53", data(3000))
+	want := bytes.Clone(in.Packet.Bytes[40:])
+	sent := h.wire(&in, Protect)
+	if len(sent) < 3 {
+		t.Fatalf("%d packets of 3,000 bytes", len(sent))
+	}
+	var got []byte
+	for _, b := range sent {
+		r, opened := h.arrive(b)
+		if r.Verdict != Protect || len(b) > 1500 {
+			t.Fatalf("%d bytes: %v (%v)", len(b), r.Verdict, r.Reason)
+		}
+		got = append(got, opened[48:]...)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("the pieces make %d bytes that are not the %d that were sent", len(got), len(want))
+	}
+
+	e := New(&Policy{Rules: []Rule{
+		{Name: "a", Action: Protect, With: "a", In: true, Selector: Selector{RemotePorts: []PortRange{{First: 40000, Last: 40000}}}},
+	}}, Options{})
+	for i, row := range []struct {
+		sa   string
+		want Verdict
+	}{{"a", Protect}, {"b", Discard}, {"", Discard}, {"a", Protect}} {
+		offset := 0
+		if i > 0 {
+			offset = 64
+		}
+		in := h.packet("in udp 10.0.0.7:40000 -> 10.0.0.5:53", data(56), func(s *packet.Spec) {
+			s.Fragment, s.ID, s.FragOffset = true, 7, offset
+			if offset > 0 {
+				s.Payload = make([]byte, 64)
+			}
+		})
+		in.SA = row.sa
+		if r := e.Judge(&in); r.Verdict != row.want {
+			t.Errorf("piece %d under SA %q: %v (%v), want %v", i, row.sa, r.Verdict, r.Reason, row.want)
+		}
+	}
+}

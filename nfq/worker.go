@@ -50,7 +50,8 @@ func (w *worker) judge(m *message, now int64) answer {
 	fault := packet.Parse(&in.Packet, m.payload, m.wireLen)
 	in.Dir = directions[m.hook]
 	outLink := w.fw.links.link(m.outDev)
-	in.InIf = w.fw.links.link(m.inDev).name
+	inLink := w.fw.links.link(m.inDev)
+	in.InIf, in.InMTU = inLink.name, inLink.mtu
 	in.OutIf, in.MTU = outLink.name, outLink.mtu
 	in.Now = now
 	in.Arriving = m.hook == unix.NF_INET_PRE_ROUTING
