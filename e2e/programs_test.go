@@ -1,7 +1,12 @@
 package e2e
 
 import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -52,4 +57,31 @@ const waitLong = 10 * time.Second
 func lastLines(s string, n int) string {
 	lines := strings.Split(strings.TrimSpace(s), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
+
+// big writes a file of n random bytes for nginx to serve.
+func big(l *lab.Lab, name string, n int) {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // never fails: crypto/rand
+	l.File(name, string(b))
+}
+
+// sum gives the SHA-256 of a file of the test as sha256sum prints it of its
+// standard input.
+func sum(l *lab.Lab, name string) string {
+	b, err := os.ReadFile(filepath.Join(l.Dir, name))
+	if err != nil {
+		l.Fatal(err)
+	}
+	return fmt.Sprintf("%x  -\n", sha256.Sum256(b))
+}
+
+// counted gives how many packets a daemon has counted for a reason.
+func counted(t *testing.T, d *lab.Daemon, reason string) uint64 {
+	t.Helper()
+	var status struct{ Reasons map[string]uint64 }
+	if err := json.Unmarshal([]byte(d.Ask("status", "--json")), &status); err != nil {
+		t.Fatal(err)
+	}
+	return status.Reasons[reason]
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"path/filepath"
 )
 
 // Manual is an ipsec block with keys set by hand, as the two hosts of a pair
@@ -44,19 +45,18 @@ func (l *Lab) Blocks(tag string, m Manual) (first, second string) {
 	if m.MACKey == 0 {
 		m.MACKey = 32
 	}
-	enc := [2]string{l.hexKey(m.KeySize), l.hexKey(m.KeySize)}
-	mac := [2]string{l.hexKey(m.MACKey), l.hexKey(m.MACKey)}
-	block := func(host string, in int, local, remote string) string {
+	if m.Encryption == "" || m.Encryption == "insecure-null" {
+		m.KeySize = 0
+	}
+	files := [2]string{tag + "-first.keys", tag + "-second.keys"}
+	l.KeyFiles(files[0], files[1], m.KeySize, m.MACKey)
+	block := func(in int, local, remote string) string {
 		out := 1 - in
-		keys := fmt.Sprintf("integrity_in = %s\nintegrity_out = %s\n", mac[in], mac[out])
 		cipher := ""
 		if m.Encryption != "" {
 			cipher = fmt.Sprintf("    encryption = %q\n", m.Encryption)
-			if m.Encryption != "insecure-null" {
-				keys += fmt.Sprintf("encryption_in = %s\nencryption_out = %s\n", enc[in], enc[out])
-			}
 		}
-		file := l.File(tag+"-"+host+".keys", keys)
+		file := filepath.Join(l.Dir, files[in])
 		return fmt.Sprintf(`
 ipsec %q {
   mode            = %q
@@ -73,7 +73,25 @@ ipsec %q {
 }
 `, m.Name, m.Mode, m.Protocol, local, remote, m.Extra, m.SPI+uint32(in), m.SPI+uint32(out), cipher, m.Integrity, file)
 	}
-	return block("first", 0, m.Local, m.Remote), block("second", 1, m.Remote, m.Local)
+	return block(0, m.Local, m.Remote), block(1, m.Remote, m.Local)
+}
+
+// KeyFiles writes the key files of both ends of a pair of manual SAs, with new
+// keys of so many bytes; 0: the suite takes none.
+func (l *Lab) KeyFiles(first, second string, enc, mac int) {
+	l.Helper()
+	var text [2]string
+	for name, n := range map[string]int{"encryption": enc, "integrity": mac} {
+		for in := range 2 {
+			if n > 0 {
+				key := l.hexKey(n)
+				text[in] += fmt.Sprintf("%s_in = %s\n", name, key)
+				text[1-in] += fmt.Sprintf("%s_out = %s\n", name, key)
+			}
+		}
+	}
+	l.File(first, text[0])
+	l.File(second, text[1])
 }
 
 func (l *Lab) hexKey(n int) string {
