@@ -1,6 +1,7 @@
 package host
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -110,24 +111,31 @@ type Packet struct {
 	ICMPCode        uint8  `json:"icmp_code,omitempty"`
 	SPI             uint32 `json:"spi,omitempty"`
 	Sequence        uint32 `json:"sequence,omitempty"` // low half, of ESP and AH
-	TCPFlags        uint8  `json:"tcp_flags,omitempty"`
-	Fragment        bool   `json:"fragment,omitempty"`
-	InInterface     string `json:"in_interface,omitempty"`
-	OutInterface    string `json:"out_interface,omitempty"`
-	SA              string `json:"sa,omitempty"` // the ipsec block it came out of
-	Length          int    `json:"length"`       // of the datagram, in bytes
+	// FlowLabel is that of an IPv6 header; audits of IPsec want it (RFC 4303
+	// section 3.4.2).
+	FlowLabel    uint32 `json:"flow_label,omitempty"`
+	TCPFlags     uint8  `json:"tcp_flags,omitempty"`
+	Fragment     bool   `json:"fragment,omitempty"`
+	InInterface  string `json:"in_interface,omitempty"`
+	OutInterface string `json:"out_interface,omitempty"`
+	SA           string `json:"sa,omitempty"` // the ipsec block it came out of
+	Length       int    `json:"length"`       // of the datagram, in bytes
 }
 
 // packetOf keeps of an input what outlives the packet's bytes.
 func packetOf(in *engine.Input) Packet {
 	p := &in.Packet
-	return Packet{
+	out := Packet{
 		Direction: in.Dir.String(), Protocol: Protocol(p.Protocol),
 		Source: p.Src, Destination: p.Dst, SourcePort: p.SrcPort, DestinationPort: p.DstPort,
 		ICMP: p.HasICMP, ICMPType: p.ICMPType, ICMPCode: p.ICMPCode, SPI: p.SPI, Sequence: p.SPISeq,
 		TCPFlags: p.TCPFlags, Fragment: p.Fragment,
 		InInterface: in.InIf, OutInterface: in.OutIf, SA: in.SA, Length: p.Len,
 	}
+	if p.Version == 6 && len(p.Bytes) >= 4 {
+		out.FlowLabel = binary.BigEndian.Uint32(p.Bytes) & 0xfffff
+	}
+	return out
 }
 
 // String gives the packet in one line, as `ipfw explain` takes it.
@@ -182,9 +190,14 @@ func (e Event) String() string {
 	case KindAudit:
 		fmt.Fprintf(&b, "audit: rule %q would %s %s", e.Rule, e.Verdict, e.Packet)
 	case KindIPsec:
-		b.WriteString("discard " + e.Packet.String() + ": " + e.Reason)
+		b.WriteString(e.Verdict + " " + e.Packet.String())
 		if e.Rule != "" {
 			b.WriteString(" by " + e.by())
+		} else {
+			b.WriteString(", " + e.Reason)
+		}
+		if e.Packet.Sequence != 0 {
+			fmt.Fprintf(&b, ", sequence number %d", e.Packet.Sequence)
 		}
 	case KindMalformed:
 		b.WriteString("discard a malformed packet (" + e.Reason + ")")

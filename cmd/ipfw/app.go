@@ -22,6 +22,7 @@ type app struct {
 	stdout, stderr io.Writer
 	getenv         func(string) string
 	now            func() time.Time
+	euid           int // the effective user
 
 	// stdoutTTY and stderrTTY say that a person is looking: colour on the
 	// first, a progress bar on the second.
@@ -39,6 +40,7 @@ func newApp() *app {
 		stderr:    os.Stderr,
 		getenv:    os.Getenv,
 		now:       time.Now,
+		euid:      os.Geteuid(),
 		stdoutTTY: term.IsTerminal(int(os.Stdout.Fd())),
 		stderrTTY: term.IsTerminal(int(os.Stderr.Fd())),
 	}

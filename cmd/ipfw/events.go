@@ -16,11 +16,13 @@ func newEventsCmd(a *app) *cobra.Command {
 	var back uint
 	c := &cobra.Command{
 		Use:   "events [-f]",
-		Short: "Show what the daemon logged: packets, audits, reloads",
+		Short: "Show what the daemon logged: packets, audits, SAs, reloads",
 		Long: `Show the last events of the daemon, and with -f those that come: packets that
 rules with 'log' or 'reject' matched, what 'audit' rules would have done,
-malformed packets, reloads and their errors. A packet is written as
-'ipfw explain' takes it.`,
+malformed packets, reloads and their errors; and what an audit of IPsec wants to
+see (RFC 4301, 4302, 4303): packets that it refused, such as replays, wrong
+integrity values and clear text where policy wants it sealed, and SAs that came
+and went. A packet is written as 'ipfw explain' takes it.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client := host.NewClient(socket)
@@ -59,7 +61,7 @@ func (a *app) eventText(e *host.Event) string {
 		return a.paint(verdictStyleOf(e.Verdict), e.Verdict) + " " + rest
 	}
 	switch e.Kind {
-	case host.KindBadPolicy, host.KindOverflow, host.KindRollback, host.KindSuppressed:
+	case host.KindBadPolicy, host.KindOverflow, host.KindRollback, host.KindSuppressed, host.KindKeys:
 		return a.paint(yellow, text)
 	}
 	return text

@@ -21,6 +21,7 @@ type run struct {
 	stdin          []byte
 	env            map[string]string
 	tty            bool
+	user           int // the effective user; 0: root
 	stdout, stderr bytes.Buffer
 	exit           int
 }
@@ -29,7 +30,7 @@ func (r *run) do() *run {
 	clock := time.Unix(1700000000, 0)
 	a := &app{
 		stdin: bytes.NewReader(r.stdin), stdout: &r.stdout, stderr: &r.stderr,
-		stdoutTTY: r.tty, stderrTTY: r.tty,
+		stdoutTTY: r.tty, stderrTTY: r.tty, euid: r.user,
 		getenv: func(k string) string { return r.env[k] },
 		now: func() time.Time {
 			clock = clock.Add(100 * time.Millisecond)
@@ -162,29 +163,33 @@ func TestGolden(t *testing.T) {
 	for i := range rows {
 		name, r := rows[i].name, &rows[i].run
 		t.Run(name, func(t *testing.T) {
-			r.do()
-			got := fmt.Sprintf("$ ipfw %s\n[exit status %d]\n", quote(r.args), r.exit)
-			if r.stdout.Len() > 0 {
-				got += "[standard output]\n" + r.stdout.String()
-			}
-			if r.stderr.Len() > 0 {
-				got += "[standard error]\n" + r.stderr.String()
-			}
-			file := filepath.Join(golden, name+".txt")
-			if *update {
-				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got != string(want) {
-				t.Errorf("got:\n%s\nwant:\n%s", got, want)
-			}
+			r.do().compare(t, filepath.Join(golden, name+".txt"))
 		})
+	}
+}
+
+// compare holds all that a command printed against a golden file.
+func (r *run) compare(t *testing.T, file string) {
+	t.Helper()
+	got := fmt.Sprintf("$ ipfw %s\n[exit status %d]\n", quote(r.args), r.exit)
+	if r.stdout.Len() > 0 {
+		got += "[standard output]\n" + r.stdout.String()
+	}
+	if r.stderr.Len() > 0 {
+		got += "[standard error]\n" + r.stderr.String()
+	}
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
 	}
 }
 

@@ -43,7 +43,7 @@ func newStatusCmd(a *app) *cobra.Command {
 func (a *app) printStatus(s *host.Status, all bool) {
 	p := &s.Policy
 	a.printf("%s, process %d, running for %s\n", a.paint(bold, "ipfw enforces "+strings.Join(p.Paths, " ")), s.PID, age(s.Uptime))
-	a.printf("generation %d, loaded %s; %d flows\n", p.Generation, p.Loaded.Local().Format(time.DateTime), s.Flows)
+	a.printf("generation %d, loaded %s; %s\n", p.Generation, p.Loaded.Local().Format(time.DateTime), plural(uint64(s.Flows), "flow"))
 	if s.StayShut {
 		a.printf("when it stops, its table stays and nothing new gets in\n")
 	}
@@ -72,10 +72,11 @@ func (a *app) printStatus(s *host.Status, all bool) {
 	a.printf("\n")
 	t.print(a, 1)
 
+	a.printProtected(s)
 	a.printf("\nPackets by reason\n")
 	t = textTable{right: " 1"}
 	for _, name := range slices.Sorted(maps.Keys(s.Reasons)) {
-		if n := s.Reasons[name]; n > 0 {
+		if n := s.Reasons[name]; n > 0 && !isProtectReason(name) {
 			t.add("", "  "+name, count(n))
 		}
 	}

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/ipfw/ipfw/engine"
+	"github.com/ipfw/ipfw/host"
+)
+
+// fakeDaemon answers on a control socket with what a test wants shown.
+type fakeDaemon struct {
+	status host.Status
+	flows  []host.Flow
+	sas    []host.SA
+	events []host.Event
+	keys   host.WiresharkKeys
+}
+
+// serve listens on ./ipfw.sock in the current folder.
+func (f *fakeDaemon) serve(t *testing.T) {
+	t.Helper()
+	l, err := net.Listen("unix", "ipfw.sock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { json.NewEncoder(w).Encode(f.status) })
+	mux.HandleFunc("GET /v1/flows", lines(f.flows))
+	mux.HandleFunc("GET /v1/sas", lines(f.sas))
+	mux.HandleFunc("GET /v1/events", lines(f.events))
+	mux.HandleFunc("POST /v1/wireshark-keys", func(w http.ResponseWriter, _ *http.Request) { json.NewEncoder(w).Encode(f.keys) })
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusNotFound)
+		fmt.Fprintf(w, `{"error":"ipfw has no %s %s"}`, r.Method, r.URL.Path)
+	})
+	server := &http.Server{Handler: mux}
+	go server.Serve(l)
+	t.Cleanup(func() { server.Close(); l.Close() })
+}
+
+// lines answers with JSON lines.
+func lines[T any](list []T) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		for _, v := range list {
+			json.NewEncoder(w).Encode(v)
+		}
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// busy is a daemon with a bit of everything.
+func busy() *fakeDaemon {
+	addr := netip.MustParseAddr
+	at := time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
+	lan := host.Packet{Direction: "in", Protocol: 6, Source: addr("10.0.0.7"), Destination: addr("10.0.0.5"), SourcePort: 50000, DestinationPort: 445, Length: 60}
+	sealed := host.Packet{Direction: "in", Protocol: 50, Source: addr("203.0.113.7"), Destination: addr("198.51.100.1"), SPI: 0x1001, Sequence: 7, Length: 120}
+	return &fakeDaemon{
+		sas: []host.SA{
+			{Name: "branch", Direction: "in", Protocol: "esp", Mode: "tunnel", SPI: 0x1001, Suite: "aes-256-cbc/hmac-sha2-256-128",
+				Source: addr("203.0.113.7"), Destination: addr("198.51.100.1"), Keys: "manual", Rules: []string{"offices", "gateway-to-office"},
+				ReplayWindow: 1024, Age: 7384, Idle: 3.2, Packets: 12345, Bytes: 15 << 20, Sequence: 12360, Replays: 2, AuthFailures: 1,
+				Faults: map[string]uint64{"replay": 1, "too-old": 1, "unauthentic": 1, "dummy": 4}},
+			{Name: "branch", Direction: "out", Protocol: "esp", Mode: "tunnel", SPI: 0x1002, Suite: "aes-256-cbc/hmac-sha2-256-128",
+				Source: addr("198.51.100.1"), Destination: addr("203.0.113.7"), Keys: "manual", Rules: []string{"offices", "gateway-to-office"},
+				Age: 7384, Idle: 0.1, Packets: 9876, Bytes: 123456, Sequence: 9876, Expires: 3600, PacketsLeft: ptr(uint64(124)), BytesLeft: ptr(uint64(1 << 30)), PathMTU: 1400},
+			{Name: "lan", Direction: "in", Protocol: "esp", Mode: "transport", SPI: 0xc0ffee42, Suite: "aes-256-gcm-16",
+				Source: addr("2001:db8::7"), Keys: "ike", Rules: []string{}, Replaced: true, ESN: true, SourcePort: 4500, DestinationPort: 4500, ReplayWindow: 64, Age: 59},
+			{Name: "lan", Direction: "out", Protocol: "ah", Mode: "transport", SPI: 0x3002, Suite: "hmac-sha2-256-128",
+				Destination: addr("10.0.0.7"), Keys: "manual", Rules: []string{"files"}, Age: 1, Packets: 1, Bytes: 28, Sequence: 1, Faults: map[string]uint64{"too-big": 3}},
+		},
+		keys: host.WiresharkKeys{Rows: []string{`"IPv4","203.0.113.7","198.51.100.1","0x00001001","AES-CBC [RFC3602]","0x1a1a","HMAC-SHA-256-128 [RFC4868]","0x2b2b"`},
+			Left: []string{"ah 0x00003002 out transport hmac-sha2-256-128 10.0.0.5 -> 10.0.0.7: ah does not encrypt: there is nothing to read it by"}},
+		flows: []host.Flow{{Direction: "in", Protocol: 6, Source: netip.MustParseAddrPort("10.0.0.7:50000"), Destination: netip.MustParseAddrPort("10.0.0.5:445"),
+			Verdict: "protect", Rule: "files", Place: "office.hcl:35", State: "established", PacketsOut: 10, PacketsIn: 8, BytesOut: 1000, BytesIn: 20000, Age: 12, Idle: 1, Expires: 3600}},
+		events: []host.Event{
+			{Seq: 1, Time: at, Kind: host.KindSA, Message: "esp 0x00001001 in tunnel aes-256-cbc/hmac-sha2-256-128 203.0.113.7 -> 198.51.100.1 of ipsec \"branch\" is up"},
+			{Seq: 2, Time: at.Add(1e9), Kind: host.KindIPsec, Verdict: "discard", Reason: "clear-text", Rule: "files", Place: "office.hcl:35", Packet: lan},
+			{Seq: 3, Time: at.Add(2e9), Kind: host.KindIPsec, Verdict: "discard", Reason: "ipsec-replay", Packet: sealed},
+			{Seq: 4, Time: at.Add(3e9), Kind: host.KindPacket, Verdict: "protect", Reason: "rule", Rule: "files", Place: "office.hcl:35", Packet: lan},
+			{Seq: 5, Time: at.Add(4e9), Kind: host.KindKeys, Count: 2, Message: "the keys of 2 SAs were asked for over the control socket, and given"},
+			{Seq: 6, Time: at.Add(5e9), Kind: host.KindSuppressed, Count: 90, Message: "90 more malformed packets were counted but not logged"},
+		},
+		status: host.Status{
+			Version: "ipfw test", PID: 4711, Started: at, Uptime: 90061, Flows: 1, SAs: 4,
+			Policy: host.PolicyStatus{Paths: []string{"/etc/ipfw"}, Generation: 3, Loaded: at},
+			Reasons: map[string]uint64{"rule": 10, "flow": 1234, "default": 7, "clear-text": 4, "no-sa": 2, "wrong-sa": 0, "too-big": 1,
+				"ipsec-replay": 1, "ipsec-unauthentic": 1, "ipsec-unknown-spi": 5, "ipsec-dummy": 4, "ike": 6, "nat-keepalive": 3, "bad-length": 1},
+			Rules: []host.RuleStatus{
+				{Name: "essential-loopback", Action: "bypass", Essential: true, Packets: 10},
+				{Name: "files", Place: "office.hcl:35", Action: "protect", Packets: 1200, Bytes: 1 << 20, Flows: 3},
+				{Name: "watch", Place: "office.hcl:50", Action: "discard", Audit: true, Packets: 1, Bytes: 60},
+			},
+			Defaults: map[string]host.DefaultStatus{"in": {Action: "discard", Packets: 7, Bytes: 420}, "out": {Action: "bypass"}, "forward": {Action: "discard"}},
+			Queue:    host.QueueStatus{First: 4301, Queues: 2, OnFailure: "shut", Packets: 1279, Accepted: 1255, Dropped: 24, Sealed: 9876, Opened: 12345, Unsent: 2},
+			Events:   host.EventStatus{Written: 6},
+		},
+	}
+}
+
+// TestLiveGolden compares what the commands that talk to a daemon print, as
+// TestGolden does for the others.
+func TestLiveGolden(t *testing.T) {
+	golden, err := filepath.Abs("testdata/golden")
+	if err != nil {
+		t.Fatal(err)
+	}
+	was := time.Local
+	time.Local = time.UTC
+	t.Cleanup(func() { time.Local = was })
+	t.Chdir(t.TempDir())
+	for _, row := range []struct {
+		name string
+		from *fakeDaemon // nil: no daemon
+		run  run
+	}{
+		{"live-sas", busy(), run{args: []string{"sas"}}},
+		{"live-sas-color", busy(), run{args: []string{"sas"}, tty: true}},
+		{"live-sas-verbose", busy(), run{args: []string{"sas", "-v"}}},
+		{"live-sas-json", busy(), run{args: []string{"sas", "--json"}}},
+		{"live-sas-none", &fakeDaemon{}, run{args: []string{"sas"}}},
+		{"live-sas-keys", busy(), run{args: []string{"sas", "--wireshark-keys"}}},
+		{"live-sas-keys-json", busy(), run{args: []string{"sas", "--wireshark-keys", "--json"}}},
+		{"live-sas-keys-not-root", busy(), run{args: []string{"sas", "--wireshark-keys"}, user: 1000}},
+		{"live-sas-no-daemon", nil, run{args: []string{"sas"}}},
+		{"live-flows", busy(), run{args: []string{"flows"}}},
+		{"live-status", busy(), run{args: []string{"status"}}},
+		{"live-status-all", busy(), run{args: []string{"status", "--all"}}},
+		{"live-status-plain", plain(), run{args: []string{"status"}}},
+		{"live-events", busy(), run{args: []string{"events"}}},
+		{"live-events-color", busy(), run{args: []string{"events"}, tty: true}},
+		{"live-events-json", busy(), run{args: []string{"events", "--json"}}},
+		{"live-sas-help", nil, run{args: []string{"sas", "--help"}}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			if row.from != nil {
+				row.from.serve(t)
+			}
+			if len(row.run.args) < 2 || row.run.args[1] != "--help" {
+				row.run.args = append(row.run.args, "--socket", "ipfw.sock")
+			}
+			row.run.do().compare(t, filepath.Join(golden, row.name+".txt"))
+		})
+	}
+}
+
+// plain is a daemon whose policy protects nothing.
+func plain() *fakeDaemon {
+	f := busy()
+	s := &f.status
+	s.SAs, s.Queue.Sealed, s.Queue.Opened, s.Queue.Unsent = 0, 0, 0, 0
+	s.Rules = s.Rules[:1]
+	s.Reasons = map[string]uint64{"rule": 10, "default": 7}
+	return f
+}
+
+// TestProtectReasons: every reason for which IPsec discards has words for it.
+func TestProtectReasons(t *testing.T) {
+	known := map[string]bool{}
+	for r := range engine.Reasons {
+		name := engine.Reason(r).String()
+		known[name] = true
+		if engine.Reason(r).Auditable() && !isProtectReason(name) {
+			t.Errorf("status has no words for %s", name)
+		}
+	}
+	for _, r := range protectReasons {
+		if !known[r.name] {
+			t.Errorf("status has words for %s, which the engine does not know", r.name)
+		}
+	}
+}

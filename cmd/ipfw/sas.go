@@ -1,0 +1,230 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ipfw/ipfw/host"
+)
+
+func newSAsCmd(a *app) *cobra.Command {
+	var socket string
+	var asJSON, verbose, keys bool
+	c := &cobra.Command{
+		Use:   "sas",
+		Short: "List the security associations that packets are sealed and opened with",
+		Long: `List the security associations of the daemon: each is one direction of protected
+traffic under one key. REFUSED counts packets that an SA did not open or seal,
+for whatever reason; -v says for which, and what rules an SA serves, its
+sequence number, replay window and lifetime.
+
+With --wireshark-keys it prints the keys of all SAs that Wireshark can read by,
+as rows of its table "ESP SAs" (the file esp_sa in its profile's folder):
+
+    (umask 077; sudo ipfw sas --wireshark-keys > esp_sa)
+
+Only root gets them, and the daemon logs that somebody did. AH has no key to
+read by; captures of suites that Wireshark does not know stay closed.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client := host.NewClient(socket)
+			defer client.Close()
+			if keys {
+				k, err := a.wiresharkKeys(cmd, client)
+				if err != nil {
+					return err
+				}
+				return a.printKeys(&k, asJSON)
+			}
+			var list []host.SA
+			err := client.SAs(cmd.Context(), func(s host.SA) error {
+				if asJSON {
+					return a.printJSON(s)
+				}
+				list = append(list, s)
+				return nil
+			})
+			switch {
+			case err != nil || asJSON:
+				return err
+			case len(list) == 0:
+				a.printf("No SAs.\n")
+			case verbose:
+				for i := range list {
+					a.printSA(&list[i])
+				}
+			default:
+				a.printSAs(list)
+			}
+			return nil
+		},
+	}
+	socketFlag(c, &socket)
+	jsonFlag(c, &asJSON)
+	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "show all there is to each SA")
+	c.Flags().BoolVar(&keys, "wireshark-keys", false, "print the keys instead, for Wireshark's table of ESP SAs (root only)")
+	c.MarkFlagsMutuallyExclusive("verbose", "wireshark-keys")
+	return c
+}
+
+// printSAs prints one line for each SA.
+func (a *app) printSAs(list []host.SA) {
+	t := textTable{head: []string{"IPSEC", "DIR", "KIND", "SPI", "PEER", "SUITE", "AGE", "PACKETS", "BYTES", "REFUSED"}, right: "      1111"}
+	for _, s := range list {
+		color, name := style(""), s.Name
+		refused := refusedBy(&s)
+		if refused > 0 {
+			color = yellow
+		}
+		if s.Replaced {
+			name += " (old)"
+		}
+		peer := s.Source.String()
+		if s.Direction == "out" {
+			peer = s.Destination.String()
+		}
+		t.add(color, name, s.Direction, kindOf(&s), spi(s.SPI), peer, s.Suite, age(s.Age), count(s.Packets), size(s.Bytes), count(refused))
+	}
+	t.print(a, len(t.head)-1)
+}
+
+// kindOf gives protocol and mode, "esp tunnel" or "esp/udp transport".
+func kindOf(s *host.SA) string {
+	if s.DestinationPort != 0 {
+		return s.Protocol + "/udp " + s.Mode
+	}
+	return s.Protocol + " " + s.Mode
+}
+
+// refusedBy counts what an SA did not open or seal. Dummy packets were opened
+// and thrown away, as they should be.
+func refusedBy(s *host.SA) (n uint64) {
+	for fault, times := range s.Faults {
+		if fault != dummyFault {
+			n += times
+		}
+	}
+	return n
+}
+
+const dummyFault = "dummy"
+
+func spi(n uint32) string { return fmt.Sprintf("0x%08x", n) }
+
+// printSA prints all there is to an SA.
+func (a *app) printSA(s *host.SA) {
+	keys := "keys set by hand"
+	if s.Keys != "manual" {
+		keys = "keys from " + s.Keys
+	}
+	a.printf("%s  %s, SPI %s, %s, %s\n", a.paint(bold, s.Name+" "+s.Direction), kindOf(s), spi(s.SPI), s.Suite, keys)
+	line := func(name, format string, args ...any) { a.printf("  %-10s %s\n", name, fmt.Sprintf(format, args...)) }
+
+	if s.Replaced {
+		line("replaced", "it serves only what is still under way")
+	}
+	from, to := "any address", "any address of this host"
+	if s.Source.IsValid() {
+		from = s.Source.String()
+	}
+	if s.Destination.IsValid() {
+		to = s.Destination.String()
+	}
+	udp := ""
+	if s.DestinationPort != 0 {
+		udp = fmt.Sprintf(", in UDP from port %d to port %d", s.SourcePort, s.DestinationPort)
+	}
+	line("addresses", "%s -> %s%s", from, to, udp)
+	if len(s.Rules) > 0 {
+		line("rules", "%s", strings.Join(s.Rules, ", "))
+	}
+	line("age", "%s, last used %s ago; %s", age(s.Age), age(s.Idle), leftOf(s))
+	dummies := ""
+	if n := s.Faults[dummyFault]; n > 0 { // of RFC 4303 section 2.6
+		dummies = ", and " + plural(n, "dummy packet")
+	}
+	line("carried", "%s, %s in the clear%s", plural(s.Packets, "packet"), size(s.Bytes), dummies)
+	bits := 32
+	if s.ESN {
+		bits = 64
+	}
+	window := ""
+	switch {
+	case s.Direction == "out":
+	case s.ReplayWindow == 0:
+		window = "; replays are not looked for"
+	default:
+		window = fmt.Sprintf("; replay window of %s", plural(uint64(s.ReplayWindow), "packet"))
+	}
+	line("sequence", "%s of %d bits%s", count(s.Sequence), bits, window)
+	if s.PathMTU != 0 {
+		line("path MTU", "%d bytes, as the network reported", s.PathMTU)
+	}
+	var why []string
+	for _, fault := range slices.Sorted(maps.Keys(s.Faults)) {
+		if fault != dummyFault {
+			why = append(why, count(s.Faults[fault])+" "+fault)
+		}
+	}
+	if s.Direction == "in" || len(why) > 0 {
+		text := strings.Join(why, ", ")
+		if s.Direction == "in" {
+			text = plural(s.Replays, "replay") + ", " + plural(s.AuthFailures, "wrong integrity value")
+			if len(why) > 0 {
+				text += "; all: " + strings.Join(why, ", ")
+			}
+		}
+		if len(why) > 0 {
+			text = a.paint(yellow, text)
+		}
+		line("refused", "%s", text)
+	}
+	a.printf("\n")
+}
+
+// leftOf says when the SA's hard lifetime is over.
+func leftOf(s *host.SA) string {
+	var ends []string
+	if s.Expires != 0 {
+		ends = append(ends, "in "+age(s.Expires))
+	}
+	if s.PacketsLeft != nil {
+		ends = append(ends, "after "+plural(*s.PacketsLeft, "more packet"))
+	}
+	if s.BytesLeft != nil {
+		ends = append(ends, "after "+size(*s.BytesLeft)+" more")
+	}
+	if ends == nil {
+		return "it has no end"
+	}
+	return "ends " + strings.Join(ends, " or ")
+}
+
+// wiresharkKeys asks for the keys, for root only: the daemon's own user could
+// have them too, but should not by accident.
+func (a *app) wiresharkKeys(cmd *cobra.Command, client *host.Client) (host.WiresharkKeys, error) {
+	if a.euid != 0 {
+		return host.WiresharkKeys{}, errors.New("only root gets at keys: run this with sudo")
+	}
+	return client.WiresharkKeys(cmd.Context())
+}
+
+// printKeys prints the keys, and to the standard error what they are.
+func (a *app) printKeys(k *host.WiresharkKeys, asJSON bool) error {
+	a.warnf("these are the keys in use: whoever has them can read and forge this host's protected traffic until they are changed")
+	if asJSON {
+		return a.printJSON(k)
+	}
+	for _, row := range k.Rows {
+		a.printf("%s\n", row)
+	}
+	for _, left := range k.Left {
+		a.warnf("no row for %s", left)
+	}
+	return nil
+}

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/ipfw/ipfw/engine"
+	"github.com/ipfw/ipfw/host"
+)
+
+// protectReasons are the reasons for which protected traffic is discarded, in
+// words, in the order in which an administrator should look at them.
+var protectReasons = []struct{ name, words string }{
+	{"clear-text", "came in the clear, and policy wants it sealed"},
+	{"no-sa", "had to leave sealed, and there was no SA"},
+	{"wrong-sa", "came out of an SA that policy does not name for it"},
+	{"ipsec-unknown-spi", "no SA has its SPI and address: the peer has other keys, or this host has lost them"},
+	{"ipsec-unauthentic", "wrong integrity value: altered on the way, forged, or another key"},
+	{"ipsec-replay", "sequence number seen before"},
+	{"ipsec-too-old", "sequence number left of the replay window"},
+	{"ipsec-expired", "the SA has reached the end of its lifetime"},
+	{"ipsec-sequence-exhausted", "the SA has no sequence number left"},
+	{"ipsec-closed", "the SA has just ended"},
+	{"ipsec-wrong-way", "the SA is for the other direction"},
+	{"ipsec-no-sa", "no SA serves it"},
+	{"too-big", "too long to seal in one piece; the sender was told"},
+	{"ipsec-too-big", "longer than a datagram can be when sealed"},
+	{"ipsec-no-room", "longer than ipfw has room for"},
+	{"ipsec-fragment", "a fragment: only whole datagrams are sealed and opened"},
+	{"ipsec-short", "too short for ESP or AH"},
+	{"ipsec-malformed", "headers that do not hold together"},
+	{"ipsec-bad-padding", "opened, and padded wrongly"},
+	{"ipsec-bad-payload", "opened, and holds no packet of the SA's mode"},
+	{"ipsec-bad-ecn", "congestion mark over a packet that cannot bear one"},
+}
+
+// isProtectReason says whether a reason is shown with the protected traffic.
+func isProtectReason(name string) bool {
+	for _, r := range protectReasons {
+		if r.name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// printProtected tells how the protected traffic does; nothing where there is
+// none.
+func (a *app) printProtected(s *host.Status) {
+	t := textTable{right: " 1 "}
+	for _, r := range protectReasons {
+		if n := s.Reasons[r.name]; n > 0 {
+			t.add(yellow, "  "+r.name, count(n), r.words)
+		}
+	}
+	q := &s.Queue
+	protects := s.SAs > 0 || q.Sealed+q.Opened+q.Unsent > 0 || len(t.rows) > 0
+	for _, r := range s.Rules {
+		protects = protects || r.Action == engine.Protect.String()
+	}
+	if !protects {
+		return
+	}
+	parts := []string{plural(uint64(s.SAs), "SA"), plural(q.Sealed, "datagram") + " sealed", plural(q.Opened, "packet") + " opened"}
+	if q.Unsent > 0 {
+		parts = append(parts, a.paint(yellow, count(q.Unsent)+" lost because the kernel would not take them"))
+	}
+	a.printf("\nProtected traffic: %s\n", strings.Join(parts, ", "))
+	if len(t.rows) > 0 {
+		a.printf("  discarded:\n")
+		t.print(a, 0)
+	}
+}
