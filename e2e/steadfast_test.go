@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -179,4 +181,44 @@ func TestReplaceSAs(t *testing.T) {
 		t.Errorf("only %d files came meanwhile", files.Load())
 	}
 	sealedOnly(t, p.wire, 2000)
+}
+
+// A machine that starts: shut before its network is up, it leaks nothing until
+// the daemon runs, with a bad policy too; and there is a way back without one.
+func TestShut(t *testing.T) {
+	p := newSealedPair(t, 1<<20, "")
+	p.s.Signal(syscall.SIGTERM)
+	if err := p.s.Wait(waitLong); err != nil {
+		t.Fatal(err)
+	}
+	shut := func(policy string) (string, error) {
+		return p.server.Try(waitLong, lab.Binary(t), "shut", "-c", policy, "--socket", p.s.Socket)
+	}
+	silent := func(when string) {
+		t.Helper()
+		if out, err := p.server.Try(waitLong, "ping", "-c", "2", "-i", "0.2", "-W", "1", "10.77.0.2"); err == nil {
+			t.Errorf("%s: %s", when, out)
+		}
+	}
+	if out, err := shut(p.policy("server")); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	silent("shut")
+	p.s = p.server.IPFW(p.policy("server"))
+	if err := <-p.fetch("8M"); err != nil {
+		t.Error(err)
+	}
+	if out, err := shut(p.policy("server")); err == nil || !strings.Contains(out, "process") && !strings.Contains(out, "pid") {
+		t.Errorf("beside a running daemon: %v\n%s", err, out)
+	}
+	p.s.Kill()
+	if out, err := shut(p.File("bad.hcl", "policy {\n")); err == nil {
+		t.Errorf("a bad policy is no error:\n%s", out)
+	}
+	silent("shut by a bad policy")
+	sealedOnly(t, p.wire, 100)
+	p.server.Run(lab.Binary(t), "open", "--socket", p.s.Socket)
+	if out := p.server.Run("nft", "list", "tables"); strings.Contains(out, "ipfw") {
+		t.Errorf("the table is still there:\n%s", out)
+	}
 }
