@@ -1,7 +1,9 @@
 # make            build bin/ipfw
 # make test       everything: unit, golden, differential and end-to-end tests
 # make fuzz       every fuzz target for FUZZTIME
-# make bench      the measurements (BENCH=pattern, PKG=./engine/... for some of them)
+# make bench      ipfw in turn with others: one table of ratios (QUICK=1: in
+#                 three minutes; ARGS="-only tcp1,udp64 -turns 3": see -help)
+# make microbench go test -bench (BENCH=pattern, PKG=./engine/... for some)
 # make lint       formatting, vet, staticcheck
 #
 # As root, make test installs what the end-to-end tests use (Debian packages,
@@ -15,7 +17,7 @@ PKG      ?= ./...
 TAGS     := $(if $(CLASSBENCH_DIR),-tags classbench)
 export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 
-.PHONY: build test unit e2e fuzz bench lint race clean
+.PHONY: build test unit e2e fuzz bench microbench lint race clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ipfw ./cmd/ipfw
@@ -41,6 +43,11 @@ fuzz:
 	  done; done
 
 bench:
+	@./e2e/install.sh
+	$(GO) build -o bin/ipfw-bench ./bench
+	bin/ipfw-bench $(if $(QUICK),-quick) $(ARGS)
+
+microbench:
 	$(GO) test $(TAGS) -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m $(PKG)
 
 lint:

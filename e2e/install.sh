@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# install.sh: Debian packages that the end-to-end tests use. Installs what is
-# missing when it is root; otherwise says what is missing, and the tests that
-# need it are skipped.
+# install.sh: Debian packages that the end-to-end tests and the benchmark use.
+# Installs what is missing when it is root; otherwise says what is missing, and
+# the tests that need it are skipped.
 set -euo pipefail
 export PATH="$PATH:/usr/sbin:/sbin" DEBIAN_FRONTEND=noninteractive
 
-# program, or python:module, and the package it is in
+# program, file, or python:module, and the package it is in
 wanted='
 make           make
+gcc            gcc
+/usr/include/stdio.h  libc6-dev
 ip             iproute2
 ping           iputils-ping
 nft            nftables
@@ -26,6 +28,7 @@ depmod         kmod
 have() {
   case $1 in
     python:*) /usr/bin/python3 -c "import ${1#python:}" 2>/dev/null ;;
+    /*) [ -e "$1" ] ;;
     *) command -v "$1" >/dev/null ;;
   esac
 }

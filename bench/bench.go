@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ipfw/ipfw/bench/internal/report"
+	"github.com/ipfw/ipfw/e2e/lab"
+)
+
+// The two policies that are measured, in rules.
+const (
+	fewRules  = 10
+	manyRules = 10000
+)
+
+// bench is one run.
+type bench struct {
+	options
+	*report.Report
+	log io.Writer
+
+	self           string // this program, for roles
+	queueLoop, udp string // the C programs
+	given          map[string]string
+}
+
+// run measures what the options say, and prints the table to out.
+func run(ctx context.Context, o options, out, log io.Writer) error {
+	if os.Geteuid() != 0 {
+		return errors.New("needs root to make network namespaces")
+	}
+	sweep()
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	b := &bench{options: o, log: log, self: self, given: map[string]string{}, Report: &report.Report{
+		Started: time.Now(), CPUs: runtime.NumCPU(), Go: runtime.Version(),
+		Kernel: output("uname", "-r"), Revision: output("git", "describe", "--always", "--dirty"),
+		Command: os.Args[1:], Contestants: map[string]string{},
+	}}
+	if err := attempt(func(h *harness) {
+		b.compile(h)
+		defer lab.RemoveBinary()
+		lab.Binary(h)
+		b.turnsOf(ctx)
+	}); err != nil {
+		return err
+	}
+	b.Seconds = time.Since(b.Started).Seconds()
+	b.print(out)
+	if err := b.save(); err != nil {
+		return err
+	}
+	return context.Cause(ctx)
+}
+
+// output is what a command prints, "" if it fails.
+func output(args ...string) string {
+	out, _ := exec.Command(args[0], args[1:]...).Output()
+	return strings.TrimSpace(string(out))
+}
+
+// compile builds the C programs.
+func (b *bench) compile(h *harness) {
+	dir := h.TempDir()
+	root := filepath.Dir(output("go", "env", "GOMOD"))
+	for name, path := range map[string]*string{"queueloop": &b.queueLoop, "udp": &b.udp} {
+		*path = filepath.Join(dir, name)
+		out, err := exec.Command("gcc", "-O2", "-Wall", "-o", *path, filepath.Join(root, "bench", "c", name+".c")).CombinedOutput()
+		if err != nil {
+			h.Fatalf("gcc: %v\n%s", err, out)
+		}
+	}
+}
+
+// turnsOf measures every contestant once, then every one again: what the
+// machine does meanwhile hits all of them alike. One that fails is noted, and
+// not asked again.
+func (b *bench) turnsOf(ctx context.Context) {
+	for turn := range b.turns {
+		for _, rules := range b.ruleCounts() {
+			for i := range contestants {
+				c := &contestants[i]
+				if ctx.Err() != nil {
+					return
+				}
+				todo := b.todo(c, rules)
+				if len(todo) == 0 {
+					continue
+				}
+				b.Contestants[c.name] = c.what
+				err := attempt(func(h *harness) {
+					s := newSite(h, b, c, rules)
+					for _, w := range todo {
+						if ctx.Err() == nil {
+							b.measure(s, c, w, turn)
+						}
+					}
+				})
+				if err != nil && ctx.Err() == nil {
+					b.given[c.name] = err.Error()
+					b.Notes = append(b.Notes, fmt.Sprintf("%s was not measured any more after turn %d: %v", c.name, turn+1, err))
+					fmt.Fprintf(b.log, "%s: %v\n", c.name, err)
+				}
+			}
+		}
+	}
+}
+
+func (b *bench) ruleCounts() []int {
+	if b.rules != nil {
+		return b.rules
+	}
+	return []int{fewRules, manyRules}
+}
+
+// todo says what a contestant is measured by. The number of rules concerns
+// those that have any, and nobody but new connections unless it is asked for;
+// the others are measured once, and at 10,000 rules beside none.
+func (b *bench) todo(c *contestant, rules int) []workload {
+	if !slices.Contains(b.contestants, c.name) || b.given[c.name] != "" {
+		return nil
+	}
+	first := rules == b.ruleCounts()[0]
+	if !first && !c.policy && c.name != none {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(workloads), func(w workload) bool {
+		return !slices.Contains(b.workloads, w.name) || !first && b.rules == nil && w.name != connRate
+	})
+}
+
+func (b *bench) measure(s *site, c *contestant, w workload, turn int) {
+	for _, f := range w.run(s) {
+		b.Add(report.Key{Workload: f.workload, Contestant: c.name, Rules: s.rules}, f.unit, turn, f.value)
+		fmt.Fprintf(b.log, "turn %d/%d  %-14s %6d rules  %-8s %s %s\n", turn+1, b.turns, c.name, s.rules, f.workload, report.Figure(f.value), f.unit.Name)
+	}
+}
+
+// print writes the table.
+func (b *bench) print(out io.Writer) {
+	fmt.Fprintf(out, "ipfw %s, Linux %s, %d processors, %s; %d turns of %v each. Both ends run on this machine: ratios count.\n",
+		b.Revision, b.Kernel, b.CPUs, b.Go, b.turns, b.length)
+	for _, s := range sections(b.ruleCounts()) {
+		b.Write(out, s)
+	}
+	b.Bars = bars(b.Report)
+	b.WriteBars(out)
+	for _, n := range b.Notes {
+		fmt.Fprintf(out, "\n%s\n", n)
+	}
+	fmt.Fprintln(out)
+	for i := range contestants {
+		if what, ok := b.Contestants[contestants[i].name]; ok {
+			fmt.Fprintf(out, "  %-14s %s\n", contestants[i].name, what)
+		}
+	}
+}
+
+// save writes the JSON twice: by the time of the run, and as the last one.
+func (b *bench) save() error {
+	text, err := json.MarshalIndent(b.Report, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(b.out, 0o755); err != nil {
+		return err
+	}
+	path := filepath.Join(b.out, b.Started.Format("2006-01-02T150405")+".json")
+	if err := errors.Join(os.WriteFile(path, text, 0o644), os.WriteFile(filepath.Join(b.out, "last.json"), text, 0o644)); err != nil {
+		return err
+	}
+	fmt.Fprintf(b.log, "written: %s\n", path)
+	return nil
+}

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ipfw/ipfw/bench/internal/report"
+	"github.com/ipfw/ipfw/e2e/lab"
+	"github.com/ipfw/ipfw/rules"
+)
+
+// TestPolicies wants the same number of rules in both languages, and both to
+// be accepted.
+func TestPolicies(t *testing.T) {
+	for _, n := range []int{opening, fewRules, manyRules} {
+		path := filepath.Join(t.TempDir(), "policy.hcl")
+		if err := os.WriteFile(path, []byte(ipfwPolicy(n, "none")), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		p, diags := rules.Load([]string{path}, rules.LoadOptions{})
+		if p == nil {
+			t.Fatalf("%d rules: %v", n, diags)
+		}
+		own := 0
+		for _, r := range p.Engine.Rules {
+			if !strings.HasPrefix(r.Name, "essential-") {
+				own++
+			}
+		}
+		if own != n || len(p.Warnings) > 0 {
+			t.Errorf("asked for %d rules, got %d, with warnings %v", n, own, p.Warnings)
+		}
+		if got := strings.Count(nftPolicy(n), "dport"); got != n {
+			t.Errorf("asked for %d rules of nftables, got %d", n, got)
+		}
+	}
+}
+
+// TestNftables has the kernel take what the benchmark loads.
+func TestNftables(t *testing.T) {
+	l := lab.New(t)
+	lab.Need(t, "nft")
+	l.Host("alone").Run("nft", "-f", l.File("rules.nft", nftPolicy(fewRules)))
+}
+
+// TestPrograms compiles the C programs, which explain themselves.
+func TestPrograms(t *testing.T) {
+	lab.Need(t, "gcc")
+	b := new(bench)
+	h := new(harness)
+	defer func() {
+		for _, f := range h.cleanups {
+			f()
+		}
+	}()
+	b.compile(h)
+	if err := exec.Command(b.udp).Run(); err == nil {
+		t.Error("udp without arguments is content")
+	}
+	if err := exec.Command(b.queueLoop).Run(); err == nil {
+		t.Error("queueloop without arguments is content")
+	}
+}
+
+// TestQueues has each reader of a queue let a request through, in a laboratory
+// as the measurements have it.
+func TestQueues(t *testing.T) {
+	l := lab.New(t)
+	lab.Need(t, "gcc", "nginx", "iperf3")
+	b := &bench{given: map[string]string{}, self: filepath.Join(l.Dir, "bench"), Report: new(report.Report)}
+	b.length = 100 * time.Millisecond
+	if out, err := exec.Command("go", "build", "-o", b.self, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	err := attempt(func(h *harness) {
+		b.compile(h)
+		for _, name := range []string{none, nft, cLoop, cBatch, goCallback} {
+			c := &contestants[slices.Index(contestantNames(), name)]
+			err := attempt(func(h *harness) {
+				s := newSite(h, b, c, fewRules)
+				for _, run := range []func(*site) []figure{runUDP, runConnect} {
+					for _, f := range run(s) {
+						t.Logf("%s %s %s", name, f.workload, report.Figure(f.value))
+					}
+				}
+			})
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOptions(t *testing.T) {
+	o, err := parse([]string{"-only", "udp64,tcp1", "-contestants", "ipfw-none,none", "-turns", "2", "-seconds", "0.5", "-rules", "10,100"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(o.workloads, []string{tcpOne, udpSmall}) || !slices.Equal(o.contestants, []string{none, ipfwNone}) ||
+		o.turns != 2 || o.length != 500*time.Millisecond || !slices.Equal(o.rules, []int{10, 100}) {
+		t.Errorf("%+v", o)
+	}
+	if q, err := parse([]string{"-quick", "-turns", "4"}); err != nil || q.turns != 4 || q.length != time.Second {
+		t.Errorf("quick: %+v %v", q, err)
+	}
+	for _, bad := range [][]string{{"-only", "tcp"}, {"-contestants", "pf"}, {"-turns", "0"}, {"-seconds", "0"}, {"-rules", "1"}, {"tcp1"}} {
+		if o, err := parse(bad); err == nil {
+			t.Errorf("%q is taken: %+v", bad, o)
+		}
+	}
+}
+
+// TestTodo looks at who is measured by what.
+func TestTodo(t *testing.T) {
+	b := &bench{given: map[string]string{goCallback: "it failed"}}
+	var err error
+	if b.options, err = parse(nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		who   string
+		rules int
+		want  string
+	}{
+		{none, fewRules, "tcp1 tcp8 udp64 conn"},
+		{none, manyRules, "conn"},
+		{ipfwNone, manyRules, "conn"},
+		{cLoop, fewRules, "tcp1 tcp8 udp64 conn"},
+		{cLoop, manyRules, ""},
+		{goCallback, fewRules, ""},
+	} {
+		var got []string
+		for _, w := range b.todo(&contestants[slices.Index(contestantNames(), c.who)], c.rules) {
+			got = append(got, w.name)
+		}
+		if s := strings.Join(got, " "); s != c.want {
+			t.Errorf("%s with %d rules: %q, want %q", c.who, c.rules, s, c.want)
+		}
+	}
+}
+
+// TestAttempt wants everything removed, last made first, and the reason told.
+func TestAttempt(t *testing.T) {
+	var order []int
+	var dir string
+	err := attempt(func(h *harness) {
+		h.Cleanup(func() { order = append(order, 1) })
+		dir = h.TempDir()
+		h.Cleanup(func() { order = append(order, 2) })
+		h.Fatalf("no %s", "luck")
+	})
+	if err == nil || err.Error() != "no luck" || !slices.Equal(order, []int{2, 1}) {
+		t.Errorf("%v, cleaned up %v", err, order)
+	}
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("%s: %v", dir, err)
+	}
+	if err := attempt(func(*harness) {}); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/ipfw/ipfw/e2e/lab"
+)
+
+// contestant is one way from the client to the server.
+type contestant struct {
+	name, what string
+	policy     bool // it has rules, whose number matters
+	up         func(*site)
+}
+
+// The names that bars and ratios refer to.
+const (
+	none       = "none"
+	nft        = "nftables"
+	cLoop      = "c-loop"
+	cBatch     = "c-loop-batch"
+	goCallback = "go-nfqueue"
+	ipfwFlow   = "ipfw-flow"
+	ipfwNone   = "ipfw-none"
+)
+
+var contestants = []contestant{
+	{name: none, what: "no firewall", up: func(*site) {}},
+	{name: nft, what: "a stateful nftables rule set with the same policy on the server", policy: true, up: upNft},
+	{name: cLoop, what: "a bare C loop on an NFQUEUE of the server: recvmmsg, a verdict for each packet", up: func(s *site) { upQueue(s, s.b.queueLoop) }},
+	{name: cBatch, what: "the same with one batch verdict for what one recvmmsg brought", up: func(s *site) { upQueue(s, s.b.queueLoop, "-b") }},
+	{name: goCallback, what: "go-nfqueue's callback loop, a verdict for each packet", up: func(s *site) { upQueue(s, s.b.self, "role", "go-nfqueue") }},
+	{name: ipfwFlow, what: `ipfw on the server, offload = "flow"`, policy: true, up: func(s *site) { upIPFW(s, "flow") }},
+	{name: ipfwNone, what: `ipfw on the server, offload = "none": every packet comes up`, policy: true, up: func(s *site) { upIPFW(s, "none") }},
+}
+
+// site is two hosts, what runs on them, and one contestant between them.
+type site struct {
+	*harness
+	b              *bench
+	lab            *lab.Lab
+	client, server *lab.Host
+	rules          int
+	target         string      // the server's address, by way of the contestant
+	daemon         *lab.Daemon // ipfw on the server, if it is that
+}
+
+// newSite makes the hosts with a web server and an iperf3 on the server, and
+// lets the contestant in between.
+func newSite(h *harness, b *bench, c *contestant, rules int) *site {
+	s := &site{harness: h, b: b, rules: rules, target: "10.77.0.1"}
+	s.lab, s.client, s.server = lab.Pair(h)
+	// Ports of short connections must not run out (RFC 6056 section 3.2).
+	s.client.Sysctl("net.ipv4.ip_local_port_range", "1024 65000")
+	s.client.Sysctl("net.ipv4.tcp_tw_reuse", "1")
+	s.server.Start("nginx", "-p", s.lab.Dir, "-e", "stderr", "-c", s.lab.File("nginx.conf", nginxConf(s.lab.Dir)))
+	s.server.Start("iperf3", "-s", "-p", fmt.Sprint(iperfPort))
+	c.up(s)
+	s.lab.Eventually(15*time.Second, c.name+" lets a request through", func() bool {
+		out, err := s.client.Try(10*time.Second, b.self, "role", "connect", s.web(), "1", "1")
+		return err == nil && strings.Contains(out, `"failed":0`)
+	})
+	return s
+}
+
+// web is where the web server is, by way of the contestant.
+func (s *site) web() string { return fmt.Sprintf("%s:%d", s.target, webPort) }
+
+func nginxConf(dir string) string {
+	return fmt.Sprintf(`daemon off;
+master_process off;
+pid %[1]s/nginx.pid;
+error_log stderr crit;
+worker_rlimit_nofile 65536;
+events { worker_connections 16384; }
+http {
+	access_log off;
+	keepalive_requests 100000000;
+	client_body_temp_path %[1]s/body; proxy_temp_path %[1]s/proxy; fastcgi_temp_path %[1]s/fastcgi;
+	uwsgi_temp_path %[1]s/uwsgi; scgi_temp_path %[1]s/scgi;
+	server { listen 80 backlog=4096; location / { return 200 "ok\n"; } }
+}
+`, dir)
+}
+
+// upNft loads the rules by nft.
+func upNft(s *site) { s.server.Run("nft", "-f", s.lab.File("rules.nft", nftPolicy(s.rules))) }
+
+// upQueue runs a program that accepts what the queue brings.
+func upQueue(s *site, program string, args ...string) {
+	args = append([]string{program}, append(args, fmt.Sprint(benchQueue))...)
+	s.reader(s.server, "ready", args...)
+	queueEverything(s.harness, s.server.NS, benchQueue)
+}
+
+// upIPFW runs the daemon as a user would.
+func upIPFW(s *site, offload string) {
+	s.daemon = s.server.IPFW(s.lab.File("policy.hcl", ipfwPolicy(s.rules, offload)))
+	s.Cleanup(func() {
+		s.daemon.Signal(syscall.SIGTERM)
+		_ = s.daemon.Wait(5 * time.Second)
+	})
+}
+
+// reader is a program in the background whose output is read line by line.
+type reader struct {
+	cmd   *exec.Cmd
+	lines *bufio.Scanner
+	stdin interface{ Close() error }
+}
+
+// reader starts a program, and waits for the line that says it is ready.
+func (s *site) reader(on *lab.Host, ready string, args ...string) *reader {
+	s.Helper()
+	r := &reader{cmd: on.Command(context.Background(), args...)}
+	r.cmd.Stderr = os.Stderr
+	in, err := r.cmd.StdinPipe()
+	s.check(err, args[0])
+	out, err := r.cmd.StdoutPipe()
+	s.check(err, args[0])
+	r.stdin, r.lines = in, bufio.NewScanner(out)
+	s.check(r.cmd.Start(), args[0])
+	s.Cleanup(func() {
+		_ = r.cmd.Process.Kill()
+		_ = r.cmd.Wait()
+	})
+	for r.lines.Scan() {
+		if r.lines.Text() == ready {
+			return r
+		}
+	}
+	s.Fatalf("%s ended before it was ready", strings.Join(args, " "))
+	return nil
+}

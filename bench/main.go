@@ -1,0 +1,137 @@
+// Command bench measures ipfw against what a user would pick instead: no
+// firewall, nftables, other programs on an NFQUEUE, other encrypting tunnels.
+// It makes two hosts in network namespaces, puts one contestant after the
+// other between them, again and again in turn, and prints one table of medians
+// and ratios; the same as JSON stands in bench/out.
+//
+//	client ---- contestant ---- server       both on this machine, so that the
+//	            (on the server,              processors are shared, and only
+//	             or on both)                 ratios mean something
+//
+// Limits: root and Linux; IPv4; both ends on one machine.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "role" {
+		if err := runRole(context.Background(), os.Args[2:], os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "bench role:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	o, err := parse(os.Args[1:])
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		os.Exit(2)
+	case err == nil:
+		err = run(ctx, o, os.Stdout, os.Stderr)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// options are what the command line says.
+type options struct {
+	workloads   []string
+	contestants []string
+	turns       int
+	length      time.Duration
+	rules       []int
+	out         string
+}
+
+func parse(args []string) (o options, err error) {
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	var only, who, rules string
+	var seconds float64
+	var quick bool
+	f.StringVar(&only, "only", "", "workloads, with commas between (default all: "+strings.Join(workloadNames(), ",")+")")
+	f.StringVar(&who, "contestants", "", "contestants, with commas between (default all: "+strings.Join(contestantNames(), ",")+")")
+	f.IntVar(&o.turns, "turns", 5, "how often each contestant is measured")
+	f.Float64Var(&seconds, "seconds", 3, "length of one measurement")
+	f.StringVar(&rules, "rules", "", "numbers of rules in the policy (default 10, and 10000 where it matters)")
+	f.StringVar(&o.out, "out", "bench/out", "folder for JSON, and for what is downloaded and built")
+	f.BoolVar(&quick, "quick", false, "everything in less than three minutes: fewer and shorter turns")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	if f.NArg() > 0 {
+		return o, fmt.Errorf("%q is no option", f.Arg(0))
+	}
+	set := map[string]bool{}
+	f.Visit(func(f *flag.Flag) { set[f.Name] = true })
+	if quick && !set["turns"] {
+		o.turns = 2
+	}
+	if quick && !set["seconds"] {
+		seconds = 1
+	}
+	if o.turns < 1 || seconds < 0.1 || seconds > 600 {
+		return o, fmt.Errorf("%d turns of %v seconds: need at least one, of 0.1 to 600 seconds", o.turns, seconds)
+	}
+	o.length = time.Duration(seconds * float64(time.Second))
+	if o.workloads, err = choose("workload", only, workloadNames()); err != nil {
+		return o, err
+	}
+	if o.contestants, err = choose("contestant", who, contestantNames()); err != nil {
+		return o, err
+	}
+	for _, r := range split(rules) {
+		n, err := strconv.Atoi(r)
+		if err != nil || n < opening || n > 1_000_000 {
+			return o, fmt.Errorf("%s rules: need a number from %d to 1000000", r, opening)
+		}
+		o.rules = append(o.rules, n)
+	}
+	return o, nil
+}
+
+func split(list string) []string {
+	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
+}
+
+// choose gives the named ones in the order of all; all, if none is named.
+func choose(what, list string, all []string) ([]string, error) {
+	names := split(list)
+	if len(names) == 0 {
+		return all, nil
+	}
+	for _, n := range names {
+		if !slices.Contains(all, n) {
+			return nil, fmt.Errorf("no %s is called %q; there are %s", what, n, strings.Join(all, ", "))
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(n string) bool { return !slices.Contains(names, n) }), nil
+}
+
+func workloadNames() (names []string) {
+	for _, w := range workloads {
+		names = append(names, w.name)
+	}
+	return names
+}
+
+func contestantNames() (names []string) {
+	for _, c := range contestants {
+		names = append(names, c.name)
+	}
+	return names
+}
