@@ -95,6 +95,10 @@ func (e *Engine) Reload(p *Policy) {
 	e.spd.Store(compile(p, e.spd.Load()))
 }
 
+// Generation counts the policies that were put in force, from 1: Result.Offload
+// is the generation of the policy that decided.
+func (e *Engine) Generation() uint32 { return e.spd.Load().generation }
+
 // Policy gives the policy in force. It must not be changed.
 func (e *Engine) Policy() *Policy { return e.spd.Load().policy }
 
@@ -147,12 +151,12 @@ func (e *Engine) judgeWhole(s *spd, in *Input) Result {
 	shard.Lock()
 	defer shard.Unlock()
 	f := shard.get(&key, in.Now)
-	if f != nil && f.reopenedBy(p) {
+	if f != nil && (f.reopenedBy(p) || f.isAnother(in, side)) {
 		shard.remove(f)
-		f = nil
+		return e.open(s, shard, in, key, side, f)
 	}
 	if f == nil {
-		return e.open(s, shard, in, key, side)
+		return e.open(s, shard, in, key, side, nil)
 	}
 	if f.generation != s.generation {
 		if r := s.redecide(f); r.Verdict == Discard {
@@ -162,7 +166,9 @@ func (e *Engine) judgeWhole(s *spd, in *Input) Result {
 	}
 	r := e.conform(s, in, Result{Verdict: f.verdict, Reason: ReasonFlow, Rule: f.rule, Established: true, opened: f.dir}, f.leaves(in, side))
 	if r.Verdict != Discard {
+		f.resume(in)
 		f.update(p, side, in.Now)
+		r.Offload = f.offload(s, in, &r)
 	}
 	return r
 }
@@ -175,8 +181,8 @@ func (e *Engine) judgeAlone(s *spd, in *Input) Result {
 }
 
 // open judges a packet that belongs to no known flow, and remembers the flow
-// if policy lets it open.
-func (e *Engine) open(s *spd, shard *flowShard, in *Input, key flowKey, side uint8) Result {
+// if policy lets it open. before is a flow between the same ends that is over.
+func (e *Engine) open(s *spd, shard *flowShard, in *Input, key flowKey, side uint8, before *flow) Result {
 	p := &in.Packet
 	// The kernel may know a flow that this engine has not seen open: then it
 	// is looked up as the packet that opened it, and no limit counts it.
@@ -218,7 +224,11 @@ func (e *Engine) open(s *spd, shard *flowShard, in *Input, key flowKey, side uin
 	}
 	f.verdict, f.rule, f.generation = r.Verdict, r.Rule, s.generation
 	f.start(p, side, in.Now, known)
+	if before != nil {
+		f.follows(before)
+	}
 	r.NewFlow, r.Established = !known, known
+	r.Offload = f.offload(s, in, &r)
 	return r
 }
 

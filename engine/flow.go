@@ -26,8 +26,15 @@ type flow struct {
 	lastSeen int64
 	started  int64
 	ends     [2]tcpEnd // what each side has sent
-	packets  [2]uint64
-	bytes    [2]uint64
+	counts
+
+	// See carried.go.
+	offloaded bool   // the kernel was told to answer for the rest
+	unbased   bool   // it began before it was first seen, and base is not known yet
+	isn       uint32 // of TCP: the sequence number after the opener's SYN
+	heard     int64  // when a packet of it last came up
+	base      counts // what the kernel had counted before the flow was first seen
+	unended   unended
 
 	older, newer *flow // in order of last use within the shard
 }
@@ -147,8 +154,9 @@ func (s *spd) redecide(f *flow) Result {
 // start sets a new flow's state from its first packet.
 func (f *flow) start(p *packet.Packet, side uint8, now int64, tracked bool) {
 	f.started = now
-	f.replied = tracked
+	f.replied, f.unbased = tracked, tracked
 	if p.Protocol == packet.TCP {
+		f.isn = p.Seq + 1
 		f.state = tcpNone
 		if tracked {
 			f.state = tcpEstablished

@@ -84,8 +84,9 @@ func (s *flowShard) get(k *flowKey, now int64) *flow {
 }
 
 // insert remembers a flow. In a full shard it takes the place of one that has
-// expired or that never got an answer; flows that carry traffic both ways are
-// not given up for new ones (a flood must not cut sessions), so it may fail.
+// expired, that never got an answer, or that the kernel answers for; flows that
+// carry traffic both ways are not given up for new ones (a flood must not cut
+// sessions), so it may fail.
 func (s *flowShard) insert(f *flow, now int64) bool {
 	if len(s.flows) >= s.max && !s.evict(now) {
 		return false
@@ -102,7 +103,7 @@ const evictionScan = 32
 func (s *flowShard) evict(now int64) bool {
 	f := s.oldest
 	for i := 0; f != nil && i < evictionScan; i++ {
-		if f.expires <= now || !f.replied || f.state == tcpTimeWait || f.state == tcpClosed {
+		if f.expires <= now || !f.replied || f.offloaded || f.state == tcpTimeWait || f.state == tcpClosed {
 			s.remove(f)
 			return true
 		}

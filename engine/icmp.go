@@ -66,7 +66,7 @@ func (e *Engine) related(s *spd, in *Input) (Result, bool) {
 	shard.Lock()
 	defer shard.Unlock()
 	f := shard.flows[key]
-	if f == nil || f.expires <= in.Now || f.packets[sender] == 0 {
+	if f == nil || f.expires <= in.Now || f.packets[sender] == 0 && !f.offloaded {
 		return Result{}, false
 	}
 	if f.generation != s.generation && s.redecide(f).Verdict == Discard {

@@ -22,6 +22,9 @@ type Input struct {
 	// remembers only connections whose first packet passed every hook.
 	Reply bool
 
+	// Offloadable says that the kernel can answer for the rest of the flow.
+	Offloadable bool
+
 	// Arriving says that the packet has just come in from the wire, before
 	// connection tracking and the input or forward chain; see Process.
 	Arriving bool

@@ -23,6 +23,10 @@ type Result struct {
 	// piece (RFC 4301 section 8.2).
 	TellMTU int
 
+	// Offload, when not 0, says that the kernel may answer for the rest of
+	// the flow as long as this Engine.Generation is in force.
+	Offload uint32
+
 	Reject      bool // answer with a TCP reset or an ICMP unreachable
 	Log         bool // the rule asks for an event
 	Established bool // the packet belongs to a flow that was let through

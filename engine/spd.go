@@ -13,13 +13,12 @@ type spd struct {
 	generation uint32
 	tables     [directionCount][2]*classify.Classifier // by direction, then IPv4 and IPv6
 	state      []ruleState                             // by rule index
-	defaults   [directionCount]counter
+	defaults   [directionCount]*counter
 }
 
 // ruleState is what a rule needs while it is in force.
 type ruleState struct {
-	counter
-	flows atomic.Uint64
+	*ruleCounter
 	// boxed says that the classifier's boxes say all that the selector says,
 	// so that a candidate needs no second look.
 	boxed  bool
@@ -27,6 +26,13 @@ type ruleState struct {
 }
 
 type counter struct{ packets, bytes atomic.Uint64 }
+
+// ruleCounter goes from policy to policy with the name of its rule, so that no
+// packet is lost that is counted meanwhile.
+type ruleCounter struct {
+	counter
+	flows atomic.Uint64
+}
 
 func (c *counter) add(n int) {
 	c.packets.Add(1)
@@ -50,6 +56,7 @@ func compile(p *Policy, old *spd) *spd {
 	}
 	var boxes [directionCount][2][]classify.Box
 	for i := range p.Rules {
+		s.state[i].ruleCounter = new(ruleCounter)
 		s.state[i].boxed = appendBoxes(&boxes, &p.Rules[i], int32(i))
 		if l := p.Rules[i].Limit; l != nil {
 			s.state[i].bucket = newLimiter(*l)
@@ -58,6 +65,9 @@ func compile(p *Policy, old *spd) *spd {
 	for d := range boxes {
 		s.tables[d][0] = classify.Build(boxes[d][0], classify.IPv4)
 		s.tables[d][1] = classify.Build(boxes[d][1], classify.IPv6)
+	}
+	for d := range s.defaults {
+		s.defaults[d] = new(counter)
 	}
 	if old != nil {
 		s.inherit(old)
@@ -77,17 +87,12 @@ func (s *spd) inherit(old *spd) {
 			continue
 		}
 		was, is := &old.state[j], &s.state[i]
-		is.packets.Store(was.packets.Load())
-		is.bytes.Store(was.bytes.Load())
-		is.flows.Store(was.flows.Load())
+		is.ruleCounter = was.ruleCounter
 		if is.bucket != nil && was.bucket != nil && is.bucket.Limit == was.bucket.Limit {
 			is.bucket = was.bucket
 		}
 	}
-	for d := range s.defaults {
-		s.defaults[d].packets.Store(old.defaults[d].packets.Load())
-		s.defaults[d].bytes.Store(old.defaults[d].bytes.Load())
-	}
+	s.defaults = old.defaults
 }
 
 // lookup finds the first rule that matches and gives what it says.

@@ -58,6 +58,7 @@ type FlowInfo struct {
 	Age          time.Duration
 	Idle         time.Duration
 	Expires      time.Duration // from now, if nothing comes
+	Offloaded    bool          // the kernel answers for it; the rest is as it last told
 }
 
 // Flows calls yield for each live flow until it returns false. Flows that
@@ -95,7 +96,7 @@ func (f *flow) info(now int64) FlowInfo {
 		Packets: [2]uint64{f.packets[o], f.packets[1-o]},
 		Bytes:   [2]uint64{f.bytes[o], f.bytes[1-o]},
 		Age:     time.Duration(now - f.started), Idle: time.Duration(now - f.lastSeen),
-		Expires: time.Duration(f.expires - now),
+		Expires: time.Duration(f.expires - now), Offloaded: f.offloaded,
 	}
 	switch {
 	case f.state != tcpNone:

@@ -1,0 +1,230 @@
+package engine
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/ipfw/ipfw/packet"
+)
+
+// This file is about flows that the kernel answers for. The engine has let
+// such a flow through; the kernel goes on doing so, as long as the policy is
+// the one that decided, and shows no more packets of it. It tells from time to
+// time what it has carried, and when the flow has ended: for these flows the
+// kernel's connection tracking is the truth about how they stand.
+//
+//	first packet --> open --> Result.Offload --> kernel --> Carried --> counters, state
+//
+// The entry of an offloaded flow is there for its counters. Whether it is
+// forgotten does not change what passes: a packet that comes up after all,
+// because the policy has changed, is looked up like one of a flow that an
+// earlier daemon let through.
+
+// Carried is what the kernel tells of one offloaded flow: totals since it
+// began.
+type Carried struct {
+	Protocol uint8
+	Forward  bool
+	// Source is the side that opened the flow, Dest the other, as the rules
+	// see them: behind destination and before source address translation.
+	// The port is the identifier for ICMP echo.
+	Source, Dest netip.AddrPort
+	// Packets and Bytes are what the opener and the other side have sent.
+	// Without Counted they are not known.
+	Packets, Bytes [2]uint64
+	Counted        bool
+	Replied        bool          // the other side has been heard
+	State          CarriedState  // of TCP
+	Expires        time.Duration // from now, if nothing comes
+	Ended          bool          // the kernel has forgotten the flow
+}
+
+// CarriedState is Linux's TCP_CONNTRACK_* number.
+type CarriedState uint8
+
+var carriedStates = [...]tcpState{
+	tcpNone, tcpSynSent, tcpSynReceived, tcpEstablished, tcpFinWait,
+	tcpFinWait, tcpClosing, tcpTimeWait, tcpClosed, tcpSynReceived,
+}
+
+// carriedGrace is how long an offloaded flow is remembered at least with no
+// word from the kernel, which is asked much more often.
+const carriedGrace = 180 * second
+
+// newConnection is how long after a packet of an offloaded flow another one
+// that the kernel has not marked may be one that was queued before the mark.
+const newConnection = second
+
+// offload decides whether the kernel may answer for the rest of the flow,
+// whose packet has just been let through, and gives the policy's generation
+// that says so. Where flows are told apart by ports that connection tracking
+// may not know, it may not.
+func (f *flow) offload(s *spd, in *Input, r *Result) uint32 {
+	f.heard = in.Now
+	if !in.Offloadable || in.Packet.Fragment || f.verdict != Bypass || r.Verdict != Bypass ||
+		f.key.proto == packet.SCTP || f.key.proto == packet.UDPLite {
+		return 0
+	}
+	f.offloaded = true
+	f.expires = max(f.expires, in.Now+carriedGrace)
+	return s.generation
+}
+
+// resume takes up a flow that the kernel has carried meanwhile.
+func (f *flow) resume(in *Input) {
+	if !f.offloaded || !in.Tracked {
+		return
+	}
+	if p := &in.Packet; p.Protocol == packet.TCP && p.TCPFlags&packet.SYN == 0 && f.state < tcpEstablished {
+		f.state = tcpEstablished
+	}
+}
+
+// isAnother says whether a packet opens another connection between the ends of
+// an offloaded one, whose end the kernel has not told yet: the kernel knows
+// nothing of having let it through.
+func (f *flow) isAnother(in *Input, side uint8) bool {
+	if !f.offloaded || in.Tracked || in.Reply || side != f.opener {
+		return false
+	}
+	p := &in.Packet
+	if p.Protocol != packet.TCP {
+		return in.Now-f.heard > newConnection
+	}
+	return p.TCPFlags&(packet.SYN|packet.ACK) == packet.SYN &&
+		(p.Seq+1 != f.isn || in.Now-f.heard > newConnection)
+}
+
+// follows makes the flow remember that the kernel has still to tell the end of
+// one that had the same ends.
+func (f *flow) follows(old *flow) {
+	f.unended = old.unended
+	if old.offloaded {
+		f.unended.ends++
+		for i := range f.unended.packets {
+			f.unended.packets[i] += old.packets[i] - old.base.packets[i]
+			f.unended.bytes[i] += old.bytes[i] - old.base.bytes[i]
+		}
+	}
+}
+
+// counts are packets and bytes by side.
+type counts struct{ packets, bytes [2]uint64 }
+
+// unended are flows between the same ends whose end the kernel has not told
+// yet, and what is known of them.
+type unended struct {
+	ends uint32
+	counts
+}
+
+// Carried takes in what the kernel tells of a flow. now is the clock of
+// Input.Now.
+func (e *Engine) Carried(now int64, c *Carried) {
+	p := packet.Packet{Version: 4, Protocol: c.Protocol, Src: c.Source.Addr(), Dst: c.Dest.Addr()}
+	if c.Source.Addr().Is6() {
+		p.Version = 6
+	}
+	dir := In
+	if c.Forward {
+		dir = Forward
+	}
+	key, side := makeFlowKey(&p, c.Source.Port(), c.Dest.Port(), dir)
+	if side == 1 && (c.Protocol == packet.ICMP || c.Protocol == packet.ICMPv6) {
+		key.path |= pathBAsks
+	}
+	s := e.spd.Load()
+	shard := e.flows.shard(&key)
+	shard.Lock()
+	defer shard.Unlock()
+	f := shard.flows[key]
+	if f == nil || !f.offloaded {
+		return
+	}
+	if f.generation != s.generation && s.redecide(f).Verdict == Discard {
+		shard.remove(f)
+		return
+	}
+	var total counts
+	total.packets[side], total.packets[1-side] = c.Packets[0], c.Packets[1]
+	total.bytes[side], total.bytes[1-side] = c.Bytes[0], c.Bytes[1]
+	if c.Ended && f.unended.ends > 0 {
+		e.credit(s, f, f.unended.missing(&total))
+		if f.unended.ends--; f.unended.ends == 0 {
+			f.unended = unended{}
+		}
+		return
+	}
+	if c.Counted {
+		e.credit(s, f, f.missing(&total))
+	}
+	if c.Ended {
+		shard.remove(f)
+		return
+	}
+	f.replied = f.replied || c.Replied
+	if f.state != tcpNone && int(c.State) < len(carriedStates) {
+		f.state = carriedStates[c.State]
+	}
+	f.expires = now + max(int64(c.Expires), carriedGrace)
+}
+
+// missing gives what the kernel has counted and the flow has not, and adds it.
+// The kernel counts from the beginning of the connection, the flow from when
+// it was first seen.
+func (f *flow) missing(total *counts) (d counts) {
+	for i := range total.packets {
+		if f.unbased {
+			f.base.packets[i] = max(total.packets[i], f.packets[i]) - f.packets[i]
+			f.base.bytes[i] = max(total.bytes[i], f.bytes[i]) - f.bytes[i]
+		}
+		d.packets[i] = grow(&f.packets[i], total.packets[i], f.base.packets[i])
+		d.bytes[i] = grow(&f.bytes[i], total.bytes[i], f.base.bytes[i])
+	}
+	f.unbased = false
+	return d
+}
+
+// grow lifts n to total without base, and gives by how much.
+func grow(n *uint64, total, base uint64) uint64 {
+	if total < base || total-base <= *n {
+		return 0
+	}
+	d := total - base - *n
+	*n += d
+	return d
+}
+
+// missing gives what the kernel has counted of a flow that is over beyond what
+// was known of it.
+func (u *unended) missing(total *counts) (d counts) {
+	for i := range total.packets {
+		known := min(u.packets[i], total.packets[i])
+		u.packets[i] -= known
+		d.packets[i] = total.packets[i] - known
+		known = min(u.bytes[i], total.bytes[i])
+		u.bytes[i] -= known
+		d.bytes[i] = total.bytes[i] - known
+	}
+	return d
+}
+
+// credit counts for a flow's rule what the kernel has carried.
+func (e *Engine) credit(s *spd, f *flow, d counts) {
+	packets, bytes := d.packets[0]+d.packets[1], d.bytes[0]+d.bytes[1]
+	if packets == 0 && bytes == 0 {
+		return
+	}
+	e.reasons[ReasonFlow].Add(packets)
+	var c *counter
+	switch {
+	case f.rule >= 0:
+		c = &s.state[f.rule].counter
+	case f.rule == DefaultRule:
+		c = s.defaults[f.dir]
+	default:
+		return
+	}
+	c.packets.Add(packets)
+	c.bytes.Add(bytes)
+}
