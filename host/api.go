@@ -101,8 +101,10 @@ type Flow struct {
 	Rule        string         `json:"rule,omitempty"` // empty: the default
 	Place       string         `json:"place,omitempty"`
 	State       string         `json:"state"`
-	// By the opener and by the other side. A kernel that has taken over a
-	// flow no longer shows its packets to ipfw.
+	// Offloaded says that the kernel answers for the flow.
+	Offloaded bool `json:"offloaded,omitempty"`
+	// By the opener and by the other side, what the kernel has carried by
+	// itself included.
 	PacketsOut uint64 `json:"packets_out"`
 	PacketsIn  uint64 `json:"packets_in"`
 	BytesOut   uint64 `json:"bytes_out"`
@@ -159,6 +161,9 @@ type QueueStatus struct {
 	// OnFailure is what happens to new flows while no daemon runs: "shut"
 	// or "open".
 	OnFailure string `json:"on_failure"`
+	// Offload says whether the kernel answers for flows that were let
+	// through: "flow" or "none".
+	Offload string `json:"offload"`
 
 	Packets  uint64 `json:"packets"` // read from the queues
 	Accepted uint64 `json:"accepted"`

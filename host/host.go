@@ -77,6 +77,8 @@ type daemon struct {
 	started  time.Time
 	stop     context.CancelCauseFunc
 
+	census census
+
 	mu         sync.Mutex
 	current    *loaded // in force
 	pending    *pending
@@ -153,6 +155,7 @@ func run(ctx context.Context, o Options, open opener) error {
 	defer func() { d.ring.close(); <-logged }()
 	d.keeper.settle(nil, blocks, d.now())
 
+	first.decides = d.engine.Generation()
 	if d.firewall, err = open(first, o.Logger); err != nil {
 		return err
 	}
@@ -189,6 +192,7 @@ func (d *daemon) serve(ctx context.Context, socket *controlSocket) error {
 	for {
 		select {
 		case <-tick.C:
+			d.carried(false)
 			d.engine.Expire(d.now())
 			d.keeper.tick(d.now())
 			d.watch()

@@ -28,6 +28,7 @@ type fakeKernel struct {
 	calls   []string
 	refuse  error // what Reload answers
 	drops   uint64
+	carried []engine.Carried
 	fail    chan error
 	running chan struct{}
 }
@@ -56,6 +57,23 @@ func (k *fakeKernel) Reload(l *loaded) error {
 		return k.refuse
 	}
 	k.calls = append(k.calls, fmt.Sprintf("reload %s", l.Engine.Default[engine.In]))
+	return nil
+}
+
+func (k *fakeKernel) Decided(generation uint32) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.calls = append(k.calls, fmt.Sprintf("decided by %d", generation))
+}
+
+func (k *fakeKernel) Carried(live bool, yield func(*engine.Carried)) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for i := range k.carried {
+		if live || k.carried[i].Ended {
+			yield(&k.carried[i])
+		}
+	}
 	return nil
 }
 

@@ -22,6 +22,12 @@ type firewall interface {
 	Status() QueueStatus
 	// IsLocal says whether packets to an address end at this host.
 	IsLocal(netip.Addr) bool
+	// Decided says that the policy in force has got another
+	// engine.Generation, and is the same as before.
+	Decided(generation uint32)
+	// Carried tells what the kernel has carried of flows that it answers
+	// for: of those that have ended, and with live of all others.
+	Carried(live bool, yield func(*engine.Carried)) error
 }
 
 // opener opens the kernel's side for the first policy. From then on the
@@ -52,7 +58,11 @@ func kernelConfig(l *loaded, log *slog.Logger) nfq.Config {
 		queues = runtime.GOMAXPROCS(0)
 	}
 	protect := slices.ContainsFunc(l.Engine.Rules, func(r engine.Rule) bool { return r.Action == engine.Protect })
-	return nfq.Config{Queue: s.Queue, Queues: queues, Mask: s.MarkMask, FailOpen: s.FailOpen, Protect: protect, Logger: log}
+	cfg := nfq.Config{Queue: s.Queue, Queues: queues, Mask: s.MarkMask, FailOpen: s.FailOpen, Protect: protect, Logger: log}
+	if s.Offload {
+		cfg.Offload = l.decides
+	}
+	return cfg
 }
 
 // Reload implements firewall.
@@ -69,7 +79,7 @@ func (k *kernel) Reload(l *loaded) error {
 func (k *kernel) Status() QueueStatus {
 	st := k.Stats()
 	q := QueueStatus{
-		First: k.cfg.Queue, Queues: k.cfg.Queues, OnFailure: "shut",
+		First: k.cfg.Queue, Queues: k.cfg.Queues, OnFailure: "shut", Offload: "none",
 		Packets: st.Packets, Accepted: st.Accepted, Dropped: st.Dropped,
 		Rejected: st.Rejected, RejectsSuppressed: st.Suppressed,
 		Unreadable: st.Unreadable, SendErrors: st.SendErrors, Waiting: st.Waiting,
@@ -78,6 +88,9 @@ func (k *kernel) Status() QueueStatus {
 	}
 	if k.cfg.FailOpen {
 		q.OnFailure = "open"
+	}
+	if k.Offloading() {
+		q.Offload = "flow"
 	}
 	return q
 }

@@ -17,6 +17,8 @@ type loaded struct {
 	*rules.Policy
 	at         time.Time
 	generation uint64 // 0 until it is in force
+	// decides is the engine.Generation under which the engine has it.
+	decides uint32
 }
 
 // PolicyError says that a policy is not good, and why.

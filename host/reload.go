@@ -52,7 +52,9 @@ func (d *daemon) reload(confirm time.Duration, ssh string) (ReloadResult, error)
 // engine goes first: once the kernel has the new generation, every flow comes
 // up to be judged again, and must meet the new policy. Until then the kernel
 // passes the flows that the old policy allowed, and nothing else. If the
-// kernel refuses, the engine goes back.
+// kernel refuses, the engine goes back. What a policy decides that never comes
+// in force is not offloaded, because the kernel's side knows it by another
+// number.
 //
 // SAs are there before the rules that need them, and go after those that did.
 func (d *daemon) enforce(next *loaded) error {
@@ -64,9 +66,13 @@ func (d *daemon) enforce(next *loaded) error {
 	if err != nil {
 		return fmt.Errorf("the SAs of the new policy cannot be made, the one before stays in force: %w", err)
 	}
+	d.carried(true) // counts for the rules that let it pass
 	d.engine.Reload(&next.Engine)
+	next.decides = d.engine.Generation()
 	if err := d.firewall.Reload(next); err != nil {
 		d.engine.Reload(&d.current.Engine)
+		d.current.decides = d.engine.Generation()
+		d.firewall.Decided(d.current.decides)
 		d.keeper.undo(before, after)
 		return fmt.Errorf("the kernel refused the new policy, the one before stays in force: %w", err)
 	}

@@ -65,6 +65,7 @@ func (d *daemon) serveReload(w http.ResponseWriter, r *http.Request) {
 
 // status is what /v1/status shows.
 func (d *daemon) status() Status {
+	d.carried(true)
 	d.mu.Lock()
 	defer d.mu.Unlock() // so that counters and rules are of one policy
 	p, st := &d.current.Engine, d.engine.Stats()
@@ -102,6 +103,7 @@ func (d *daemon) status() Status {
 // serveFlows writes the flows, one on a line. Those that come and go while
 // it writes may be missed.
 func (d *daemon) serveFlows(w http.ResponseWriter, r *http.Request) {
+	d.carried(true)
 	w.Header().Set("Content-Type", "application/jsonl")
 	buf := bufio.NewWriterSize(w, 32<<10)
 	enc := json.NewEncoder(buf)
@@ -115,6 +117,7 @@ func (d *daemon) flow(f *engine.FlowInfo) Flow {
 	out := Flow{
 		Direction: f.Dir.String(), Protocol: Protocol(f.Protocol), Source: f.Source, Destination: f.Dest,
 		Verdict: f.Verdict.String(), State: f.State,
+		Offloaded:  f.Offloaded,
 		PacketsOut: f.Packets[0], PacketsIn: f.Packets[1], BytesOut: f.Bytes[0], BytesIn: f.Bytes[1],
 		Age: f.Age.Seconds(), Idle: f.Idle.Seconds(), Expires: f.Expires.Seconds(),
 	}

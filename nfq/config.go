@@ -72,6 +72,10 @@ type Config struct {
 	// connection tracking. A second range of as many queues stands behind the
 	// first for it. It cannot go with FailOpen.
 	Protect bool
+	// Offload lets the kernel answer for flows that a policy of this
+	// engine.Generation has let through; 0 sends every packet up. Each
+	// Reload with it begins anew: every flow comes up again.
+	Offload uint32
 	// QueueLength is how many packets may wait for a verdict in each queue;
 	// more are dropped and counted.
 	QueueLength int

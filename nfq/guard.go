@@ -90,7 +90,7 @@ func (f *Firewall) renew() {
 		return
 	}
 	f.renewed.Add(1)
-	if err := f.install(&f.cfg); err != nil {
+	if err := f.install(&f.cfg, false); err != nil {
 		f.cfg.Logger.Error("somebody has changed the nftables table, and it cannot be renewed: THE HOST MAY BE OPEN",
 			slog.String("table", f.cfg.Table), slog.Any("error", err))
 		return

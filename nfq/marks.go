@@ -20,13 +20,13 @@ const minMaskBits = 8
 //
 //	bit   name        on        meaning
 //	0     reply       packet    runs against the direction its connection was opened in
+//	0     crossing    conn.     offloaded by the forward chain: the others do not know it
 //	1     injected    packet    ipfw's own: the output chain lets it pass
 //	2     queued      packet    went up the queue; when it comes back with this
 //	                            bit, its connection becomes admitted
 //	3     admitted    both      ipfw has let packets of this connection through
-//	4     offloaded   both      reserved: the kernel answers for the rest of the flow ...
-//	5-7   generation  both      reserved: ... as long as the table's generation is this one
-//	8-    rule        both      reserved, where the mask is wider: the rule, for kernel counters
+//	4     offloaded   both      the kernel answers for the rest of the flow ...
+//	5-7   generation  both      ... as long as the table's generation is this one
 //
 // injected and queued together say opened, on a packet that came out of an SA
 // before connection tracking: the input and forward chains let it pass, and its
@@ -37,12 +37,18 @@ const minMaskBits = 8
 // that, which moves to the connection what has to be remembered and clears
 // the rest, so that routing, sockets and other programs see only their own.
 //
-// A verdict changes the mark only to clear queued. In the output hook the
-// kernel routes a packet again when a verdict has changed its mark, and a
-// routing rule on the whole mark (wg-quick: "not fwmark 0xca6c") must not see
-// our bits then. Whoever offloads flows should for that reason set offloaded
-// in the verdict of an input or forward packet, or of an output packet whose
-// foreign bits are zero.
+// A packet goes up with the generation of the table that queued it, and only
+// that table makes its connection offloaded: what an earlier policy has decided
+// never counts under a later one. A generation is used again after 7 others,
+// and not before the kernel has been asked for connections that still carry it
+// (see Firewall.sweep). Which rule let a flow through is not in the mark: the
+// kernel's counters of the connection are, for the engine to read.
+//
+// A verdict changes the mark only to clear queued, and to set offloaded. In the
+// output hook the kernel routes a packet again when a verdict has changed its
+// mark, and a routing rule on the whole mark (wg-quick: "not fwmark 0xca6c")
+// must not see our bits then. So there only packets whose foreign bits are zero
+// set offloaded; the flow of another is offloaded by an answer to it.
 type marks uint32
 
 func (m marks) bit(n int) uint32 { return 1 << (bits.TrailingZeros32(uint32(m)) + n) }
@@ -52,6 +58,29 @@ func (m marks) injected() uint32 { return m.bit(1) }
 func (m marks) queued() uint32   { return m.bit(2) }
 func (m marks) admitted() uint32 { return m.bit(3) }
 func (m marks) opened() uint32   { return m.injected() | m.queued() }
+
+func (m marks) crossing() uint32  { return m.bit(0) }
+func (m marks) offloaded() uint32 { return m.bit(4) }
+
+// generations is how many generations the mark tells apart.
+const generations = 8
+
+// generation gives the bits of one of them.
+func (m marks) generation(g uint32) uint32 { return g % generations * m.bit(5) }
+
+// asked are the bits that say whether the kernel answers for a connection,
+// answered their value for those it answers for.
+func (m marks) asked() uint32 {
+	return m.crossing() | m.admitted() | m.offloaded() | m.generation(generations-1)
+}
+
+func (m marks) answered(g uint32, forward bool) uint32 {
+	bits := m.admitted() | m.offloaded() | m.generation(g)
+	if forward {
+		bits |= m.crossing()
+	}
+	return bits
+}
 
 // check refuses a mask that is not one range of bits or too narrow.
 func (m marks) check() error {

@@ -13,9 +13,10 @@
 //
 // Fail closed is the kernel's doing, not ours: the table queues every packet,
 // and a queue that nobody reads drops. A daemon that dies leaves its table,
-// and with it the marks of the connections that were let through; the next
-// one binds the queue first and renews the table second, so that there is no
-// gap between them.
+// and with it the marks of the connections that were let through. Those that
+// the kernel answers for go on as its policy said. The next daemon binds the
+// queue first and renews the table second, so that there is no gap between
+// them, and with a generation of its own, so that it judges every flow again.
 //
 // The table is guarded: changed or flushed by somebody else, it is renewed at
 // once, and said so.
@@ -60,12 +61,17 @@ type Firewall struct {
 	procMu sync.Mutex
 	proc   *os.File // /proc/net/netfilter/nfnetlink_queue; nil without it
 
+	connections *connections  // nil where the kernel cannot offload
+	offload     atomic.Uint32 // engine.Generation that the table stands for; 0: nothing is offloaded
+
 	guard   *guard
 	renewed atomic.Uint64
 
 	mu     sync.Mutex // orders Reload and Close; guards what they change
 	rules  *ruleset
 	closed bool
+	// generation is that of the table in force, or of the last one that had any.
+	generation uint32
 }
 
 // Open finds out what the kernel can, takes the queues, and puts the table in
@@ -129,7 +135,10 @@ func (f *Firewall) open() (err error) {
 	if err != nil {
 		return err
 	}
-	if err := f.install(&f.cfg); err != nil {
+	if err = f.openOffload(); err == nil {
+		err = f.install(&f.cfg, true)
+	}
+	if err != nil {
 		return errors.Join(err, guard.conn.Close())
 	}
 	f.guard = guard
@@ -154,13 +163,23 @@ func (f *Firewall) refuseForeignTable() error {
 	return nil
 }
 
-func (f *Firewall) install(cfg *Config) error {
+// install puts the table in force; fresh says that policy may have changed, so
+// that no flow is offloaded any more.
+func (f *Firewall) install(cfg *Config, fresh bool) error {
+	gen, offload := f.generation, cfg.Offload != 0 && f.connections != nil
+	if offload && fresh {
+		var err error
+		if gen, err = f.nextGeneration(); err != nil {
+			f.cfg.Logger.Warn("marks of an earlier policy cannot be taken off: no flow is offloaded", "error", err)
+			offload = false
+		}
+	}
 	if cfg.Protect {
 		if err := f.tunnel.up(); err != nil {
 			return err
 		}
 	}
-	return f.rules.install(&tableSpec{
+	err := f.rules.install(&tableSpec{
 		name:     f.cfg.Table,
 		marks:    f.marks,
 		queue:    f.cfg.Queue,
@@ -170,7 +189,19 @@ func (f *Firewall) install(cfg *Config) error {
 		device:   f.tunnel.name,
 		compat:   f.can.compat,
 		uid:      uint32(os.Geteuid()),
+		offload:  offload,
+		gen:      gen,
 	}, families(f.can.inet))
+	if err != nil {
+		return err
+	}
+	f.generation = gen
+	if offload {
+		f.offload.Store(cfg.Offload)
+	} else {
+		f.offload.Store(0)
+	}
+	return nil
 }
 
 // Now is the clock that every packet's Input.Now is read from: nanoseconds
@@ -242,10 +273,11 @@ func (f *Firewall) Reload(cfg Config) error {
 			}
 		}
 	}
-	if err := f.install(&cfg); err != nil {
+	if err := f.install(&cfg, true); err != nil {
 		return err
 	}
 	f.cfg.CopyRange, f.cfg.FailOpen, f.cfg.Protect = cfg.CopyRange, cfg.FailOpen, cfg.Protect
+	f.cfg.Offload = cfg.Offload
 	return nil
 }
 
@@ -263,8 +295,8 @@ func (f *Firewall) Close(stayShut bool) error {
 	var err error
 	if stayShut {
 		shut := f.cfg
-		shut.FailOpen = false
-		err = f.install(&shut)
+		shut.FailOpen, shut.Offload = false, 0
+		err = f.install(&shut, true)
 	} else {
 		err = f.rules.remove(f.cfg.Table)
 	}
@@ -291,6 +323,9 @@ func (f *Firewall) release() error {
 	}
 	if f.addresses != nil {
 		errs = append(errs, f.addresses.close())
+	}
+	if f.connections != nil {
+		errs = append(errs, f.connections.close())
 	}
 	if f.rules != nil {
 		errs = append(errs, f.rules.close())

@@ -182,32 +182,40 @@ func (r *ruleset) sameChains(t *nftables.Table, want []chainSpec) (bool, error) 
 // queuesIn gives the queue numbers that the rules of a table name: those of
 // whoever installed it.
 func (r *ruleset) queuesIn(name string) ([]uint16, error) {
+	var nums []uint16
+	err := r.eachRule(name, func(rule *nftables.Rule) {
+		if i := slices.IndexFunc(rule.Exprs, isQueue); i >= 0 {
+			n, _ := queueNumber(rule.Exprs[i])
+			nums = append(nums, n)
+		}
+	})
+	slices.Sort(nums)
+	return slices.Compact(nums), err
+}
+
+// eachRule reads the rules of a table of the name, in every family.
+func (r *ruleset) eachRule(name string, f func(*nftables.Rule)) error {
 	there, err := r.tables(name)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var nums []uint16
 	for _, fam := range there {
 		table := &nftables.Table{Name: name, Family: fam}
 		chains, err := r.chainsOf(table)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for _, c := range chains {
 			rules, err := r.conn.GetRules(table, c)
 			if err != nil {
-				return nil, fmt.Errorf("list nftables rules: %w", err)
+				return fmt.Errorf("list nftables rules: %w", err)
 			}
 			for _, rule := range rules {
-				if i := slices.IndexFunc(rule.Exprs, isQueue); i >= 0 {
-					n, _ := queueNumber(rule.Exprs[i])
-					nums = append(nums, n)
-				}
+				f(rule)
 			}
 		}
 	}
-	slices.Sort(nums)
-	return slices.Compact(nums), nil
+	return nil
 }
 
 func isQueue(e expr.Any) bool { _, ok := queueNumber(e); return ok }

@@ -2,6 +2,7 @@ package nfq
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -15,7 +16,9 @@ import (
 //	chain input {                                # forward: the same
 //		type filter hook input priority filter; policy drop;
 //		iiftype loopback accept
-//		meta mark set meta mark & 0x00ffffff | 0x04000000        # clear ours; queued
+//		ct mark & 0xf9000000 == 0x58000000  ct state & related == 0  accept  # offloaded, generation 2
+//		ct state related  ct status expected  ct mark & 0xff000000 != 0  ct mark set ct mark & 0x00ffffff
+//		meta mark set meta mark & 0x00ffffff | 0x44000000        # clear ours; queued, generation
 //		ct mark & 0x08000000 != 0  meta mark set meta mark | 0x08000000   # admitted
 //		ct direction reply  meta mark set meta mark | 0x01000000
 //		queue num 4301
@@ -27,9 +30,16 @@ import (
 //	chain input_save {                           # forward_save, output_save: the same
 //		type filter hook input priority filter + 1; policy accept;
 //		meta mark & 0x04000000 == 0  accept      # never went up
+//		meta mark & 0xf0000000 == 0x50000000  ct mark set ct mark & 0x00ffffff | 0x58000000
 //		ct mark & 0x08000000 == 0  ct mark set ct mark | 0x08000000
 //		meta mark set meta mark & 0x00ffffff
 //	}
+//
+// What the kernel answers for itself has the mark that the save chain has
+// written under this very table. An ICMP error carries the mark of the
+// connection it is about, and what a helper of connection tracking expects
+// (FTP's data) that of the connection that asked for it: both are for the
+// daemon to judge.
 //
 // With protect there is also a chain that takes sealed packets before
 // connection tracking, and that nobody passes with marks of ours; UDP can be
@@ -47,6 +57,8 @@ type tableSpec struct {
 	queues   int
 	failOpen bool
 	protect  bool   // packets are opened and sealed
+	offload  bool   // the kernel answers for flows ...
+	gen      uint32 // ... that have been decided in this generation
 	device   string // by which opened packets come in that changed their family
 	compat   bool   // no queue expression: NFQUEUE through nft_compat
 	uid      uint32
@@ -88,26 +100,43 @@ func (t *tableSpec) chains() []chainSpec {
 		} else if t.protect {
 			rules = append(rules, append(metaIs(uint32(t.marks), t.marks.opened()), accept()))
 		}
-		rules = append(rules, t.ask()...)
+		forward := h.name == "forward"
+		rules = append(rules, t.ask(forward)...)
 		cs = append(cs,
 			chainSpec{h.name, h.hook, priorityFilter, nftables.ChainPolicyDrop, rules},
-			chainSpec{h.name + "_save", h.hook, priorityFilter + 1, nftables.ChainPolicyAccept, t.save()})
+			chainSpec{h.name + "_save", h.hook, priorityFilter + 1, nftables.ChainPolicyAccept, t.save(forward)})
 	}
 	return cs
 }
 
-// ask writes on the packet what connection tracking knows and queues it. Our
-// bits are cleared first, whoever set them.
-func (t *tableSpec) ask() [][]expr.Any {
+// Bits of ct state and ct status, linux/netfilter/nf_conntrack_common.h.
+const (
+	stateRelated   = 1 << 2
+	statusExpected = 1 << 0
+)
+
+// ask writes on the packet what connection tracking knows and queues it, unless
+// the kernel answers for its connection. Our bits are cleared first, whoever
+// set them.
+func (t *tableSpec) ask(forward bool) [][]expr.Any {
 	admitted, reply := t.marks.admitted(), t.marks.reply()
-	rules := [][]expr.Any{
-		setMeta(nil, uint32(t.marks), t.marks.queued()),
-		setMeta(ctHas(admitted), admitted, admitted),
+	var rules [][]expr.Any
+	up := t.marks.queued()
+	if t.offload {
+		rules = append(rules, append(append(ctMarkIs(t.marks.asked(), t.marks.answered(t.gen, forward)),
+			ctHasNot(expr.CtKeySTATE, stateRelated)...), accept()))
+		up |= t.marks.generation(t.gen)
+	}
+	inherited := slices.Concat(ctHas(expr.CtKeySTATE, stateRelated), ctHas(expr.CtKeySTATUS, statusExpected),
+		[]expr.Any{ct(expr.CtKeyMARK), and(uint32(t.marks)), unequal(native32(0))})
+	rules = append(rules, setCtMark(inherited, uint32(t.marks), 0),
+		setMeta(nil, uint32(t.marks), up),
+		setMeta(ctHas(expr.CtKeyMARK, admitted), admitted, admitted),
 		setMeta([]expr.Any{
 			&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1},
 			equal([]byte{1}), // IP_CT_DIR_REPLY
 		}, reply, reply),
-	}
+	)
 	if t.protect {
 		rules = append(rules, []expr.Any{meta(expr.MetaKeyL4PROTO), unequal([]byte{unix.IPPROTO_TCP}), t.wholeQueueExpr()})
 	}
@@ -115,17 +144,16 @@ func (t *tableSpec) ask() [][]expr.Any {
 }
 
 // save stands behind the queue: only what was let through comes here.
-func (t *tableSpec) save() [][]expr.Any {
-	admitted, queued := t.marks.admitted(), t.marks.queued()
-	return [][]expr.Any{
-		append(metaIs(queued, 0), accept()),
-		{
-			&expr.Ct{Key: expr.CtKeyMARK, Register: 1}, and(admitted), equal(native32(0)),
-			&expr.Ct{Key: expr.CtKeyMARK, Register: 1}, replace(admitted, admitted),
-			&expr.Ct{Key: expr.CtKeyMARK, Register: 1, SourceRegister: true},
-		},
-		setMeta(nil, uint32(t.marks), 0),
+func (t *tableSpec) save(forward bool) [][]expr.Any {
+	admitted, queued, offloaded := t.marks.admitted(), t.marks.queued(), t.marks.offloaded()
+	rules := [][]expr.Any{append(metaIs(queued, 0), accept())}
+	if t.offload {
+		rules = append(rules, setCtMark(metaIs(offloaded|t.marks.generation(generations-1), offloaded|t.marks.generation(t.gen)),
+			uint32(t.marks), t.marks.answered(t.gen, forward)))
 	}
+	return append(rules,
+		setCtMark(ctMarkIs(admitted, 0), admitted, admitted),
+		setMeta(nil, uint32(t.marks), 0))
 }
 
 // queueExpr sends the packet up: by nftables' own expression, or by revision 3
@@ -176,9 +204,26 @@ func setMeta(cond []expr.Any, mask, bits uint32) []expr.Any {
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1, SourceRegister: true})
 }
 
-func ctHas(bits uint32) []expr.Any {
-	return []expr.Any{&expr.Ct{Key: expr.CtKeyMARK, Register: 1}, and(bits), equal(native32(bits))}
+// setCtMark replaces the bits of the connection mark under mask, if cond holds.
+func setCtMark(cond []expr.Any, mask, bits uint32) []expr.Any {
+	return append(cond, ct(expr.CtKeyMARK), replace(mask, bits),
+		&expr.Ct{Key: expr.CtKeyMARK, Register: 1, SourceRegister: true})
 }
+
+func ctHas(k expr.CtKey, bits uint32) []expr.Any {
+	return []expr.Any{ct(k), and(bits), equal(native32(bits))}
+}
+
+func ctHasNot(k expr.CtKey, bits uint32) []expr.Any {
+	return []expr.Any{ct(k), and(bits), equal(native32(0))}
+}
+
+// ctMarkIs compares the bits of the connection mark under mask.
+func ctMarkIs(mask, bits uint32) []expr.Any {
+	return []expr.Any{ct(expr.CtKeyMARK), and(mask), equal(native32(bits))}
+}
+
+func ct(k expr.CtKey) expr.Any { return &expr.Ct{Key: k, Register: 1} }
 
 // metaIs compares the bits of the packet mark under mask.
 func metaIs(mask, bits uint32) []expr.Any {
@@ -205,3 +250,5 @@ func accept() expr.Any { return &expr.Verdict{Kind: expr.VerdictAccept} }
 
 func native16(v uint16) []byte { return binary.NativeEndian.AppendUint16(nil, v) }
 func native32(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
+
+func nativeUint32(b []byte) uint32 { return binary.NativeEndian.Uint32(b) }

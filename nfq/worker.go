@@ -58,6 +58,7 @@ func (w *worker) judge(m *message, now int64) answer {
 	in.PartialChecksum = m.info&skbPartial != 0
 	in.Tracked = w.fw.tracked(m, in.Arriving, now)
 	in.Reply = m.mark&w.fw.marks.reply() != 0
+	in.Offloadable = w.fw.canOffload(m)
 	in.SA = ""
 
 	r := w.handler.Handle(in, &w.out, fault)
@@ -85,6 +86,9 @@ func (w *worker) judge(m *message, now int64) answer {
 
 // passed gives the answer for a packet that goes on as it is.
 func (w *worker) passed(m *message, r *engine.Result) answer {
+	if w.offloads(r) {
+		return answer{accept: true, setMark: true, mark: w.fw.marks.offloadMark(m.mark)}
+	}
 	if r.NewFlow || r.Established {
 		return answer{accept: true} // with the queued bit: its connection is remembered
 	}
