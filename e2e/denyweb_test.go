@@ -13,7 +13,9 @@ import (
 // A workstation under the profile deny-web, with its real addresses:
 //
 //	workstation w0 ---- n0 net: the resolver, a server on the list, one that is not
-func TestDenyWebProfile(t *testing.T) {
+func TestDenyWebProfile(t *testing.T) { lab.EachOffload(t, tryDenyWebProfile) }
+
+func tryDenyWebProfile(t *testing.T, _ string) {
 	l := lab.New(t)
 	lab.Need(t, "nginx", "curl")
 	workstation, world := l.Host("workstation"), l.Host("net")

@@ -42,7 +42,9 @@ rule "iperf-udp" {
 `
 
 // A ping of 60,000 bytes is some forty fragments each way.
-func TestBigPing(t *testing.T) {
+func TestBigPing(t *testing.T) { lab.EachOffload(t, tryBigPing) }
+
+func tryBigPing(t *testing.T, _ string) {
 	l, client, server := lab.Pair(t)
 	lab.Need(t, "ping")
 	server.IPFW(l.File("policy.hcl", bypassPolicy))
@@ -67,7 +69,9 @@ func TestBigPing(t *testing.T) {
 
 // Every byte of a file and a gibibyte of iperf3 go through the queue, GSO
 // packets included.
-func TestTransferWithoutCorruption(t *testing.T) {
+func TestTransferWithoutCorruption(t *testing.T) { lab.EachOffload(t, tryTransferWithoutCorruption) }
+
+func tryTransferWithoutCorruption(t *testing.T, _ string) {
 	l, client, server := lab.Pair(t)
 	lab.Need(t, "nginx", "curl", "iperf3")
 	size := 256 << 20
@@ -106,6 +110,10 @@ func TestTransferWithoutCorruption(t *testing.T) {
 // Outbound connections work while nothing may come in, over both families,
 // TCP, UDP and ping.
 func TestOutboundUnderInboundDiscard(t *testing.T) {
+	lab.EachOffload(t, tryOutboundUnderInboundDiscard)
+}
+
+func tryOutboundUnderInboundDiscard(t *testing.T, _ string) {
 	l, client, server := lab.Pair(t)
 	lab.Need(t, "nginx", "curl", "ping")
 	startNginx(t, l, client, 80)

@@ -10,7 +10,9 @@ import (
 
 // Everything shut but 80 and 443; ssh from the admins' range only, in which
 // the client of this lab is not.
-func TestWebServerProfile(t *testing.T) {
+func TestWebServerProfile(t *testing.T) { lab.EachOffload(t, tryWebServerProfile) }
+
+func tryWebServerProfile(t *testing.T, _ string) {
 	l, client, server := lab.Pair(t)
 	lab.Need(t, "nginx", "curl")
 	startNginx(t, l, server, 80, 443, 22, 5432)

@@ -15,8 +15,8 @@ func newFlowsCmd(a *app) *cobra.Command {
 		Use:   "flows",
 		Short: "List the flows that the daemon lets through",
 		Long: `List the flows that the daemon lets through now, each with the rule that let it
-open. FROM is the side that opened it. Packets that the kernel passes by itself,
-because the daemon has decided already, are not in the counts.`,
+open. FROM is the side that opened it. The counts include what the kernel passes
+by itself because the daemon has decided already (offload = "flow").`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client := host.NewClient(socket)

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -73,6 +74,9 @@ func (h *Host) IPFW(policy string, args ...string) *Daemon {
 // StartIPFW starts the daemon and does not wait.
 func (h *Host) StartIPFW(policy string, args ...string) *Daemon {
 	h.lab.Helper()
+	if name, ok := strings.CutPrefix(policy, "profile:"); ok {
+		policy = h.lab.profile(name)
+	}
 	socket := filepath.Join(h.lab.Dir, h.Name+".sock")
 	all := append([]string{Binary(h.lab), "run", "-c", policy, "--socket", socket, "--state", filepath.Join(h.lab.Dir, h.Name+".state")}, args...)
 	return &Daemon{Process: h.Start(all...), host: h, Socket: socket}

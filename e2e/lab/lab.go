@@ -35,6 +35,8 @@ type Lab struct {
 	hosts    []*Host
 	veths    int
 	captures int
+	// offload is what the policy blocks of the lab's files say.
+	offload string
 }
 
 // Host is one network namespace.
@@ -54,7 +56,7 @@ func New(t testing.TB) *Lab {
 		Skip(t, "needs root to make network namespaces")
 	}
 	Need(t, "ip")
-	return &Lab{TB: t, Dir: t.TempDir()}
+	return &Lab{TB: t, Dir: t.TempDir(), offload: offloadOf(t)}
 }
 
 // Skip says loudly that a test cannot run here, and fails it under CI.
@@ -144,7 +146,7 @@ func (l *Lab) File(name, content string) string {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		l.Fatal(err)
 	}
-	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(l.withOffload(content)), 0o600); err != nil {
 		l.Fatal(err)
 	}
 	return path

@@ -1,0 +1,199 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ipfw/ipfw/e2e/lab"
+)
+
+// statusOf is what the tests of offload read of `ipfw status --json`.
+type statusOf struct {
+	Rules []struct {
+		Name                  string
+		Packets, Bytes, Flows uint64
+	}
+	Reasons map[string]uint64
+	Queue   struct {
+		Packets      uint64
+		Offload      string
+		QueueDropped uint64 `json:"queue_dropped"`
+	}
+}
+
+func status(t *testing.T, d *lab.Daemon) (s statusOf) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(d.Ask("status", "--json")), &s); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func (s *statusOf) rule(name string) (packets, bytes, flows uint64) {
+	for _, r := range s.Rules {
+		if r.Name == name {
+			return r.Packets, r.Bytes, r.Flows
+		}
+	}
+	return 0, 0, 0
+}
+
+// What the kernel carries by itself is in the counters of the rule and of the
+// flow, and a reload takes nothing of it back.
+func TestCountersTellTheTruth(t *testing.T) { lab.EachOffload(t, tryCountersTellTheTruth) }
+
+func tryCountersTellTheTruth(t *testing.T, way string) {
+	l, client, server := lab.Pair(t)
+	echoServer(t, server, 7001)
+	policy := l.File("policy.hcl", twoPorts(false, ""))
+	server.Sysctl("net.netfilter.nf_conntrack_tcp_timeout_time_wait", "1")
+	d := server.IPFW(policy)
+	const size = 32 << 20
+	carry := func(c net.Conn) {
+		t.Helper()
+		buf := make([]byte, 64<<10)
+		_ = c.SetDeadline(time.Now().Add(waitLong))
+		for sent := 0; sent < size; sent += len(buf) {
+			if _, err := c.Write(buf); err != nil {
+				t.Fatal(err)
+			}
+			for got := 0; got < len(buf); {
+				n, err := c.Read(buf[got:])
+				if err != nil {
+					t.Fatal(err)
+				}
+				got += n
+			}
+		}
+	}
+	var conns []net.Conn
+	least := uint64(0)
+	check := func(what string) {
+		t.Helper()
+		s := status(t, d)
+		packets, bytes, flows := s.rule("echo")
+		if bytes < least || bytes > least+least/5 || packets < bytes/70_000 || flows != uint64(len(conns)) {
+			t.Errorf("%s: rule has %d packets, %d bytes, %d flows; want about %d bytes, %d flows", what, packets, bytes, flows, least, len(conns))
+		}
+		if s.Queue.Offload != way {
+			t.Errorf("status says offload %q", s.Queue.Offload)
+		}
+		if up := s.Queue.Packets; (up < 200) != (way == "flow") {
+			t.Errorf("%s: %d packets have come up", what, up)
+		}
+	}
+	for i, address := range addresses(7001) {
+		err := within(t, client, func() error {
+			c, err := net.DialTimeout("tcp", address, waitLong)
+			if err == nil {
+				conns = append(conns, c)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conns[i].Close()
+		carry(conns[i])
+		least += 2 * size
+		check(address)
+	}
+	d.Signal(syscall.SIGHUP)
+	l.Eventually(waitLong, "the policy is loaded again", func() bool { return strings.Contains(d.Ask("events"), "reload") })
+	check("after a reload")
+	carry(conns[0])
+	least += 2 * size
+	check("carried after a reload")
+
+	var offloaded int
+	for line := range strings.Lines(d.Ask("flows", "--json")) {
+		var f struct {
+			Rule      string
+			Offloaded bool
+			BytesOut  uint64 `json:"bytes_out"`
+			BytesIn   uint64 `json:"bytes_in"`
+			State     string
+		}
+		if err := json.Unmarshal([]byte(line), &f); err != nil {
+			t.Fatal(err)
+		}
+		if f.Rule != "echo" {
+			continue
+		}
+		if f.BytesOut < size || f.BytesIn < size || f.State != "established" {
+			t.Errorf("flow: %s", line)
+		}
+		if f.Offloaded {
+			offloaded++
+		}
+	}
+	if want := map[string]int{"flow": 2, "none": 0}[way]; offloaded != want {
+		t.Errorf("%d flows are offloaded, want %d:\n%s", offloaded, want, d.Ask("flows"))
+	}
+	// The kernel tells when a flow ends, and what it has carried until then.
+	for _, c := range conns {
+		carry(c)
+		least += 2 * size
+		c.Close()
+	}
+	check("closed")
+	l.Eventually(waitLong, "the flows are forgotten", func() bool { return !strings.Contains(d.Ask("flows"), "echo") || way == "none" })
+	check("forgotten")
+}
+
+// A flow that was let through in the clear stands still in both directions as
+// soon as the policy protects it: no packet of it leaves in the clear, and
+// those that come in are counted and discarded.
+func TestOffloadedFlowIsProtectedAtOnce(t *testing.T) {
+	lab.EachOffload(t, tryOffloadedFlowIsProtectedAtOnce)
+}
+
+func tryOffloadedFlowIsProtectedAtOnce(t *testing.T, _ string) {
+	l, client, server := lab.Pair(t)
+	lab.Need(t, "tcpdump")
+	echoServer(t, server, 7001)
+	policy := l.File("policy.hcl", twoPorts(false, ""))
+	d := server.IPFW(policy)
+	s := mustOpen(t, client, addresses(7001)[0])
+	block, _ := l.Blocks("a", lab.Manual{Local: "10.77.0.1", Remote: "10.77.0.2"})
+	l.File("policy.hcl", strings.Replace(twoPorts(false, ""), `"bypass"
+  direction`, `"protect"
+  with       = "peer"
+  direction`, 1)+block)
+	d.Signal(syscall.SIGHUP)
+	l.Eventually(waitLong, "the new policy is in force", func() bool { return strings.Contains(d.Ask("status"), "protect") })
+	wire := server.Capture("s0", "src host 10.77.0.1 and tcp port 7001")
+	if s.moves(time.Second) {
+		t.Error("the flow goes on in the clear")
+	}
+	if n := wire.Count("tcp"); n > 0 {
+		t.Errorf("%d packets left in the clear:\n%s", n, wire.Text("tcp"))
+	}
+	if counted(t, d, "clear-text") == 0 {
+		t.Errorf("no packet was counted as clear text:\n%s", d.Ask("status"))
+	}
+}
+
+// The connections of a busy server come and go; what each has carried counts,
+// and the flows go with them.
+func TestManyShortConnections(t *testing.T) {
+	l, client, server := lab.Pair(t)
+	lab.Need(t, "nginx", "curl")
+	startNginx(t, l, server, 80)
+	server.Sysctl("net.netfilter.nf_conntrack_tcp_timeout_time_wait", "1")
+	d := server.IPFW(l.File("policy.hcl", bypassPolicy))
+	const n = 200
+	client.Run("sh", "-c", fmt.Sprintf("for i in $(seq %d); do echo url=http://10.77.0.1/index.html; echo output=/dev/null; done | curl -s --no-keepalive -H 'Connection: close' -K -", n))
+	s := status(t, d)
+	if packets, _, flows := s.rule("web"); flows != n || packets < 8*n || packets > 14*n {
+		t.Errorf("%d connections: %d flows, %d packets", n, flows, packets)
+	}
+	l.Eventually(waitLong, "the flows are forgotten", func() bool {
+		return strings.Count(d.Ask("flows"), "web") < n
+	})
+}
