@@ -1,6 +1,7 @@
 # make            build bin/ipfw
 # make test       everything: unit, golden, differential and end-to-end tests
 # make fuzz       every fuzz target for FUZZTIME
+# make e2e        the end-to-end tests alone; OFFLOAD=none or flow makes all of them use one way
 # make bench      ipfw in turn with others: one table of ratios (QUICK=1: in
 #                 three minutes; ARGS="-only tcp1,udp64 -turns 3": see -help)
 # make microbench go test -bench (BENCH=pattern, PKG=./engine/... for some)
@@ -31,7 +32,7 @@ unit:
 
 e2e:
 	@./e2e/install.sh
-	$(GO) test -count=1 -v ./e2e/...
+	IPFW_E2E_OFFLOAD=$(OFFLOAD) $(GO) test -count=1 -v ./e2e/...
 
 race:
 	CGO_ENABLED=1 $(GO) test -race $$($(GO) list ./... | grep -v /e2e)
