@@ -208,6 +208,17 @@ func (f *Firewall) install(cfg *Config, fresh bool) error {
 // since Open; it never goes back.
 func (f *Firewall) Now() int64 { return int64(time.Since(f.start)) }
 
+// Send sends a whole datagram of this host to where its header says, past the
+// output chain: it is for sealed packets that were made without a clear one to
+// stand for.
+func (f *Firewall) Send(b []byte) error {
+	to, ok := destination(b)
+	if !ok {
+		return errors.New("no IP datagram")
+	}
+	return f.inject.send(b, to, 0)
+}
+
 // IsLocal says whether packets to an address end at this host. Multicast
 // addresses are not its business.
 func (f *Firewall) IsLocal(a netip.Addr) bool { return f.addresses.isLocal(a) }
