@@ -175,6 +175,7 @@ func (d *daemon) serve(ctx context.Context, socket *controlSocket) error {
 		}
 		d.stop(err)
 	})
+	wg.Go(func() { d.dummies(ctx) })
 	server := d.newServer()
 	wg.Go(func() { server.Serve(socket) })
 

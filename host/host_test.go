@@ -29,6 +29,7 @@ type fakeKernel struct {
 	refuse  error // what Reload answers
 	drops   uint64
 	carried []engine.Carried
+	sent    [][]byte
 	fail    chan error
 	running chan struct{}
 }
@@ -88,6 +89,13 @@ func (k *fakeKernel) Status() QueueStatus {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return QueueStatus{QueueDropped: k.drops}
+}
+
+func (k *fakeKernel) Send(b []byte) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.sent = append(k.sent, append([]byte(nil), b...))
+	return nil
 }
 
 // IsLocal knows the addresses of the two hosts that tests speak of.

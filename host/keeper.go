@@ -266,6 +266,30 @@ func (k *keeper) outbound(r *engine.Rule, in *engine.Input) *esp.SA {
 	return nil
 }
 
+// hiding gives the outbound SAs in force whose blocks ask for dummy packets.
+func (k *keeper) hiding() map[*esp.SA]*block {
+	var list map[*esp.SA]*block
+	for _, b := range *k.blocks.Load() {
+		if b.Dummies == 0 {
+			continue
+		}
+		if list == nil {
+			list = map[*esp.SA]*block{}
+		}
+		for s := range k.sad.All() {
+			if s.Direction() == esp.Out && s.Owner().Name == b.Name && !s.Closed() && !k.replaced(s, b) {
+				list[s] = b
+			}
+		}
+	}
+	return list
+}
+
+// replaced says of an SA set by hand that others have taken its place.
+func (k *keeper) replaced(s *esp.SA, b *block) bool {
+	return s.Config().Manual && !slices.ContainsFunc(b.pair, func(x *sa) bool { return x.SA == s })
+}
+
 // pathReport hears an ICMP error about a sealed packet.
 func (k *keeper) pathReport(quoted *packet.Packet, mtu int, now int64) {
 	if !k.reports.allow(now) {

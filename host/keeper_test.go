@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ipfw/ipfw/engine"
 	"github.com/ipfw/ipfw/packet"
@@ -253,5 +254,30 @@ func TestKeeperPair(t *testing.T) {
 	_, out = a.kernel.packet(t, engine.Out, toPeer("203.0.113.9"))
 	if out.Replace == nil || out.Replace[27] != 2 {
 		t.Errorf("the number after a restart is not 2: % x", out.Replace[20:28])
+	}
+}
+
+// Dummy packets go out by themselves, look like others, and are thrown away.
+func TestDummies(t *testing.T) {
+	text := strings.Replace(protectPolicy(0x1001, keyFile(t, "1"), `local_endpoint = "198.51.100.10"
+  dummy_packets = "200/second"`), `"transport"`, `"tunnel"`, 1)
+	d := start(t, text)
+	deadline := time.Now().Add(20 * time.Second)
+	var sent [][]byte
+	for len(sent) < 20 && time.Now().Before(deadline) {
+		time.Sleep(20 * time.Millisecond)
+		d.kernel.mu.Lock()
+		sent = d.kernel.sent
+		d.kernel.mu.Unlock()
+	}
+	sizes := map[int]bool{}
+	for i, b := range sent {
+		if b[9] != packet.ESP || b[27] != byte(i+1) {
+			t.Fatalf("packet %d: % x", i, b[:28])
+		}
+		sizes[len(b)] = true
+	}
+	if len(sent) < 20 || len(sizes) < 5 {
+		t.Errorf("%d packets of %d sizes", len(sent), len(sizes))
 	}
 }

@@ -20,6 +20,8 @@ type firewall interface {
 	// Close ends the kernel's side; with stayShut the table stays.
 	Close(stayShut bool) error
 	Status() QueueStatus
+	// Send sends a sealed datagram past the host's own rules.
+	Send(b []byte) error
 	// IsLocal says whether packets to an address end at this host.
 	IsLocal(netip.Addr) bool
 	// Decided says that the policy in force has got another

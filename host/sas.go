@@ -78,7 +78,7 @@ func (d *daemon) sas() []SA {
 	now, blocks := d.now(), *k.blocks.Load()
 	var list []SA
 	for s := range k.sad.All() {
-		list = append(list, describe(s, blocks[s.Owner().Name], now))
+		list = append(list, k.describe(s, blocks[s.Owner().Name], now))
 	}
 	slices.SortStableFunc(list, func(a, b SA) int {
 		if c := strings.Compare(a.Name, b.Name); c != 0 {
@@ -94,7 +94,7 @@ func (d *daemon) sas() []SA {
 
 // describe tells what there is to tell of an SA; b is its ipsec block, nil if
 // the policy has it no more.
-func describe(s *esp.SA, b *block, now int64) SA {
+func (k *keeper) describe(s *esp.SA, b *block, now int64) SA {
 	c, n := s.Config(), s.Counters()
 	out := SA{
 		Name: c.Owner.Name, Direction: c.Direction.String(), Protocol: s.Protocol().String(), Mode: c.Mode.String(),
@@ -116,7 +116,7 @@ func describe(s *esp.SA, b *block, now int64) SA {
 	}
 	if b != nil {
 		out.Rules = append(out.Rules, b.rules...)
-		out.Replaced = c.Manual && !slices.ContainsFunc(b.pair, func(x *sa) bool { return x.SA == s })
+		out.Replaced = k.replaced(s, b)
 	}
 	if c.Hard.Time != 0 {
 		out.Expires = max(0, time.Duration(c.Created+int64(c.Hard.Time)-now).Seconds())

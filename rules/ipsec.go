@@ -32,7 +32,7 @@ func (l *loader) ipsec(b *hclsyntax.Block) IPsec {
 	var manual, outer *hclsyntax.Block
 	k := l.open(b, []string{"mode", "protocol", "ike", "local_endpoint", "remote_endpoint", "encapsulation",
 		"encryption", "integrity", "key_exchange", "replay_window", "esn",
-		"lifetime", "lifetime_bytes", "lifetime_packets", "tfc_padding"},
+		"lifetime", "lifetime_bytes", "lifetime_packets", "tfc_padding", "dummy_packets"},
 		map[string]func(*hclsyntax.Block){
 			"manual": func(in *hclsyntax.Block) { manual = in },
 			"outer":  func(in *hclsyntax.Block) { outer = in },
@@ -57,8 +57,14 @@ func (l *loader) ipsec(b *hclsyntax.Block) IPsec {
 	s.LifetimePackets = k.integer("lifetime_packets", 1, 1<<63, 0)
 
 	s.TFC = int(k.integer("tfc_padding", 1, 65535, 0))
-	if s.TFC > 0 && (!s.Tunnel || s.AH) {
-		l.fail(k.at("tfc_padding"), "Arguments do not fit", "Padding against traffic analysis is for ESP in tunnel mode (RFC 4303 section 2.7).")
+	s.Dummies, s.DummiesPer = k.rate("dummy_packets")
+	for _, arg := range []string{"tfc_padding", "dummy_packets"} {
+		if k.has(arg) && (!s.Tunnel || s.AH) {
+			l.fail(k.at(arg), "Arguments do not fit", "Padding and dummy packets against traffic analysis are for ESP in tunnel mode (RFC 4303 sections 2.6 and 2.7).")
+		}
+	}
+	if s.Dummies > 0 && s.DummiesPer/time.Duration(s.Dummies) < time.Millisecond {
+		l.fail(k.at("dummy_packets"), "Wrong value", "dummy_packets is at most 1000 in a second.")
 	}
 	if outer != nil {
 		s.Outer = l.outer(outer)

@@ -99,6 +99,10 @@ type IPsec struct {
 
 	Outer esp.Outer // tunnel mode: how the outer header is made
 	TFC   int       // tunnel mode: inner packets are padded to this many bytes; 0: not at all
+	// Dummies in DummiesPer is how many dummy packets each outbound SA sends
+	// beside its traffic (RFC 4303 section 2.6), at most 1,000 in a second; 0: none.
+	Dummies    uint32
+	DummiesPer time.Duration
 
 	Lifetime        time.Duration // 0: no limit, or IKE's default
 	LifetimeBytes   uint64        // 0: no limit

@@ -222,6 +222,9 @@ func (w *writer) ipsec(s *IPsec) {
 	if s.TFC > 0 {
 		w.raw("tfc_padding", strconv.Itoa(s.TFC))
 	}
+	if s.Dummies > 0 {
+		w.text("dummy_packets", formatRate(s.Dummies, s.DummiesPer))
+	}
 	if s.Tunnel {
 		w.outer(&s.Outer)
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/bits"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -199,13 +200,7 @@ func (l *loader) limit(b *hclsyntax.Block) *engine.Limit {
 		l.fail(b.LabelRanges[0], "Name not wanted", "A limit block has no name.")
 	}
 	if k.require("rate", `how many in what time, as in "10/minute"`) {
-		const want = `how many in what time: "5/second", "10/minute", "100/hour" or "1000/day"`
-		if it, ok := k.one("rate", want); ok {
-			s, _ := it.text()
-			if lim.Events, lim.Per, ok = parseRate(s); !ok {
-				l.fail(it.r, "Wrong value", "rate is %s%s.", want, notThis(it))
-			}
-		}
+		lim.Events, lim.Per = k.rate("rate")
 	}
 	lim.Burst = uint32(k.integer("burst", 1, 1<<32-1, uint64(lim.Events)))
 	for _, w := range k.words("per", `"remote_address", "local_address" or both`, func(it item, s string) bool {
@@ -219,6 +214,18 @@ func (l *loader) limit(b *hclsyntax.Block) *engine.Limit {
 		lim.ByLocal = lim.ByLocal || w == "local_address"
 	}
 	return lim
+}
+
+// rate reads how many in what time.
+func (k block) rate(arg string) (events uint32, per time.Duration) {
+	const want = `how many in what time: "5/second", "10/minute", "100/hour" or "1000/day"`
+	if it, ok := k.one(arg, want); ok {
+		s, _ := it.text()
+		if events, per, ok = parseRate(s); !ok {
+			k.l.fail(it.r, "Wrong value", "%s is %s%s.", arg, want, notThis(it))
+		}
+	}
+	return events, per
 }
 
 // evaluated puts the rules that are evaluated into the engine's policy:

@@ -8,6 +8,7 @@ ipsec "x" {
   ike           = "a"
   replay_window = 0
   tfc_padding   = 100
+  dummy_packets = "2000/second"
   integrity     = "aes-128-gmac"
   outer {
     df   = "keep"

@@ -63,6 +63,7 @@ ipsec "ah" {
 ipsec "users" {
   mode             = "tunnel"
   tfc_padding      = 1400
+  dummy_packets    = "20/sec"
   outer {
     df              = "clear"
     dscp            = "ef"
