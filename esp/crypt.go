@@ -20,6 +20,10 @@ import (
 
 var be = binary.BigEndian
 
+// ctrTag is how many bytes the GCM under AES-CTR writes behind what it
+// encrypts; no integrity algorithm has a shorter ICV.
+const ctrTag = 12
+
 // crypter is the keyed part of an SA. Any number of cores use one at the same
 // time, each with a scratch of its own.
 type crypter struct {
@@ -84,6 +88,10 @@ func newCrypter(s Suite, encryption, integrity Key, esn bool) (*crypter, error) 
 	switch c.method {
 	case aesGCM, aesGMAC:
 		if c.aead, err = cipher.NewGCM(c.block); err != nil {
+			return nil, err
+		}
+	case aesCTR:
+		if c.aead, err = cipher.NewGCMWithTagSize(c.block, ctrTag); err != nil {
 			return nil, err
 		}
 	case aesCBC:
@@ -246,13 +254,20 @@ func (c *crypter) gmacData(s *scratch, p []byte, seq uint64) []byte {
 }
 
 // ctr encrypts or decrypts body: the counter block is nonce, IV and a block
-// count from 1 (RFC 3686 section 4). The standard library has no CTR that
-// starts over, so this allocates.
+// count from 1 (RFC 3686 section 4). The standard library's CTR cannot start
+// over, and making one for each packet allocates; but GCM counts in the same
+// way, from 2, after the block that its tag is made with (NIST SP 800-38D
+// section 7.1). So the first block is done here and GCM does the others; its
+// tag, of 12 bytes, falls on the ICV behind body, which is done with or not yet
+// made. body is a multiple of 4 bytes long, as in ESP; GCM may write a last
+// block of 16 bytes, and so stays inside the tag.
 func (c *crypter) ctr(s *scratch, p, body []byte) {
-	copy(s.counter[:4], c.salt[:])
-	copy(s.counter[4:12], p[espHeader:espHeader+8])
+	copy(s.nonce[4:], p[espHeader:espHeader+8])
+	copy(s.counter[:], s.nonce[:])
 	be.PutUint32(s.counter[12:], 1)
-	cipher.NewCTR(c.block, s.counter[:]).XORKeyStream(body, body)
+	c.block.Encrypt(s.counter[:], s.counter[:])
+	n := subtle.XORBytes(body, body, s.counter[:])
+	c.aead.Seal(body[n:n], s.nonce[:], body[n:], nil)
 }
 
 // sum is the ICV over first and rest, of a separate integrity algorithm; with

@@ -78,8 +78,8 @@ func (sa *SA) OpenPayload(b []byte, now int64) (payload []byte, next uint8, reke
 	case len(b) < espHeader+c.iv+2+c.icv:
 		return nil, 0, false, sa.fault(Short)
 	}
-	if n := len(b) - espHeader - c.iv - c.icv; n%sa.cfg.Suite.Encryption.Block != 0 {
-		return nil, 0, false, sa.fault(Malformed)
+	if n := len(b) - espHeader - c.iv - c.icv; n&(max(4, sa.cfg.Suite.Encryption.Block)-1) != 0 {
+		return nil, 0, false, sa.fault(Malformed) // RFC 4303 section 2.4
 	}
 	seq, f := sa.begin(ESP, be.Uint32(b), be.Uint32(b[4:]), now)
 	if f != OK {

@@ -260,8 +260,9 @@ func identify(b []byte, seq uint64) {
 
 // trailer is how many bytes follow a payload of n bytes in ESP, without the
 // ICV: TFC padding, padding, pad length and next header (RFC 4303 section 2.4).
+// block is a power of two.
 func trailer(n, tfc, block int) int {
 	extra := max(0, tfc-n)
 	align := max(4, block)
-	return extra + (align-(n+extra+2)%align)%align + 2
+	return extra + -(n+extra+2)&(align-1) + 2
 }

@@ -150,7 +150,7 @@ func TestBadContent(t *testing.T) {
 		want Fault
 	}{
 		{"right", Tunnel, append(bytes.Clone(inner), 1, 2, 2, 4), OK},
-		{"no padding", Tunnel, append(bytes.Clone(inner), 0, 4), OK},
+		{"no padding", Tunnel, append(udp4(62), 0, 4), OK},
 		{"padding from 0", Tunnel, append(bytes.Clone(inner), 0, 1, 2, 4), BadPadding},
 		{"padding of zeros", Tunnel, append(bytes.Clone(inner), 0, 0, 2, 4), BadPadding},
 		{"padding longer than all", Transport, []byte{1, 2, 3, 17}, BadPadding},

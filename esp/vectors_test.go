@@ -2,6 +2,7 @@ package esp
 
 import (
 	"bytes"
+	"crypto/cipher"
 	"encoding/hex"
 	"fmt"
 	"slices"
@@ -170,9 +171,35 @@ func TestCTRVectors(t *testing.T) {
 		c := p.out.crypt
 		b := append(make([]byte, espHeader), unhex(t, v.iv)...)
 		b = append(b, unhex(t, v.plain)...)
-		c.ctr(c.get(), b, b[16:])
-		if want := unhex(t, v.cipher); !bytes.Equal(b[16:], want) {
-			t.Errorf("%x, want %x", b[16:], want)
+		n := len(b)
+		b = append(b, make([]byte, ctrTag)...)
+		c.ctr(c.get(), b, b[16:n])
+		if want := unhex(t, v.cipher); !bytes.Equal(b[16:n], want) {
+			t.Errorf("%x, want %x", b[16:n], want)
+		}
+	}
+}
+
+// TestCTRAgainstLibrary: the standard library's own AES-CTR is the twin of ours.
+func TestCTRAgainstLibrary(t *testing.T) {
+	for _, name := range []string{"aes-128-ctr", "aes-192-ctr", "aes-256-ctr"} {
+		p := newPair(t, Config{Suite: suite(t, ESP, name, "hmac-sha1-96")})
+		c := p.out.crypt
+		s := c.get()
+		for n := range 100 {
+			if n *= 4; n > 300 {
+				n *= 163
+			}
+			b := pattern(16+n+ctrTag+1, byte(n))
+			counter := slices.Concat(c.salt[:], b[8:16], []byte{0, 0, 0, 1})
+			want := bytes.Clone(b)
+			cipher.NewCTR(c.block, counter).XORKeyStream(want[16:16+n], want[16:16+n])
+			if c.ctr(s, b, b[16:16+n]); !bytes.Equal(b[:16+n], want[:16+n]) {
+				t.Fatalf("%s, %d bytes: not what the library makes of it", name, n)
+			}
+			if b[16+n+ctrTag] != want[16+n+ctrTag] {
+				t.Fatalf("%s, %d bytes: wrote behind the ICV", name, n)
+			}
 		}
 	}
 }
