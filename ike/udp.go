@@ -1,0 +1,331 @@
+package ike
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// This file is the only one of the package with sockets, a clock and
+// goroutines. One goroutine owns the Core; everybody else hands it work.
+//
+//	port 500  --+                            +--> Act (SAD)
+//	port 4500 --+--> inbox --> Core, timer --+--> port 500, 4500 or SendNAT
+//	Deliver   --+      ^                     +--> Event
+//	           Call, Post
+
+// ServerConfig is what a Server needs beside its Core's Config.
+type ServerConfig struct {
+	Config
+	// Act does what the Core asks of the SAD, in the Server's goroutine and
+	// before any datagram of the same step goes out. It must not wait for
+	// the Server.
+	Act func([]Action)
+	// Event hears events, in the same goroutine.
+	Event func(Event)
+	// SendNAT sends what leaves by the port for NAT traversal, when somebody
+	// else has that port; what arrives there comes by Deliver. The marker is
+	// theirs to add and strip. nil: the port is ours.
+	SendNAT func(Datagram) error
+}
+
+// Server is a Core on the network. All its methods may be called concurrently.
+type Server struct {
+	cfg     ServerConfig
+	core    *Core
+	sockets []*socket
+	inbox   chan Datagram
+	work    chan func(*Core)
+	done    chan struct{}
+	lost    atomic.Uint64
+	unsent  atomic.Uint64
+}
+
+// Datagrams and calls that may wait for the Server. A datagram more is lost,
+// as UDP may lose it: a flood must not fill memory.
+const (
+	inboxLength = 1024
+	workLength  = 256
+)
+
+// errStopped answers whoever calls a Server that has ended.
+var errStopped = errors.New("ike: the key exchange has stopped")
+
+// Listen makes a Core and opens its ports, IPv4 and IPv6, in the network
+// namespace of the calling thread. Run does the rest.
+func Listen(cfg ServerConfig) (*Server, error) {
+	core, err := New(cfg.Config)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, core: core, inbox: make(chan Datagram, inboxLength), work: make(chan func(*Core), workLength), done: make(chan struct{})}
+	runtime.LockOSThread() // all sockets in one network namespace
+	defer runtime.UnlockOSThread()
+	ports := []uint16{core.cfg.Port}
+	if cfg.SendNAT == nil {
+		ports = append(ports, core.cfg.NATPort)
+	}
+	for _, port := range ports {
+		for _, v6 := range []bool{false, true} {
+			c, err := openSocket(v6, port, port == core.cfg.NATPort)
+			if v6 && errors.Is(err, unix.EAFNOSUPPORT) {
+				continue // a host without IPv6
+			}
+			if err != nil {
+				return nil, errors.Join(err, s.closeSockets())
+			}
+			s.sockets = append(s.sockets, c)
+		}
+	}
+	return s, nil
+}
+
+// Run serves until ctx ends; then it deletes what it has agreed with peers,
+// for which it waits as long as farewell, and closes its ports.
+func (s *Server) Run(ctx context.Context, farewell time.Duration) {
+	var readers sync.WaitGroup
+	for _, c := range s.sockets {
+		readers.Go(func() { c.receive(s) })
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	leaving := ctx.Done()
+	var gone <-chan time.Time
+	s.apply(s.core.Start(time.Now()))
+loop:
+	for {
+		s.set(timer)
+		select {
+		case d := <-s.inbox:
+			s.apply(s.core.Handle(time.Now(), d))
+		case f := <-s.work:
+			f(s.core)
+		case <-timer.C:
+			s.apply(s.core.Tick(time.Now()))
+		case <-leaving:
+			leaving = nil
+			gone = time.After(farewell)
+			s.apply(s.core.Terminate(time.Now(), "", ""))
+		case <-gone:
+			break loop
+		}
+		if leaving == nil && s.core.Stats().SAs == 0 {
+			break
+		}
+	}
+	close(s.done)
+	_ = s.closeSockets()
+	readers.Wait()
+}
+
+// set makes the timer ring when the Core wants it.
+func (s *Server) set(t *time.Timer) {
+	wait := time.Hour
+	if at, ok := s.core.Next(); ok {
+		wait = max(0, time.Until(at))
+	}
+	t.Reset(wait)
+}
+
+// apply does what a step of the Core asks for: SAs first, because the peer may
+// use them as soon as it has our message.
+func (s *Server) apply(o Output) {
+	if len(o.Actions) > 0 && s.cfg.Act != nil {
+		s.cfg.Act(o.Actions)
+	}
+	for _, d := range o.Send {
+		if err := s.send(d); err != nil {
+			s.unsent.Add(1) // it counts as lost on the way, and is sent again
+		}
+	}
+	if s.cfg.Event != nil {
+		for _, e := range o.Events {
+			s.cfg.Event(e)
+		}
+	}
+}
+
+func (s *Server) send(d Datagram) error {
+	nat := d.Local.Port() == s.core.cfg.NATPort
+	if nat && s.cfg.SendNAT != nil {
+		return s.cfg.SendNAT(d)
+	}
+	for _, c := range s.sockets {
+		if c.v6 == d.Remote.Addr().Is6() && c.nat == nat {
+			return c.send(d)
+		}
+	}
+	return unix.EAFNOSUPPORT
+}
+
+// Deliver brings a datagram that arrived at somebody else's socket, without
+// the non-ESP marker; its Data is the Server's from now on. It never waits.
+func (s *Server) Deliver(d Datagram) {
+	select {
+	case s.inbox <- d:
+	default:
+		s.lost.Add(1)
+	}
+}
+
+// Call has the Core do something and waits until that is done.
+func (s *Server) Call(f func(c *Core, now time.Time) Output) error {
+	finished := make(chan struct{})
+	work := func(c *Core) {
+		s.apply(f(c, time.Now()))
+		close(finished)
+	}
+	select {
+	case s.work <- work:
+	case <-s.done:
+		return errStopped
+	}
+	select {
+	case <-finished:
+		return nil
+	case <-s.done:
+		return errStopped
+	}
+}
+
+// Post has the Core do something soon, and never waits; false: there is too
+// much to do already, or the Server has ended.
+func (s *Server) Post(f func(c *Core, now time.Time) Output) bool {
+	select {
+	case s.work <- func(c *Core) { s.apply(f(c, time.Now())) }:
+		return true
+	default:
+		return false
+	}
+}
+
+// Losses are datagrams that came faster than they could be read, and such as
+// the kernel would not send.
+func (s *Server) Losses() (received, sent uint64) { return s.lost.Load(), s.unsent.Load() }
+
+func (s *Server) closeSockets() error {
+	var errs []error
+	for _, c := range s.sockets {
+		errs = append(errs, c.conn.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// socket is one UDP port of one family.
+type socket struct {
+	conn *net.UDPConn
+	v6   bool
+	nat  bool // messages stand behind a non-ESP marker
+	port uint16
+}
+
+func openSocket(v6 bool, port uint16, nat bool) (*socket, error) {
+	network := "udp4"
+	if v6 {
+		network = "udp6"
+	}
+	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var err error
+		ctl := raw.Control(func(fd uintptr) { err = options(int(fd), v6) })
+		return errors.Join(ctl, err)
+	}}
+	conn, err := lc.ListenPacket(context.Background(), network, fmt.Sprintf(":%d", port))
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		return nil, fmt.Errorf("UDP port %d is taken, by another IKE daemon perhaps: stop it, or remove the ike blocks from the policy", port)
+	case errors.Is(err, os.ErrPermission):
+		return nil, fmt.Errorf("UDP port %d needs the right to bind to it (root, or CAP_NET_BIND_SERVICE): %w", port, err)
+	case err != nil:
+		return nil, fmt.Errorf("UDP port %d: %w", port, err)
+	}
+	return &socket{conn: conn.(*net.UDPConn), v6: v6, nat: nat, port: port}, nil
+}
+
+// options: the address that a datagram came to is told with it, and what we
+// send may be fragmented, for not every peer knows RFC 7383.
+func options(fd int, v6 bool) error {
+	if v6 {
+		return errors.Join(
+			unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1),
+			unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1),
+			unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DONT))
+	}
+	return errors.Join(
+		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1),
+		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT))
+}
+
+// receive reads datagrams until the socket is closed.
+func (c *socket) receive(s *Server) {
+	buf, oob := make([]byte, 1<<16), make([]byte, 128)
+	for {
+		n, on, _, from, err := c.conn.ReadMsgUDPAddrPort(buf, oob)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			time.Sleep(10 * time.Millisecond) // no memory, or the like: it passes
+			continue
+		}
+		b := buf[:n]
+		if c.nat {
+			if n < 4 || b[0]|b[1]|b[2]|b[3] != 0 { // ESP, or a keepalive
+				continue
+			}
+			b = b[4:]
+		}
+		local, ok := arrivedAt(oob[:on])
+		if !ok || len(b) < headerLen {
+			continue
+		}
+		s.Deliver(Datagram{
+			Local:  netip.AddrPortFrom(local, c.port),
+			Remote: netip.AddrPortFrom(from.Addr().Unmap(), from.Port()),
+			Data:   append([]byte(nil), b...),
+		})
+	}
+}
+
+// arrivedAt reads the local address out of control messages.
+func arrivedAt(oob []byte) (netip.Addr, bool) {
+	for len(oob) > 0 {
+		h, data, rest, err := unix.ParseOneSocketControlMessage(oob)
+		if err != nil {
+			return netip.Addr{}, false
+		}
+		switch {
+		case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
+			return netip.AddrFrom4([4]byte(data[8:12])), true // ipi_addr: the header's destination
+		case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
+			return netip.AddrFrom16([16]byte(data[:16])), true
+		}
+		oob = rest
+	}
+	return netip.Addr{}, false
+}
+
+// send sends from the address that the Core names.
+func (c *socket) send(d Datagram) error {
+	b := d.Data
+	if c.nat && !d.Keepalive {
+		b = append(make([]byte, 4, 4+len(b)), b...)
+	}
+	var oob []byte
+	if a := d.Local.Addr(); a.IsValid() && c.v6 {
+		oob = unix.PktInfo6(&unix.Inet6Pktinfo{Addr: a.As16()})
+	} else if a.IsValid() {
+		oob = unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: a.As4()})
+	}
+	_, _, err := c.conn.WriteMsgUDPAddrPort(b, oob, d.Remote)
+	return err
+}
