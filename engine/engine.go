@@ -48,6 +48,13 @@ type Options struct {
 	// there is none yet: then it is discarded, and whoever gives SAs may
 	// begin to make one. It is called for each such packet.
 	Outbound func(*Rule, *Input) *esp.SA
+	// Hold is asked about a packet for which Outbound gave no SA: true says
+	// that a copy of it waits until there is one, and comes again then.
+	Hold func(*Rule, *Input) bool
+	// Carries says whether the packet that came out of an SA is of those that
+	// the two ends have agreed on for it (RFC 4301 section 5.2 step 4); nil:
+	// the rules alone decide. in is the inner packet.
+	Carries func(sa *esp.SA, in *Input) bool
 	// IsLocal says whether an address is this host's own.
 	IsLocal func(netip.Addr) bool
 	// Rekey hears, once, that an SA has reached its soft lifetime.

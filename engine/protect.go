@@ -21,6 +21,8 @@ func (e *Engine) Process(in *Input, out *Output) Result {
 		r = e.arrive(s, in, out)
 	} else if r = e.judge(s, in); r.Verdict == Protect && r.sa != nil {
 		e.seal(in, &r, out)
+	} else if r.Reason == ReasonNoSA && e.options.Hold != nil && e.options.Hold(&s.policy.Rules[r.Rule], in) {
+		r.Reason = ReasonHeld
 	}
 	if in.Packet.HasICMP && in.Dir == In && !in.Arriving && e.options.PathReport != nil {
 		e.pathReport(in)
@@ -243,6 +245,9 @@ func (e *Engine) arrive(s *spd, in *Input, out *Output) Result {
 	}
 	if !e.isLocal(inner.Packet.Dst) {
 		inner.Dir = Forward
+	}
+	if e.options.Carries != nil && !e.options.Carries(sa, inner) {
+		return Result{Reason: ReasonWrongSA, Rule: NoRule}
 	}
 	r := e.judge(s, inner)
 	r.Reject = false // the answer would leave in the clear

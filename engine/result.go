@@ -59,6 +59,7 @@ const (
 	ReasonFlow                          // belongs to a flow that was let through
 	ReasonRelated                       // an ICMP error about such a flow
 	ReasonNoSA                          // policy says protect, and there is no SA
+	ReasonHeld                          // the same, but a copy waits for one: it is counted again when it goes
 	ReasonClear                         // arrived in the clear, policy says protect
 	ReasonWrongSA                       // came out of an SA that policy does not name for it (RFC 4301 section 5.2 step 4)
 	ReasonTCPState                      // TCP segment that fits no flow and opens none
@@ -101,7 +102,7 @@ func reasonOfESP(f esp.Fault) Reason {
 
 var reasonNames = [reasonESP]string{
 	"undecided", "rule", "default", "flow", "related",
-	"no-sa", "clear-text", "wrong-sa", "tcp-state", "flow-table-full",
+	"no-sa", "held", "clear-text", "wrong-sa", "tcp-state", "flow-table-full",
 	"fragment-orphan", "fragment-overlap", "fragment-table-full", "source-route", "too-big", "ike", "nat-keepalive",
 	"truncated", "bad-version", "bad-header-length", "bad-length",
 	"bad-extension-chain", "bad-fragment", "bad-transport",

@@ -62,6 +62,9 @@ type Config struct {
 
 	// Owner says what the SA belongs to. Opaque here.
 	Owner Owner
+	// Data is for whoever made the SA to find again (SA.Data). Opaque here;
+	// its dynamic type must be comparable.
+	Data any
 }
 
 // Owner ties an SA to what it serves, without pointing there. Outbound SAs are

@@ -109,6 +109,9 @@ func (sa *SA) Suite() Suite { return sa.cfg.Suite }
 // Owner says what the SA belongs to.
 func (sa *SA) Owner() Owner { return sa.cfg.Owner }
 
+// Data is what the SA was made with for its maker.
+func (sa *SA) Data() any { return sa.cfg.Data }
+
 // Endpoints are the addresses and ports of the protected packets.
 func (sa *SA) Endpoints() (src, dst netip.Addr, e Encap) {
 	o := sa.outer.Load()

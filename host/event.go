@@ -38,6 +38,9 @@ const (
 	KindIPsec Kind = "ipsec"
 	// KindSA is an SA that came, was replaced, or has ended.
 	KindSA Kind = "sa"
+	// KindIKE is news of the key exchange: who has come and gone, and what has
+	// failed, with the reason; see IKEEvent.
+	KindIKE Kind = "ike"
 	// KindKeys says that keys were asked for and given out.
 	KindKeys Kind = "keys"
 )
@@ -63,6 +66,9 @@ type Event struct {
 	Rejected bool `json:"rejected,omitempty"`
 	// Packet is the packet; empty when there is none.
 	Packet Packet `json:"packet,omitzero"`
+
+	// IKE says more of a KindIKE event.
+	IKE *IKEEvent `json:"ike,omitempty"`
 
 	Message     string       `json:"message,omitempty"`
 	Diagnostics []Diagnostic `json:"diagnostics,omitempty"`

@@ -71,6 +71,7 @@ type daemon struct {
 	loader   *loader
 	engine   *engine.Engine
 	keeper   *keeper
+	exchange *exchange
 	firewall firewall
 	ring     *ring
 	notify   notifier
@@ -136,8 +137,10 @@ func run(ctx context.Context, o Options, open opener) error {
 		refused:   throttle{perSecond: malformedRate, burst: malformedBurst},
 	}
 	d.keeper = newKeeper(newNumbers(o.StateDir, o.Logger), d.ring)
+	d.exchange = newExchange(d)
 	d.engine = engine.New(&first.Engine, engine.Options{
 		SAD: d.keeper.sad, Outbound: d.keeper.outbound, PathReport: d.keeper.pathReport,
+		Hold: d.exchange.wait, Carries: d.keeper.agreed.carries, Opened: d.exchange.opened, Rekey: d.exchange.rekey,
 		IsLocal: func(a netip.Addr) bool { return d.firewall.IsLocal(a) },
 	})
 	d.logRate.Store(first.Settings.LogRate)
@@ -149,6 +152,11 @@ func run(ctx context.Context, o Options, open opener) error {
 		return err
 	}
 	defer d.keeper.close()
+	peers, err := d.exchange.prepare(first.Policy)
+	if err != nil {
+		return err
+	}
+	defer d.exchange.undo()
 	logged := make(chan struct{})
 	rd := d.ring.reader(0)
 	go func() { defer close(logged); d.logEvents(rd) }()
@@ -159,15 +167,18 @@ func run(ctx context.Context, o Options, open opener) error {
 	if d.firewall, err = open(first, o.Logger); err != nil {
 		return err
 	}
-	return d.serve(ctx, socket)
+	return d.serve(ctx, socket, peers)
 }
 
 // serve runs the open daemon until ctx ends or a part of it fails.
-func (d *daemon) serve(ctx context.Context, socket *controlSocket) error {
+func (d *daemon) serve(ctx context.Context, socket *controlSocket, peers []ikePeer) error {
 	var wg sync.WaitGroup
+	// Packets pass until peers have heard of the end.
+	packets, endPackets := context.WithCancel(context.WithoutCancel(ctx))
+	defer endPackets()
 	wg.Go(func() {
-		err := d.firewall.Run(ctx, d)
-		if ctx.Err() != nil {
+		err := d.firewall.Run(packets, d)
+		if packets.Err() != nil {
 			return
 		}
 		if err == nil {
@@ -183,6 +194,7 @@ func (d *daemon) serve(ctx context.Context, socket *controlSocket) error {
 	d.await(d.o.Confirm, nil)
 	d.ring.add(&Event{Kind: KindStart, Generation: d.current.generation, Message: d.current.summary(), Diagnostics: d.current.Warnings})
 	d.mu.Unlock()
+	d.exchange.commit(peers)
 	d.notify.ready()
 	if d.o.OnReady != nil {
 		d.o.OnReady(d.status())
@@ -190,17 +202,20 @@ func (d *daemon) serve(ctx context.Context, socket *controlSocket) error {
 
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	for {
+	for n := uint64(1); ; n++ {
 		select {
 		case <-tick.C:
 			d.carried(false)
 			d.engine.Expire(d.now())
 			d.keeper.tick(d.now())
+			d.exchange.tick(d.now(), n)
 			d.watch()
 		case <-d.o.Reload:
 			d.reload(0, "") // what came of it is an event
 		case <-ctx.Done():
 			server.Close()
+			d.exchange.stop()
+			endPackets()
 			wg.Wait()
 			return d.shutdown(context.Cause(ctx))
 		}

@@ -103,6 +103,9 @@ func (k *fakeKernel) IsLocal(a netip.Addr) bool {
 	return a == netip.MustParseAddr("198.51.100.10") || a == netip.MustParseAddr("203.0.113.9")
 }
 
+// SourceFor knows no way to anybody.
+func (k *fakeKernel) SourceFor(netip.Addr) netip.Addr { return netip.Addr{} }
+
 func (k *fakeKernel) did() string {
 	k.mu.Lock()
 	defer k.mu.Unlock()

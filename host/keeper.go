@@ -25,6 +25,7 @@ type keeper struct {
 	sad     *esp.SAD
 	numbers *numbers
 	ring    *ring
+	agreed  *pairs // by IKE
 
 	blocks atomic.Pointer[blocks] // in force
 
@@ -39,8 +40,9 @@ type blocks map[string]*block
 // block is an ipsec block and its SAs.
 type block struct {
 	*rules.IPsec
-	rules []string // that say with = this block, in order
-	pair  []*sa    // manual: inbound, outbound
+	ike   *rules.IKE // where its keys come from; nil: manual
+	rules []string   // that say with = this block, in order
+	pair  []*sa      // manual: inbound, outbound
 }
 
 // sa is an SA set by hand, and what it was made of but for its keys.
@@ -65,7 +67,8 @@ const linger = int64(10 * time.Second)
 const pathReports = 100
 
 func newKeeper(n *numbers, r *ring) *keeper {
-	k := &keeper{sad: esp.NewSAD(), numbers: n, ring: r, reports: throttle{perSecond: pathReports, burst: pathReports}}
+	sad := esp.NewSAD()
+	k := &keeper{sad: sad, agreed: newPairs(sad), numbers: n, ring: r, reports: throttle{perSecond: pathReports, burst: pathReports}}
 	k.blocks.Store(&blocks{})
 	return k
 }
@@ -79,6 +82,7 @@ func (k *keeper) prepare(p *rules.Policy, now int64) (blocks, error) {
 		b := &block{IPsec: s, rules: rulesWith(&p.Engine, s.Name)}
 		next[s.Name] = b
 		if s.Manual == nil {
+			b.ike, _ = p.FindIKE(s.IKE)
 			continue
 		}
 		if err := k.manual(b, now); err != nil {
@@ -252,6 +256,9 @@ func (k *keeper) settle(old, next blocks, now int64) {
 // none. It is called for every such packet.
 func (k *keeper) outbound(r *engine.Rule, in *engine.Input) *esp.SA {
 	b := (*k.blocks.Load())[r.With]
+	if b != nil && b.ike != nil {
+		return k.agreed.outbound(b.Name, &in.Packet)
+	}
 	if b == nil || len(b.pair) != 2 {
 		return nil
 	}

@@ -30,6 +30,9 @@ type firewall interface {
 	// Carried tells what the kernel has carried of flows that it answers
 	// for: of those that have ended, and with live of all others.
 	Carried(live bool, yield func(*engine.Carried)) error
+	// SourceFor is the address that this host uses towards another, the
+	// zero Addr without a way there.
+	SourceFor(netip.Addr) netip.Addr
 }
 
 // opener opens the kernel's side for the first policy. From then on the

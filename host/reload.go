@@ -66,6 +66,11 @@ func (d *daemon) enforce(next *loaded) error {
 	if err != nil {
 		return fmt.Errorf("the SAs of the new policy cannot be made, the one before stays in force: %w", err)
 	}
+	peers, err := d.exchange.prepare(next.Policy)
+	if err != nil {
+		d.keeper.undo(before, after)
+		return fmt.Errorf("the key exchange of the new policy cannot be made, the one before stays in force: %w", err)
+	}
 	d.carried(true) // counts for the rules that let it pass
 	d.engine.Reload(&next.Engine)
 	next.decides = d.engine.Generation()
@@ -74,9 +79,11 @@ func (d *daemon) enforce(next *loaded) error {
 		d.current.decides = d.engine.Generation()
 		d.firewall.Decided(d.current.decides)
 		d.keeper.undo(before, after)
+		d.exchange.undo()
 		return fmt.Errorf("the kernel refused the new policy, the one before stays in force: %w", err)
 	}
 	d.keeper.settle(before, after, d.now())
+	d.exchange.commit(peers)
 	next.generation = d.current.generation + 1
 	d.current = next
 	d.logRate.Store(next.Settings.LogRate)

@@ -33,16 +33,20 @@ func (c *Core) Initiate(now time.Time, call Call) (Output, error) {
 	if !remote.IsValid() {
 		remote = p.Endpoint
 	}
-	if !local.IsValid() && p.Local.IsValid() {
-		local = netip.AddrPortFrom(p.Local, 0)
+	if !local.IsValid() {
+		local = netip.AddrPortFrom(c.source(p, remote.Addr()), 0)
 	}
-	if !remote.IsValid() || !local.IsValid() {
+	if !remote.IsValid() || !local.Addr().IsValid() {
 		return c.end(), fmt.Errorf("ike block %q does not say where to call, or from where", call.Peer)
 	}
 	remote = netip.AddrPortFrom(remote.Addr().Unmap().WithZone(""), or(remote.Port(), 500))
 	local = netip.AddrPortFrom(local.Addr().Unmap().WithZone(""), or(local.Port(), c.cfg.Port))
 	if len(p.From) > 0 && !p.mayCallFrom(remote.Addr()) {
 		return c.end(), fmt.Errorf("ike block %q is not for %s", call.Peer, remote.Addr())
+	}
+	probe := &ikeSA{peer: p, local: local, remote: remote}
+	if len(probe.localTS(ch)) == 0 || len(probe.remoteTS(ch)) == 0 {
+		return c.end(), fmt.Errorf("ipsec block %q is not for what goes from %s to %s", ch.Name, local.Addr(), remote.Addr())
 	}
 	c.want(p, ch, local, remote, 0)
 	return c.end(), nil
@@ -88,15 +92,37 @@ func (sa *ikeSA) plans(ch *Child) bool {
 // Start makes every child that has Start set and whose peer has an address.
 func (c *Core) Start(now time.Time) Output {
 	c.begin(now)
+	c.startAll()
+	return c.end()
+}
+
+func (c *Core) startAll() {
 	for _, p := range c.cfg.Peers {
 		for _, ch := range p.Children {
-			if ch.Start && p.Endpoint.IsValid() && p.Local.IsValid() {
-				c.want(p, ch, netip.AddrPortFrom(p.Local, c.cfg.Port),
-					netip.AddrPortFrom(p.Endpoint.Addr(), or(p.Endpoint.Port(), 500)), 0)
+			if !ch.Start || !p.Endpoint.IsValid() {
+				continue
+			}
+			remote := netip.AddrPortFrom(or(ch.Endpoint, p.Endpoint.Addr()), or(p.Endpoint.Port(), 500))
+			if local := c.source(p, remote.Addr()); local.IsValid() {
+				c.want(p, ch, netip.AddrPortFrom(local, c.cfg.Port), remote, 0)
+			} else if !slices.ContainsFunc(c.again, func(r restart) bool { return r.peer == p && r.child == ch }) {
+				// No way there yet: try again, as after a call that failed.
+				c.again = append(c.again, restart{c.now.Add(c.jitter(noRouteWait)), p, ch, netip.AddrPort{}, remote, 1})
 			}
 		}
 	}
-	return c.end()
+}
+
+// noRouteWait is how long a host without a way to the peer waits before it
+// looks again.
+const noRouteWait = 4 * time.Second
+
+// source is the address of ours to call a peer from; the zero Addr: not known.
+func (c *Core) source(p *Peer, remote netip.Addr) netip.Addr {
+	if p.Local.IsValid() || c.cfg.Source == nil {
+		return p.Local
+	}
+	return c.cfg.Source(remote)
 }
 
 // each calls f for the IKE SAs of a peer, in the order in which they were

@@ -135,28 +135,28 @@ func (sa *ikeSA) localTS(cfg *Child) []TrafficSelector {
 }
 
 func (sa *ikeSA) remoteTS(cfg *Child) []TrafficSelector {
+	if cfg.Endpoint.IsValid() && cfg.Endpoint != sa.remote.Addr() {
+		return nil // this child is for another peer
+	}
 	return sa.limitTS(cfg, cfg.RemoteTS, sa.lease.addrs(), sa.remote.Addr())
 }
 
 func (sa *ikeSA) limitTS(cfg *Child, ts []TrafficSelector, leased []netip.Addr, end netip.Addr) []TrafficSelector {
-	host := []TrafficSelector{selectorOfHost(end)}
-	if cfg.Mode == Transport {
-		if len(ts) == 0 {
-			return host
+	hosts := []TrafficSelector{selectorOfHost(end)}
+	switch {
+	case cfg.Mode == Transport:
+	case len(leased) > 0:
+		hosts = nil
+		for _, a := range leased {
+			hosts = append(hosts, selectorOfHost(a))
 		}
-		return narrow(host, ts)
-	}
-	if len(ts) > 0 {
+	case len(ts) > 0:
 		return ts
 	}
-	if len(leased) == 0 {
-		return host
+	if len(ts) == 0 {
+		return hosts
 	}
-	var out []TrafficSelector
-	for _, a := range leased {
-		out = append(out, selectorOfHost(a))
-	}
-	return out
+	return narrow(hosts, ts)
 }
 
 // acceptChild takes the responder's half of a child. Either n or the failure

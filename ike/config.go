@@ -17,6 +17,10 @@ type Config struct {
 
 	Rand io.Reader // nil fails closed: no SA is ever made
 
+	// Source says which of our addresses faces another; asked for peers
+	// without Local. nil, or the zero Addr: not known.
+	Source func(remote netip.Addr) netip.Addr
+
 	// Port and NATPort are our own UDP ports; 0 means 500 and 4500.
 	Port, NATPort uint16
 
@@ -119,8 +123,13 @@ type Child struct {
 	Proposals []Proposal // nil: DefaultChildProposals
 
 	// LocalTS and RemoteTS are the most that may be agreed (RFC 7296 section
-	// 2.9). Empty means the endpoint itself, or the leased address.
+	// 2.9). Empty means the endpoint itself. In transport mode, and where
+	// addresses are leased, they are narrowed to those.
 	LocalTS, RemoteTS []TrafficSelector
+
+	// Endpoint is the one address of the peer with which this child may be;
+	// invalid: any.
+	Endpoint netip.Addr
 
 	// When the child is rekeyed, less up to a tenth by chance [1 h].
 	// Bytes and Packets: 0 means no limit.

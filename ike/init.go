@@ -371,6 +371,7 @@ func (c *Core) openHalf(h header, d Datagram, s suite, chosen Proposal, ni, publ
 	c.nextID++
 	sa.id = c.nextID
 	var err, err2, err3 error
+	sa.learnNAT(ns) // hashed with the SPIs of the request, where ours is zero
 	hs.nr, err = c.random(nonceLen)
 	sa.spiR, err2 = c.newSPI()
 	hs.kex, err3 = c.kex.start(s.ke)
@@ -378,7 +379,6 @@ func (c *Core) openHalf(h header, d Datagram, s suite, chosen Proposal, ni, publ
 		c.stats.Failures[BadRandomness]++
 		return
 	}
-	sa.learnNAT(ns)
 	hs.hashes = parseHashes(ns)
 	list := []payload{saPayload([]Proposal{chosen}), kePayload(s.ke, hs.kex.public()), {kind: plNonce, body: hs.nr}}
 	anyPeer := func(f func(*Peer) bool) bool {

@@ -413,6 +413,18 @@ func (c *Core) restartDue() {
 			continue
 		}
 		c.again = append(c.again[:i:i], c.again[i+1:]...)
+		// Either side may have another address by now.
+		if r.peer.Endpoint.IsValid() && len(r.peer.From) == 0 {
+			r.remote = netip.AddrPortFrom(r.peer.Endpoint.Addr(), or(r.peer.Endpoint.Port(), 500))
+		}
+		if a := c.source(r.peer, r.remote.Addr()); a.IsValid() {
+			r.local = netip.AddrPortFrom(a, c.cfg.Port)
+		}
+		if !r.local.IsValid() {
+			r.at = c.now.Add(c.jitter(noRouteWait))
+			c.again = append(c.again, r)
+			continue
+		}
 		c.want(r.peer, r.child, r.local, r.remote, r.tries)
 	}
 }

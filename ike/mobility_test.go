@@ -102,6 +102,15 @@ func TestNAT(t *testing.T) {
 	}
 }
 
+// Without a NAT nobody sees one.
+func TestNoNAT(t *testing.T) {
+	s, a, b := upTwo(t, nil)
+	if a.sad[a.out["net"]].UDPEncap || b.sad[b.out["net"]].UDPEncap {
+		s.dump()
+		t.Error("ESP goes in UDP although there is no NAT")
+	}
+}
+
 func TestAddressChange(t *testing.T) {
 	s, a, b := upTwo(t, nil)
 	to := netip.MustParseAddr("192.0.2.77")

@@ -203,3 +203,6 @@ func proposalText(list []Proposal) string {
 }
 
 func (s *suite) String() string { return s.proposal().String() }
+
+// Combined says that a cipher, by its transform ID, brings its own integrity.
+func Combined(encr uint16) bool { return aead(encr) }

@@ -189,3 +189,15 @@ func subset(answer, offer []TrafficSelector) bool {
 	}
 	return len(answer) > 0
 }
+
+// Distinct leaves out selectors that others of the list contain.
+func Distinct(list []TrafficSelector) []TrafficSelector {
+	var out []TrafficSelector
+	for _, t := range list {
+		if slices.ContainsFunc(out, func(u TrafficSelector) bool { return contains(u, t) }) {
+			continue
+		}
+		out = append(slices.DeleteFunc(out, func(u TrafficSelector) bool { return contains(t, u) }), t)
+	}
+	return out
+}

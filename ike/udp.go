@@ -31,6 +31,9 @@ type ServerConfig struct {
 	// before any datagram of the same step goes out. It must not wait for
 	// the Server.
 	Act func([]Action)
+	// Acted comes after a step in which Act was called, when its datagrams
+	// are out.
+	Acted func()
 	// Event hears events, in the same goroutine.
 	Event func(Event)
 	// SendNAT sends what leaves by the port for NAT traversal, when somebody
@@ -153,6 +156,9 @@ func (s *Server) apply(o Output) {
 			s.cfg.Event(e)
 		}
 	}
+	if len(o.Actions) > 0 && s.cfg.Acted != nil {
+		s.cfg.Acted()
+	}
 }
 
 func (s *Server) send(d Datagram) error {
@@ -212,6 +218,9 @@ func (s *Server) Post(f func(c *Core, now time.Time) Output) bool {
 // Losses are datagrams that came faster than they could be read, and such as
 // the kernel would not send.
 func (s *Server) Losses() (received, sent uint64) { return s.lost.Load(), s.unsent.Load() }
+
+// Close gives up the ports of a Server that was never run.
+func (s *Server) Close() error { return s.closeSockets() }
 
 func (s *Server) closeSockets() error {
 	var errs []error

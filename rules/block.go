@@ -85,6 +85,15 @@ func article(kind string) string {
 	return "A " + kind
 }
 
+// places gives the place of each argument that is written.
+func (k block) places() map[string]string {
+	m := map[string]string{}
+	for name, a := range k.b.Body.Attributes {
+		m[name] = k.l.place(a.NameRange)
+	}
+	return m
+}
+
 // at is where an argument's name stands, or the block's head without it.
 func (k block) at(arg string) hcl.Range {
 	if a := k.b.Body.Attributes[arg]; a != nil {

@@ -25,7 +25,7 @@ func (l *loader) ike(b *hclsyntax.Block) IKE {
 	k := l.open(b, []string{"local_endpoint", "remote_endpoint", "local_id", "remote_id",
 		"certificate", "private_key", "ca", "crl", "public_keys", "psk_file", "ppk_file", "ppk_id", "ppk_required",
 		"pool", "dns", "request_address", "mobike", "encryption", "integrity", "prf", "key_exchange", "lifetime", "dead_peer_detection", "initiate"}, nil)
-	i := IKE{Name: k.name, Place: l.place(b.DefRange())}
+	i := IKE{Name: k.name, Place: l.place(b.DefRange()), Places: k.places()}
 	i.LocalEndpoint = k.address("local_endpoint")
 	k.remote(&i)
 	i.LocalID = k.str("local_id", "the identity that this side proves")

@@ -37,7 +37,7 @@ func (l *loader) ipsec(b *hclsyntax.Block) IPsec {
 			"manual": func(in *hclsyntax.Block) { manual = in },
 			"outer":  func(in *hclsyntax.Block) { outer = in },
 		})
-	s := IPsec{Name: k.name, Place: l.place(b.DefRange())}
+	s := IPsec{Name: k.name, Place: l.place(b.DefRange()), Places: k.places()}
 	if k.require("mode", `"transport" between this host and its peer, "tunnel" for what is behind them too`) {
 		s.Tunnel = k.word("mode", []string{"transport", "tunnel"}, 0) == 1
 	}

@@ -43,25 +43,10 @@ const maxKeyFile = 64 << 10
 // of the algorithms. A file that others can read is refused. Errors never
 // quote what is in the file.
 func (m *Manual) ReadKeys() (*Keys, error) {
-	f, err := os.Open(m.KeyFile)
-	if err != nil {
-		return nil, secretError(m.KeyFile, err)
-	}
-	defer f.Close()
-	info, err := f.Stat() // of the open file, so that nobody swaps it in between
-	if err != nil {
-		return nil, secretError(m.KeyFile, err)
-	}
-	if err := checkSecret(m.KeyFile, info); err != nil {
-		return nil, err
-	}
-	text, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
+	text, err := ReadSecret(m.KeyFile)
 	defer clear(text)
 	if err != nil {
-		return nil, secretError(m.KeyFile, err)
-	}
-	if len(text) > maxKeyFile {
-		return nil, fmt.Errorf("%s is too large for a key file", m.KeyFile)
+		return nil, err
 	}
 	k := &Keys{}
 	if err := k.parse(text, m); err != nil {
@@ -69,6 +54,34 @@ func (m *Manual) ReadKeys() (*Keys, error) {
 		return nil, fmt.Errorf("%s: %w", m.KeyFile, err)
 	}
 	return k, nil
+}
+
+// ReadSecret reads a file that holds secrets, of at most 64 KiB. One that
+// others can read, or that belongs to another user, is refused. Whoever is done
+// with the bytes clears them. Errors never quote what is in the file.
+func ReadSecret(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, secretError(path, err)
+	}
+	defer f.Close()
+	info, err := f.Stat() // of the open file, so that nobody swaps it in between
+	if err != nil {
+		return nil, secretError(path, err)
+	}
+	if err := checkSecret(path, info); err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
+	if err != nil {
+		clear(text)
+		return nil, secretError(path, err)
+	}
+	if len(text) > maxKeyFile {
+		clear(text)
+		return nil, fmt.Errorf("%s is too large for a key file", path)
+	}
+	return text, nil
 }
 
 func (k *Keys) parse(text []byte, m *Manual) error {

@@ -76,8 +76,9 @@ type LoadOptions struct {
 
 // IPsec is an ipsec block: how the traffic of a protect rule is sealed.
 type IPsec struct {
-	Name  string
-	Place string // "file:line"
+	Name   string
+	Place  string            // "file:line"
+	Places map[string]string // the same of each argument that is written
 
 	Tunnel bool  // mode = "tunnel"; else transport
 	AH     bool  // protocol = "ah"; else ESP
@@ -135,8 +136,9 @@ type Manual struct {
 
 // IKE is an ike block: who may be talked to, and how each side proves itself.
 type IKE struct {
-	Name  string
-	Place string // "file:line"
+	Name   string
+	Place  string            // "file:line"
+	Places map[string]string // the same of each argument that is written
 
 	LocalEndpoint netip.Addr // invalid: as the route has it
 	Remote        []Endpoint // empty: anybody may call, nobody is called

@@ -1,0 +1,359 @@
+package host
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ipfw/ipfw/engine"
+	"github.com/ipfw/ipfw/esp"
+	"github.com/ipfw/ipfw/ike"
+	"github.com/ipfw/ipfw/packet"
+	"github.com/ipfw/ipfw/rules"
+)
+
+// exchange ties the key exchange to packets. The engine asks it for SAs; what
+// has none yet waits here while the peer is called.
+//
+//	packet --> outbound --no SA--> hold, call -----> ike.Server <--> peer
+//	              ^                  |                   |
+//	              |  again, sealed <-+-- release <-- act +--> SAD, pairs
+//	arriving --> opened: seen, roamed -------------------+
+type exchange struct {
+	d     *daemon
+	pairs *pairs
+	hold  *hold
+	names *names
+
+	server atomic.Pointer[ike.Server] // nil while the policy has no ike block
+	// endpoints say whom to call, by ike block.
+	endpoints atomic.Pointer[map[string]netip.Addr]
+
+	mu     sync.Mutex // orders commit and stop
+	peers  []ikePeer  // in force
+	cancel context.CancelFunc
+	done   chan struct{} // of a Server that runs
+	kick   chan struct{} // there are names to look up
+
+	fresh []string // blocks with a new SA in this step; the Server's goroutine only
+}
+
+func newExchange(d *daemon) *exchange {
+	x := &exchange{d: d, pairs: d.keeper.agreed, hold: newHold(), names: newNames(), kick: make(chan struct{}, 1)}
+	x.endpoints.Store(&map[string]netip.Addr{})
+	return x
+}
+
+// prepare reads the peers of a policy, with their keys, and opens the ports for
+// the first ones. Nothing of it is in force before commit.
+func (x *exchange) prepare(p *rules.Policy) (peers []ikePeer, err error) {
+	if peers, err = peersOf(p); err != nil || len(peers) == 0 || x.server.Load() != nil {
+		return peers, err
+	}
+	s, err := ike.Listen(ike.ServerConfig{
+		Config: ike.Config{Rand: rand.Reader, Source: x.source},
+		Act:    x.act, Acted: x.release, Event: x.event,
+	})
+	if err != nil {
+		return nil, err
+	}
+	x.server.Store(s)
+	return peers, nil
+}
+
+// commit puts peers in force.
+func (x *exchange) commit(peers []ikePeer) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.peers = peers
+	x.names.want(peers)
+	s := x.server.Load()
+	if s != nil && x.done == nil {
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan struct{})
+		x.cancel, x.done = cancel, done
+		go func() { defer close(done); s.Run(ctx, farewell) }()
+		go x.names.follow(ctx, x.kick, x.renew)
+	}
+	x.renewLocked()
+	select {
+	case x.kick <- struct{}{}:
+	default:
+	}
+	if len(peers) == 0 {
+		x.stopLocked()
+	}
+}
+
+// undo gives up ports that were opened for a policy that did not come in force.
+func (x *exchange) undo() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.done == nil {
+		x.stopLocked()
+	}
+}
+
+// renew tells the key exchange where peers are now.
+func (x *exchange) renew() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.renewLocked()
+}
+
+func (x *exchange) renewLocked() {
+	s := x.server.Load()
+	if s == nil {
+		return
+	}
+	list, endpoints := x.names.place(x.peers)
+	x.endpoints.Store(&endpoints)
+	err := s.Call(func(c *ike.Core, now time.Time) ike.Output {
+		o, err := c.Update(now, list)
+		if err != nil { // they have been checked
+			x.tell("the peers of the policy are not in force: " + err.Error())
+		}
+		return o
+	})
+	if err != nil {
+		x.tell(err.Error())
+	}
+}
+
+// farewell is how long the end of the daemon waits for peers to hear of it.
+const farewell = 2 * time.Second
+
+// stop deletes what was agreed with peers and gives the ports up. Packets must
+// still pass.
+func (x *exchange) stop() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.stopLocked()
+}
+
+func (x *exchange) stopLocked() {
+	s := x.server.Swap(nil)
+	if s == nil {
+		return
+	}
+	if x.done != nil {
+		x.cancel()
+		<-x.done
+		x.done = nil
+	} else {
+		_ = s.Close()
+	}
+	for _, c := range x.pairs.all() {
+		x.pairs.remove(c.ID)
+	}
+}
+
+// source is the address that this host calls a peer from.
+func (x *exchange) source(remote netip.Addr) netip.Addr { return x.d.firewall.SourceFor(remote) }
+
+// call is how an SA for a packet is asked for.
+type call struct {
+	peer          string
+	local, remote netip.Addr // local: the zero Addr is as the route has it
+}
+
+// callFor says whom to call for a packet that leaves under an ipsec block; false
+// where nobody can be called.
+func (x *exchange) callFor(b *block, p *packet.Packet) (c call, ok bool) {
+	k := b.ike
+	if k == nil || k.Initiate == rules.InitiateNever {
+		return c, false
+	}
+	c = call{peer: k.Name, local: b.LocalEndpoint, remote: b.RemoteEndpoint}
+	if !c.local.IsValid() {
+		c.local = k.LocalEndpoint
+	}
+	if !b.Tunnel {
+		// The packet's own ends are those of the SA.
+		if c.local.IsValid() && c.local != p.Src || c.remote.IsValid() && c.remote != p.Dst {
+			return c, false
+		}
+		c.local, c.remote = p.Src, p.Dst
+		return c, true
+	}
+	if !c.remote.IsValid() {
+		c.remote = (*x.endpoints.Load())[k.Name]
+	}
+	return c, c.remote.IsValid()
+}
+
+// wait is engine.Options.Hold: it keeps a copy of a packet and has the peer
+// called.
+func (x *exchange) wait(r *engine.Rule, in *engine.Input) bool {
+	s, b := x.server.Load(), (*x.d.keeper.blocks.Load())[r.With]
+	if s == nil || b == nil {
+		return false
+	}
+	c, ok := x.callFor(b, &in.Packet)
+	if !ok {
+		return false
+	}
+	ask, ok := x.hold.add(need{b.Name, c.remote}, in)
+	if ask {
+		name := b.Name
+		s.Post(func(core *ike.Core, now time.Time) ike.Output {
+			o, err := core.Initiate(now, ike.Call{Peer: c.peer, Child: name, Local: portless(c.local), Remote: portless(c.remote)})
+			if err != nil {
+				x.tell(fmt.Sprintf("no SA for a packet of rule %q: %s", r.Name, err))
+			}
+			return o
+		})
+	}
+	return ok
+}
+
+func portless(a netip.Addr) netip.AddrPort {
+	if !a.IsValid() {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(a, 0)
+}
+
+// act does what the key exchange asks of the SAD.
+func (x *exchange) act(list []ike.Action) {
+	for i := range list {
+		a := &list[i]
+		switch a.Kind {
+		case ike.Install:
+			x.install(a)
+		case ike.UseSA:
+			x.pairs.use(a.Child.ID)
+			x.fresh = append(x.fresh, a.Child.Name)
+		case ike.Move:
+			x.pairs.move(&a.Child)
+		case ike.Remove:
+			x.pairs.remove(a.Child.ID)
+		}
+	}
+}
+
+func (x *exchange) install(a *ike.Action) {
+	b := (*x.d.keeper.blocks.Load())[a.Child.Name]
+	if b == nil {
+		a.Child.In.Wipe()
+		a.Child.Out.Wipe()
+		return // a policy without it has just come in force
+	}
+	if _, err := x.pairs.install(&a.Child, b.IPsec, a.Use, x.d.now()); err != nil {
+		x.tell(fmt.Sprintf("the SAs that ike %q has agreed for ipsec %q cannot be used: %s", a.Child.Peer, a.Child.Name, err))
+		return
+	}
+	if a.Use {
+		x.fresh = append(x.fresh, a.Child.Name)
+	}
+}
+
+// release sends the packets that have waited for what is there now. Each is
+// judged again, under the policy and the SAs of this moment.
+func (x *exchange) release() {
+	blocks := x.fresh
+	x.fresh = nil
+	var in engine.Input
+	var out engine.Output
+	for _, b := range blocks {
+		for _, p := range x.hold.take(b) {
+			in = p.in
+			in.Now = x.d.now()
+			if packet.Parse(&in.Packet, p.bytes, len(p.bytes)) != packet.OK {
+				continue
+			}
+			if r := x.d.engine.Process(&in, &out); r.Verdict != engine.Protect {
+				continue // a reason is counted; it may wait again
+			}
+			if out.Replace != nil {
+				out.Send = append(out.Send, out.Replace)
+			}
+			for _, b := range out.Send {
+				if err := x.d.firewall.Send(b); err != nil {
+					x.hold.lost.Add(1)
+				} else {
+					x.hold.released.Add(1)
+				}
+			}
+		}
+	}
+}
+
+// opened is engine.Options.Opened: the peer uses a new SA, or it speaks from
+// elsewhere. The first packet of each kind is told; more would be the same.
+func (x *exchange) opened(sa *esp.SA, in *engine.Input) {
+	c, ok := sa.Data().(*pair)
+	if !ok {
+		return
+	}
+	s := x.server.Load()
+	if s == nil {
+		return
+	}
+	if !c.seen.Load() && c.seen.CompareAndSwap(false, true) {
+		spi := c.SPIIn
+		if !s.Post(func(core *ike.Core, now time.Time) ike.Output { return core.Seen(now, spi) }) {
+			c.seen.Store(false)
+		}
+	}
+	src, _, e := sa.Endpoints()
+	if e.SrcPort == 0 || src == in.Packet.Src && e.SrcPort == in.Packet.SrcPort || !c.roamed.CompareAndSwap(false, true) {
+		return
+	}
+	from := netip.AddrPortFrom(in.Packet.Src, in.Packet.SrcPort)
+	to := netip.AddrPortFrom(in.Packet.Dst, in.Packet.DstPort)
+	spi := c.SPIIn
+	if !s.Post(func(core *ike.Core, now time.Time) ike.Output { return core.Roamed(now, spi, to, from) }) {
+		c.roamed.Store(false)
+	}
+}
+
+// rekey is engine.Options.Rekey: an SA has reached its soft lifetime.
+func (x *exchange) rekey(sa *esp.SA) {
+	c, ok := sa.Data().(*pair)
+	s := x.server.Load()
+	if !ok || s == nil {
+		return
+	}
+	id := c.ID
+	s.Post(func(core *ike.Core, now time.Time) ike.Output { return core.RekeyChild(now, id) })
+}
+
+// tick does what is due once a second.
+func (x *exchange) tick(now int64, n uint64) {
+	x.hold.expire(now)
+	s := x.server.Load()
+	if s == nil {
+		return
+	}
+	if n%reportPeriod == 0 {
+		list := x.usage()
+		s.Post(func(core *ike.Core, now time.Time) ike.Output { return core.Report(now, list) })
+	}
+}
+
+// reportPeriod is how many seconds pass between reports of what children carry.
+const reportPeriod = 5
+
+// usage is what each child has carried.
+func (x *exchange) usage() []ike.Usage {
+	all := x.pairs.all()
+	list := make([]ike.Usage, 0, len(all))
+	for _, c := range all {
+		in, out := c.in.Counters(), c.out.Counters()
+		u := ike.Usage{ID: c.ID, Bytes: in.Bytes + out.Bytes, Packets: in.Packets + out.Packets}
+		if in.Packets > 0 {
+			u.LastIn = x.d.started.Add(time.Duration(in.Used))
+		}
+		list = append(list, u)
+	}
+	return list
+}
+
+func (x *exchange) tell(message string) {
+	x.d.ring.add(&Event{Kind: KindIKE, Message: message})
+}

@@ -1,0 +1,162 @@
+package host
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/ipfw/ipfw/ike"
+	"github.com/ipfw/ipfw/rules"
+)
+
+// IKEEvent is the part of an Event that speaks of the key exchange.
+type IKEEvent struct {
+	// What is "ike-up", "ike-down", "ike-rekeyed", "child-up", "child-down",
+	// "child-rekeyed", "failed", "moved" or "address".
+	What string `json:"what"`
+	// Failure is why an exchange failed, from the closed list of
+	// ike.Failure; empty: it has not.
+	Failure string `json:"failure,omitempty"`
+	// Peer is the ike block, Child the ipsec block; empty where none was
+	// found, or none is meant.
+	Peer     string         `json:"peer,omitempty"`
+	Child    string         `json:"child,omitempty"`
+	Local    netip.AddrPort `json:"local,omitzero"`
+	Remote   netip.AddrPort `json:"remote,omitzero"`
+	RemoteID string         `json:"remote_id,omitempty"`
+	SPIIn    uint32         `json:"spi_in,omitempty"`
+	SPIOut   uint32         `json:"spi_out,omitempty"`
+	Suite    string         `json:"suite,omitempty"`
+	// Ours and Theirs are what did not fit, Nearest where the two come
+	// closest, Detail the circumstances.
+	Ours    string `json:"ours,omitempty"`
+	Theirs  string `json:"theirs,omitempty"`
+	Nearest string `json:"nearest,omitempty"`
+	Detail  string `json:"detail,omitempty"`
+	// Setting is the argument of the policy to look at, Place where it
+	// stands, or its block where it is left out.
+	Setting string `json:"setting,omitempty"`
+	Place   string `json:"place,omitempty"`
+}
+
+// event hears the events of the key exchange, in the Server's goroutine.
+func (x *exchange) event(e ike.Event) {
+	out := &IKEEvent{
+		What: e.Kind.String(), Peer: e.Peer, Child: e.Child, Local: e.Local, Remote: e.Remote,
+		SPIIn: e.SPIIn, SPIOut: e.SPIOut, Suite: e.Suite,
+		Ours: e.Ours, Theirs: e.Theirs, Nearest: e.Nearest, Detail: e.Detail,
+	}
+	if !e.RemoteID.IsZero() {
+		out.RemoteID = e.RemoteID.String()
+	}
+	if e.Failure != ike.NoFailure {
+		out.Failure = e.Failure.String()
+		out.Setting, out.Place = settingOf(x.inForce(), &e)
+	}
+	x.d.ring.add(&Event{Kind: KindIKE, Message: out.String(), Rule: "", Place: out.Place, IKE: out})
+}
+
+// inForce is the policy in force as far as the key exchange knows it.
+func (x *exchange) inForce() blocks { return *x.d.keeper.blocks.Load() }
+
+// settingOf finds what in the policy a failure is about, and where it stands.
+func settingOf(b blocks, e *ike.Event) (setting, place string) {
+	var k *rules.IKE
+	var s *rules.IPsec
+	for _, x := range b {
+		if x.ike != nil && x.ike.Name == e.Peer {
+			k = x.ike
+			if x.Name == e.Child {
+				s = x.IPsec
+			}
+		}
+	}
+	words := strings.Split(e.Setting, ", ")
+	if e.Setting == "proposals" {
+		words = []string{"encryption", "integrity", "key_exchange", "prf"}
+	}
+	if k == nil {
+		return e.Setting, ""
+	}
+	for _, w := range words { // the first that is written
+		if s != nil && s.Places[w] != "" {
+			return w, s.Places[w]
+		}
+		if k.Places[w] != "" {
+			return w, k.Places[w]
+		}
+	}
+	setting = words[0]
+	if s != nil {
+		return setting, s.Place
+	}
+	return setting, k.Place
+}
+
+// sentences say in words why an exchange failed; the list is closed.
+var sentences = map[string]string{
+	ike.NoAnswer.String():        "the peer does not answer",
+	ike.NoProposal.String():      "the two sides have no proposal in common",
+	ike.NoSelectors.String():     "the traffic that the two sides want to protect does not overlap",
+	ike.WrongMode.String():       "one side wants transport mode, the other a tunnel",
+	ike.UnknownPeer.String():     "no ike block is for this peer",
+	ike.WrongIdentity.String():   "the peer is not who the policy expects",
+	ike.WrongKey.String():        "the peer has not proved who it is: it has another key",
+	ike.BadCertificate.String():  "the peer's certificate is not good",
+	ike.WrongMethod.String():     "the peer proves who it is in a way that the policy does not have",
+	ike.NoPPK.String():           "one side lacks the post-quantum pre-shared key",
+	ike.NoAddress.String():       "there is no address to be had",
+	ike.RefusedByPeer.String():   "the peer has refused",
+	ike.Malformed.String():       "a message breaks the protocol",
+	ike.TooMany.String():         "a limit is reached",
+	ike.BadRandomness.String():   "there is no randomness",
+	ike.UnexpectedNAT.String():   "a NAT is in the way",
+	ike.WrongKeyByPeer.String():  "the peer does not believe that we are who we say",
+	ike.InternalFailure.String(): "our own side is not in order",
+}
+
+// String gives the event in one line.
+func (e *IKEEvent) String() string {
+	var b strings.Builder
+	switch {
+	case e.Peer != "" && e.Child != "":
+		fmt.Fprintf(&b, "ipsec %q of ike %q", e.Child, e.Peer)
+	case e.Peer != "":
+		fmt.Fprintf(&b, "ike %q", e.Peer)
+	default:
+		b.WriteString("ike")
+	}
+	if e.Remote.IsValid() {
+		b.WriteString(" with " + e.Remote.String())
+	}
+	if e.RemoteID != "" {
+		b.WriteString(" (" + e.RemoteID + ")")
+	}
+	if e.Failure == "" {
+		b.WriteString(" " + strings.TrimPrefix(strings.TrimPrefix(e.What, "ike-"), "child-"))
+		if e.SPIIn != 0 {
+			fmt.Fprintf(&b, ", spi %#08x in, %#08x out", e.SPIIn, e.SPIOut)
+		}
+		if e.Suite != "" {
+			b.WriteString(", " + e.Suite)
+		}
+		if e.Detail != "" {
+			b.WriteString(": " + e.Detail)
+		}
+		return b.String()
+	}
+	fmt.Fprintf(&b, " failed (%s): %s", e.Failure, sentences[e.Failure])
+	for _, part := range [...]struct{ name, text string }{
+		{"", e.Detail}, {"ours: ", e.Ours}, {"theirs: ", e.Theirs}, {"nearest: ", e.Nearest}} {
+		if part.text != "" {
+			b.WriteString("; " + part.name + part.text)
+		}
+	}
+	if e.Setting != "" {
+		b.WriteString("; look at " + e.Setting)
+		if e.Place != "" {
+			b.WriteString(" in " + e.Place)
+		}
+	}
+	return b.String()
+}

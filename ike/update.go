@@ -1,0 +1,182 @@
+package ike
+
+import (
+	"errors"
+	"net/netip"
+	"reflect"
+	"slices"
+	"time"
+)
+
+// Update puts another list of peers in force. IKE SAs of peers that are the
+// same live on, those of others are deleted; of a peer that is the same, the
+// children live on that are. A peer whose Endpoint alone is another (its name
+// has another address now) is the same: new calls go there, and what is up
+// stays where it is. On error nothing has changed. The peers belong to the
+// Core from then on.
+func (c *Core) Update(now time.Time, peers []*Peer) (Output, error) {
+	var errs []error
+	for _, p := range peers {
+		errs = append(errs, p.Check())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return Output{}, err
+	}
+	c.begin(now)
+	next := make([]*Peer, 0, len(peers))
+	for _, p := range peers {
+		i := slices.IndexFunc(c.cfg.Peers, func(o *Peer) bool { return o.Name == p.Name })
+		if i < 0 || !samePeer(c.cfg.Peers[i], p) {
+			next = append(next, p)
+			continue
+		}
+		was := c.cfg.Peers[i]
+		was.Endpoint = p.Endpoint
+		c.updateChildren(was, p.Children)
+		next = append(next, was)
+	}
+	for _, p := range c.cfg.Peers {
+		if !slices.Contains(next, p) {
+			c.expel(p)
+		}
+	}
+	c.cfg.Peers = next
+	c.startAll()
+	return c.end(), nil
+}
+
+// samePeer says that nothing has changed but the endpoint and the children.
+func samePeer(a, b *Peer) bool {
+	x, y := *a, *b
+	x.Endpoint, y.Endpoint = netip.AddrPort{}, netip.AddrPort{}
+	x.Children, y.Children = nil, nil
+	return a.Endpoint.IsValid() == b.Endpoint.IsValid() && reflect.DeepEqual(x, y)
+}
+
+// sameChild says that nothing has changed but when it is made.
+func sameChild(a, b *Child) bool {
+	x, y := *a, *b
+	x.Start, y.Start = false, false
+	return reflect.DeepEqual(x, y)
+}
+
+// updateChildren gives a peer other children. Those it has no more are deleted.
+func (c *Core) updateChildren(p *Peer, list []*Child) {
+	next := make([]*Child, 0, len(list))
+	for _, ch := range list {
+		was := p.child(ch.Name)
+		if was != nil && sameChild(was, ch) {
+			was.Start = ch.Start
+			ch = was
+		}
+		next = append(next, ch)
+	}
+	gone := func(ch *Child) bool { return !slices.Contains(next, ch) }
+	c.again = slices.DeleteFunc(c.again, func(r restart) bool { return r.peer == p && gone(r.child) })
+	c.eachOf(p, func(sa *ikeSA) {
+		if hs := sa.hs; hs != nil {
+			hs.want = slices.DeleteFunc(hs.want, gone)
+			if hs.child != nil && gone(hs.child.cfg) {
+				c.destroyQuietly(sa) // it has been asked for already
+				return
+			}
+		}
+		sa.queue = slices.DeleteFunc(sa.queue, func(q queued) bool {
+			t, ok := q.task.(*createTask)
+			return ok && t.purpose == newChild && gone(t.cfg)
+		})
+		if sa.req != nil {
+			if t, ok := sa.req.task.(*createTask); ok && t.cfg != nil && gone(t.cfg) {
+				c.deleteIKE(sa) // what is being made cannot be called off
+			}
+		}
+		for _, ch := range slices.Clone(sa.children) {
+			if gone(ch.cfg) {
+				c.deleteChild(sa, ch)
+			}
+		}
+	})
+	p.Children = next
+}
+
+// expel ends all that a peer has: its traffic at once, its IKE SAs with a
+// Delete.
+func (c *Core) expel(p *Peer) {
+	c.again = slices.DeleteFunc(c.again, func(r restart) bool { return r.peer == p })
+	c.eachOf(p, func(sa *ikeSA) {
+		sa.surplus = true
+		children := sa.children
+		sa.children = nil
+		for _, ch := range children {
+			c.childEvent(sa, ch, Event{Kind: ChildDown, Detail: "the policy has changed"})
+			c.dropChild(ch, true, 0)
+		}
+		c.deleteIKE(sa)
+	})
+	// Another policy may have another pool.
+	for k, l := range c.leases.m {
+		if k.peer == p.Name {
+			for _, a := range l.key.addrs() {
+				delete(c.leases.taken, a)
+			}
+			delete(c.leases.m, k)
+		}
+	}
+}
+
+// eachOf calls f for the IKE SAs of one peer and settles them.
+func (c *Core) eachOf(p *Peer, f func(*ikeSA)) {
+	c.each(p.Name, func(sa *ikeSA) {
+		if sa.peer == p {
+			f(sa)
+			c.settle(sa)
+		}
+	})
+}
+
+// RekeyChild rekeys one child: its SA has come to the end of its numbers, or of
+// what the policy lets it carry.
+func (c *Core) RekeyChild(now time.Time, id uint64) Output {
+	c.begin(now)
+	c.each("", func(sa *ikeSA) {
+		for _, ch := range sa.children {
+			if ch.ID == id && ch.state == chUp && !ch.rekeying && ch.next == nil {
+				c.rekeyChild(sa, ch)
+				c.settle(sa)
+				return
+			}
+		}
+	})
+	return c.end()
+}
+
+// Roamed tells that an authentic packet of a child, named by its inbound SPI,
+// came to local from remote, where the peer was not before: the NAT in front of
+// it has another mapping now (RFC 7296 section 2.23).
+func (c *Core) Roamed(now time.Time, spi uint32, local, remote netip.AddrPort) Output {
+	c.begin(now)
+	if ch := c.spis[spi]; ch != nil {
+		for _, sa := range c.sas {
+			if sa.id == ch.IKE {
+				c.roam(sa, local, remote)
+				c.settle(sa)
+				break
+			}
+		}
+	}
+	return c.end()
+}
+
+// roam follows a peer behind a NAT to where its last authentic packet came from.
+// Only the NAT in front of the peer may do that: a peer whose own address is
+// seen cannot be moved by whoever relays its packets. With MOBIKE another
+// address is the peer's to tell (RFC 4555 section 3.8); another port of the same
+// address is not.
+func (c *Core) roam(sa *ikeSA, local, remote netip.AddrPort) {
+	if !sa.natPeer || sa.state != stUp || sa.remote == remote || sa.local.Addr() != local.Addr() ||
+		sa.mobike && sa.remote.Addr() != remote.Addr() || len(sa.peer.From) > 0 && !sa.peer.mayCallFrom(remote.Addr()) {
+		return
+	}
+	sa.remote = remote
+	c.moved(sa)
+}

@@ -1,0 +1,71 @@
+package ike
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// A reload keeps what has not changed, and ends what has, on both sides.
+func TestUpdate(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		change func(*Peer)
+		keep   bool // the IKE SA
+		child  bool
+	}{
+		{"nothing", func(*Peer) {}, true, true},
+		{"another address of the same name", func(p *Peer) { p.Endpoint = netip.MustParseAddrPort("192.0.2.9:500") }, true, true},
+		{"start", func(p *Peer) { p.Children[0].Start = true }, true, true},
+		{"another child beside it", func(p *Peer) { p.Children = append(p.Children, &Child{Name: "more"}) }, true, true},
+		{"key", func(p *Peer) { p.PSK = []byte("another pre-shared key of some length") }, false, false},
+		{"identity", func(p *Peer) { p.RemoteID = "c.example" }, false, false},
+		{"child", func(p *Peer) { p.Children[0].Mode = Transport }, true, false},
+		{"child gone", func(p *Peer) { p.Children = nil }, true, false},
+		{"peer gone", func(p *Peer) { p.Name = "other" }, false, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			s, a, b := upTwo(t, nil)
+			next, _ := pskPeers()
+			row.change(next)
+			o, err := a.Update(s.now, []*Peer{next})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.take(a, o)
+			if _, there := a.sad[a.out["net"]]; !row.keep && there {
+				t.Error("its traffic goes on after the update")
+			}
+			s.run(5 * time.Second)
+			for _, n := range []*node{a, b} {
+				st := n.Core.Stats()
+				if (st.SAs == 1) != row.keep || (len(n.sad) == 1) != row.child {
+					t.Errorf("%s: %d IKE SAs, %d children", n.name, st.SAs, len(n.sad))
+				}
+			}
+		})
+	}
+}
+
+func TestUpdateRefusesBadPeers(t *testing.T) {
+	s, a, b := upTwo(t, nil)
+	if _, err := a.Update(s.now, []*Peer{{Name: "b"}}); err == nil {
+		t.Error("a peer without any key is taken")
+	}
+	if len(s.pairs(a, b, "net")) != 1 {
+		t.Error("the update was refused and has ended a child")
+	}
+}
+
+// RekeyChild replaces one child, make before break.
+func TestRekeyChild(t *testing.T) {
+	s, a, b := upTwo(t, nil)
+	old := a.out["net"]
+	s.take(a, a.RekeyChild(s.now, old))
+	s.take(a, a.RekeyChild(s.now, old)) // the packet path may ask twice
+	s.run(30 * time.Second)
+	if p := s.pairs(a, b, "net"); len(p) != 1 || a.out["net"] == old {
+		s.dump()
+		t.Errorf("%d children, in use %d, before %d", len(p), a.out["net"], old)
+	}
+}
