@@ -11,6 +11,8 @@ import (
 //	GET  /v1/status                  Status
 //	GET  /v1/flows                   Flow, one on a line
 //	GET  /v1/sas                     SA, one on a line
+//	GET  /v1/ike                     IKESA, one on a line
+//	POST /v1/ike/VERB  IKERequest    IKEResult; initiate, rekey or terminate
 //	POST /v1/wireshark-keys          WiresharkKeys
 //	GET  /v1/events?back=N&follow=1  Event, one on a line, the last N first
 //	POST /v1/reload   ReloadRequest  ReloadResult

@@ -65,6 +65,19 @@ func (c *Client) SAs(ctx context.Context, each func(SA) error) error {
 	return stream(c, ctx, "/v1/sas", each)
 }
 
+// IKESAs calls each for every IKE SA until it returns an error, which it
+// returns.
+func (c *Client) IKESAs(ctx context.Context, each func(IKESA) error) error {
+	return stream(c, ctx, "/v1/ike", each)
+}
+
+// IKE has the daemon initiate, rekey or terminate what it agrees on with a
+// peer, and waits for what comes of it.
+func (c *Client) IKE(ctx context.Context, verb string, q IKERequest) (r IKEResult, err error) {
+	err = c.callFor(ctx, time.Minute+time.Duration(q.Wait*float64(time.Second)), "POST", "/v1/ike/"+verb, q, &r)
+	return r, err
+}
+
 // WiresharkKeys asks for the keys of all SAs, to read captures by.
 func (c *Client) WiresharkKeys(ctx context.Context) (k WiresharkKeys, err error) {
 	err = c.call(ctx, "POST", "/v1/wireshark-keys", nil, &k)
@@ -116,7 +129,11 @@ func (c *Client) do(ctx context.Context, method, path string, body any) (io.Read
 }
 
 func (c *Client) call(ctx context.Context, method, path string, body, answer any) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	return c.callFor(ctx, time.Minute, method, path, body, answer)
+}
+
+func (c *Client) callFor(ctx context.Context, limit time.Duration, method, path string, body, answer any) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	r, err := c.do(ctx, method, path, body)
 	if err != nil {

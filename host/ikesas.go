@@ -21,6 +21,8 @@ type pair struct {
 	in, out     *esp.SA
 	using       bool // what we send goes by it
 
+	replaced atomic.Bool // another does its work
+
 	seen atomic.Bool // the key exchange knows that the peer uses it
 	// roamed is set while the key exchange has a packet to look at that came
 	// from elsewhere than the peer was.
@@ -258,6 +260,10 @@ func (s *pairs) all() []*pair {
 // route lets packets find a pair; unroute takes it out again. s.mu is held.
 func (s *pairs) route(x *pair) {
 	x.using = true
+	if old := s.byID[x.Replaces]; old != nil {
+		old.replaced.Store(true)
+	}
+	x.replaced.Store(false)
 	s.change(x, func(list []*pair) []*pair { return append([]*pair{x}, list...) })
 }
 

@@ -292,8 +292,11 @@ func (k *keeper) hiding() map[*esp.SA]*block {
 	return list
 }
 
-// replaced says of an SA set by hand that others have taken its place.
+// replaced says of an SA that others have taken its place.
 func (k *keeper) replaced(s *esp.SA, b *block) bool {
+	if x, ok := s.Data().(*pair); ok {
+		return x.replaced.Load()
+	}
 	return s.Config().Manual && !slices.ContainsFunc(b.pair, func(x *sa) bool { return x.SA == s })
 }
 

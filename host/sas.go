@@ -32,6 +32,10 @@ type SA struct {
 	DestinationPort uint16 `json:"destination_port,omitempty"`
 	// Keys is where they came from: "manual" or "ike".
 	Keys string `json:"keys"`
+	// Peer is the ike block and RemoteID who the peer has proved to be;
+	// absent with keys set by hand.
+	Peer     string `json:"peer,omitempty"`
+	RemoteID string `json:"remote_id,omitempty"`
 	// Rules are those of the policy that this SA carries, in order.
 	Rules []string `json:"rules"`
 	// Replaced says that it only opens, or seals, what is still under way.
@@ -113,6 +117,9 @@ func (k *keeper) describe(s *esp.SA, b *block, now int64) SA {
 	}
 	if c.Manual {
 		out.Keys = "manual"
+	}
+	if x, ok := s.Data().(*pair); ok {
+		out.Peer, out.RemoteID = x.Peer, x.RemoteID.String()
 	}
 	if b != nil {
 		out.Rules = append(out.Rules, b.rules...)

@@ -25,6 +25,10 @@ func (d *daemon) newServer() *http.Server {
 	mux.HandleFunc("GET /v1/flows", d.serveFlows)
 	mux.HandleFunc("GET /v1/events", d.serveEvents)
 	mux.HandleFunc("GET /v1/sas", d.serveSAs)
+	mux.HandleFunc("GET /v1/ike", d.serveIKE)
+	for _, verb := range []string{"initiate", "rekey", "terminate"} {
+		mux.HandleFunc("POST /v1/ike/"+verb, d.serveIKECommand(verb))
+	}
 	mux.HandleFunc("POST /v1/wireshark-keys", func(w http.ResponseWriter, _ *http.Request) { reply(w, d.wiresharkKeys(), nil) })
 	mux.HandleFunc("POST /v1/reload", d.serveReload)
 	mux.HandleFunc("POST /v1/confirm", func(w http.ResponseWriter, _ *http.Request) {

@@ -59,7 +59,7 @@ func dryCommands(a *app) []*cobra.Command {
 // hostCommands are the daemon and those that talk to it.
 func hostCommands(a *app) []*cobra.Command {
 	return []*cobra.Command{
-		newRunCmd(a), newStatusCmd(a), newFlowsCmd(a), newSAsCmd(a), newEventsCmd(a), newReloadCmd(a), newConfirmCmd(a), newShutCmd(a), newOpenCmd(a), newDemoCmd(a),
+		newRunCmd(a), newStatusCmd(a), newFlowsCmd(a), newSAsCmd(a), newIKECmd(a), newEventsCmd(a), newReloadCmd(a), newConfirmCmd(a), newShutCmd(a), newOpenCmd(a), newDemoCmd(a),
 	}
 }
 

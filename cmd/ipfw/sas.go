@@ -18,7 +18,8 @@ func newSAsCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "sas",
 		Short: "List the security associations that packets are sealed and opened with",
-		Long: `List the security associations of the daemon: each is one direction of protected
+		Long: `List the peers that keys are agreed on with (IKE SAs), where there are any, and
+the security associations of the daemon: each is one direction of protected
 traffic under one key. REFUSED counts packets that an SA did not open or seal,
 for whatever reason; -v says for which, and what rules an SA serves, its
 sequence number, replay window and lifetime.
@@ -49,9 +50,15 @@ read by; captures of suites that Wireshark does not know stay closed.`,
 				list = append(list, s)
 				return nil
 			})
-			switch {
-			case err != nil || asJSON:
+			if err != nil || asJSON {
 				return err
+			}
+			if err := a.printIKE(cmd.Context(), client); err == nil {
+				a.printf("\n")
+			} else if err != errNoPeers {
+				return err
+			}
+			switch {
 			case len(list) == 0:
 				a.printf("No SAs.\n")
 			case verbose:
