@@ -18,6 +18,7 @@ import (
 type fakeDaemon struct {
 	status host.Status
 	flows  []host.Flow
+	ike    []host.IKESA
 	sas    []host.SA
 	events []host.Event
 	keys   host.WiresharkKeys
@@ -34,6 +35,18 @@ func (f *fakeDaemon) serve(t *testing.T) {
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { json.NewEncoder(w).Encode(f.status) })
 	mux.HandleFunc("GET /v1/flows", lines(f.flows))
 	mux.HandleFunc("GET /v1/sas", lines(f.sas))
+	mux.HandleFunc("GET /v1/ike", lines(f.ike))
+	mux.HandleFunc("POST /v1/ike/rekey", func(w http.ResponseWriter, r *http.Request) {
+		var q host.IKERequest
+		if err := json.NewDecoder(r.Body).Decode(&q); err != nil || q.Wait != 70 {
+			w.WriteHeader(http.StatusBadRequest)
+		}
+		json.NewEncoder(w).Encode(host.IKEResult{Message: "ike \"" + q.Name + "\" rekeyed", Event: &host.IKEEvent{What: "ike-rekeyed", Peer: q.Name}})
+	})
+	mux.HandleFunc("POST /v1/ike/initiate", func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusBadGateway)
+		fmt.Fprint(w, `{"error":"ike \"south\" failed (no-answer): the peer does not answer"}`)
+	})
 	mux.HandleFunc("GET /v1/events", lines(f.events))
 	mux.HandleFunc("POST /v1/wireshark-keys", func(w http.ResponseWriter, _ *http.Request) { json.NewEncoder(w).Encode(f.keys) })
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -63,6 +76,14 @@ func busy() *fakeDaemon {
 	lan := host.Packet{Direction: "in", Protocol: 6, Source: addr("10.0.0.7"), Destination: addr("10.0.0.5"), SourcePort: 50000, DestinationPort: 445, Length: 60}
 	sealed := host.Packet{Direction: "in", Protocol: 50, Source: addr("203.0.113.7"), Destination: addr("198.51.100.1"), SPI: 0x1001, Sequence: 7, Length: 120}
 	return &fakeDaemon{
+		ike: []host.IKESA{
+			{Peer: "south", State: "up", Initiator: true, Local: netip.MustParseAddrPort("198.51.100.1:4500"), Remote: netip.MustParseAddrPort("203.0.113.7:4500"),
+				LocalID: "north.example.org", RemoteID: "south.example.org", SPIi: "0102030405060708", SPIr: "1112131415161718",
+				Suite: "aes-256-gcm-16,prf-hmac-sha2-256,x25519,+ml-kem-768", Age: 7384, Rekey: 7000, MOBIKE: true,
+				Children: []host.IKEChild{{Name: "branch", State: "up", SPIIn: 0x1001, SPIOut: 0x1002, Mode: "tunnel", Using: true,
+					Local: []string{"10.1.0.0-10.1.255.255"}, Remote: []string{"10.2.0.0-10.2.255.255"}, Rekey: 1800}}},
+			{State: "connecting", Local: netip.MustParseAddrPort("198.51.100.1:500"), Remote: netip.MustParseAddrPort("192.0.2.66:500"), Suite: "aes-256-gcm-16", Children: []host.IKEChild{}},
+		},
 		sas: []host.SA{
 			{Name: "branch", Direction: "in", Protocol: "esp", Mode: "tunnel", SPI: 0x1001, Suite: "aes-256-cbc/hmac-sha2-256-128",
 				Source: addr("203.0.113.7"), Destination: addr("198.51.100.1"), Keys: "manual", Rules: []string{"offices", "gateway-to-office"},
@@ -129,6 +150,13 @@ func TestLiveGolden(t *testing.T) {
 		{"live-sas-keys", busy(), run{args: []string{"sas", "--wireshark-keys"}}},
 		{"live-sas-keys-json", busy(), run{args: []string{"sas", "--wireshark-keys", "--json"}}},
 		{"live-sas-keys-not-root", busy(), run{args: []string{"sas", "--wireshark-keys"}, user: 1000}},
+		{"live-ike-list", busy(), run{args: []string{"ike", "list"}}},
+		{"live-ike-list-json", busy(), run{args: []string{"ike", "list", "--json"}}},
+		{"live-ike-list-none", &fakeDaemon{}, run{args: []string{"ike", "list"}}},
+		{"live-ike-rekey", busy(), run{args: []string{"ike", "rekey", "south"}}},
+		{"live-ike-rekey-json", busy(), run{args: []string{"ike", "rekey", "south", "--json"}}},
+		{"live-ike-initiate-failed", busy(), run{args: []string{"ike", "initiate", "south"}}},
+		{"live-ike-help", nil, run{args: []string{"ike", "--help"}}},
 		{"live-sas-no-daemon", nil, run{args: []string{"sas"}}},
 		{"live-flows", busy(), run{args: []string{"flows"}}},
 		{"live-status", busy(), run{args: []string{"status"}}},
