@@ -263,8 +263,8 @@ func (k *keeper) outbound(r *engine.Rule, in *engine.Input) *esp.SA {
 		return nil
 	}
 	// In transport mode the packet goes where its own header says, and the
-	// SA is with one peer only.
-	if !b.HasPeer(in.Packet.Dst) {
+	// SA is between two hosts only.
+	if !b.Joins(in.Packet.Src, in.Packet.Dst) {
 		return nil
 	}
 	if out := b.pair[1].SA; !out.Closed() {

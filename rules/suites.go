@@ -68,17 +68,18 @@ func (s *IPsec) Suites() []esp.Suite {
 	return list
 }
 
-// HasPeer says whether the block's SAs can be with a peer at far, where the packets
-// that they seal go in transport mode. In tunnel mode the packets' own addresses
-// do not matter.
-func (s *IPsec) HasPeer(far netip.Addr) bool {
-	return s.Tunnel || !s.RemoteEndpoint.IsValid() || s.RemoteEndpoint == far
+// Joins says whether the block's SAs can be between this host at near and its
+// peer at far, as packets in transport mode say it. In tunnel mode the packets'
+// own addresses do not matter.
+func (s *IPsec) Joins(near, far netip.Addr) bool {
+	return s.Tunnel || (!s.LocalEndpoint.IsValid() || s.LocalEndpoint == near) &&
+		(!s.RemoteEndpoint.IsValid() || s.RemoteEndpoint == far)
 }
 
-// MayHaveSA says whether there can be an SA of an ipsec block for packets to and
-// from far: with keys set by hand there is, and IKE may make one.
-func (p *Policy) MayHaveSA(s *IPsec, far netip.Addr) bool {
-	if !s.HasPeer(far) {
+// MayHaveSA says whether there can be an SA of an ipsec block for packets between
+// near and far: with keys set by hand there is, and IKE may make one.
+func (p *Policy) MayHaveSA(s *IPsec, near, far netip.Addr) bool {
+	if !s.Joins(near, far) {
 		return false
 	}
 	peer, ok := p.FindIKE(s.IKE)
@@ -90,6 +91,6 @@ func (p *Policy) MayHaveSA(s *IPsec, far netip.Addr) bool {
 func (p *Policy) DryRun() *engine.Engine {
 	return engine.DryRun(&p.Engine, func(r *engine.Rule, in *engine.Input) bool {
 		s, ok := p.FindIPsec(r.With)
-		return ok && p.MayHaveSA(s, in.Packet.Dst)
+		return ok && p.MayHaveSA(s, in.Packet.Src, in.Packet.Dst)
 	})
 }

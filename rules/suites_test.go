@@ -90,6 +90,9 @@ func TestMayHaveSA(t *testing.T) {
 		{true, "10.0.0.7", IPsec{Manual: &Manual{}, RemoteEndpoint: addr("10.0.0.7")}},
 		{false, "10.0.0.8", IPsec{Manual: &Manual{}, RemoteEndpoint: addr("10.0.0.7")}},
 		{true, "10.0.0.8", IPsec{Manual: &Manual{}, RemoteEndpoint: addr("10.0.0.7"), Tunnel: true}},
+		{true, "10.0.0.7", IPsec{Manual: &Manual{}, RemoteEndpoint: addr("10.0.0.7"), LocalEndpoint: addr("10.0.0.5")}},
+		{false, "10.0.0.7", IPsec{Manual: &Manual{}, RemoteEndpoint: addr("10.0.0.7"), LocalEndpoint: addr("10.0.0.6")}},
+		{true, "10.0.0.7", IPsec{Manual: &Manual{}, RemoteEndpoint: addr("10.0.0.7"), LocalEndpoint: addr("10.0.0.6"), Tunnel: true}},
 		{true, "10.0.0.8", IPsec{IKE: "lan"}},
 		{false, "10.0.1.8", IPsec{IKE: "lan"}},
 		{false, "10.0.0.8", IPsec{IKE: "lan", RemoteEndpoint: addr("10.0.0.7")}},
@@ -97,7 +100,7 @@ func TestMayHaveSA(t *testing.T) {
 		{true, "10.0.1.8", IPsec{IKE: "any"}},
 		{true, "10.0.1.8", IPsec{IKE: "dns"}},
 	} {
-		if got := p.MayHaveSA(&c.s, addr(c.far)); got != c.want {
+		if got := p.MayHaveSA(&c.s, addr("10.0.0.5"), addr(c.far)); got != c.want {
 			t.Errorf("%+v with %s: %t", c.s, c.far, got)
 		}
 	}

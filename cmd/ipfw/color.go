@@ -23,7 +23,7 @@ func (a *app) colored() bool {
 
 // paint gives text in a style when the standard output takes colour.
 func (a *app) paint(s style, text string) string {
-	if !a.colored() {
+	if !a.colored() || text == "" {
 		return text
 	}
 	return "\x1b[" + string(s) + "m" + text + "\x1b[0m"

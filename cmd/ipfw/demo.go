@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -39,9 +41,14 @@ func newDemoCmd(a *app) *cobra.Command {
 ports 22, 80, 443 and 5432 and the real daemon with profile:web-server in one,
 connect from the other, over IPv4 and IPv6, and show what got through.
 
+Then two more, with a daemon on either side and keys made for this one run, and a
+request to a port that both policies protect: what the client wrote is shown
+beside what passed on the cable, and what became of packets that imitate it.
+
 Three parties must agree on every connection: the dry run that 'ipfw explain'
-uses, the network, and the daemon's counters. If they do not, the exit status
-is 1. The machine's own network is not touched, and nothing is left behind.`,
+uses, the network, and the daemons' counters; and nothing that is protected may
+be read on the cable. If not, the exit status is 1. The machine's own network is
+not touched, and nothing is left behind.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := needNetAdmin("it makes network namespaces of its own"); err != nil {
@@ -62,34 +69,52 @@ is 1. The machine's own network is not touched, and nothing is left behind.`,
 
 // demo runs the whole show.
 func (a *app) demo(ctx context.Context, asJSON bool) error {
-	dry, err := newDryRun()
-	if err != nil {
-		return err
-	}
 	dir, err := demoFolder()
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	lab, err := newLab(dry.admins)
+	show := newScreen(a, asJSON)
+	if err := demoWeb(ctx, dir, show); err != nil {
+		return err
+	}
+	sealed, err := demoSealed(ctx, dir, show)
+	if err != nil {
+		return err
+	}
+	show.end()
+	switch {
+	case show.wrong > 0:
+		return fmt.Errorf("%d connections on which the dry run, the network and the daemon's counters do not agree", show.wrong)
+	case len(sealed.Disagree) > 0:
+		return fmt.Errorf("the protected flow is not as it should be: %s", sealed.Disagree[0])
+	}
+	return nil
+}
+
+// demoWeb runs the first half: who gets through to a web server.
+func demoWeb(ctx context.Context, dir string, show *screen) error {
+	dry, err := newDryRun()
+	if err != nil {
+		return err
+	}
+	lab, err := newLab(append(strangerAddrs[:2:2], dry.admins...), serverAddrs)
 	if err != nil {
 		return err
 	}
 	defer lab.close()
-	servers, err := startServers(lab.server)
+	servers, err := startServers(lab.server, demoPorts...)
 	if err != nil {
 		return err
 	}
 	defer servers.close()
-	daemon, err := startDaemon(ctx, lab.server, dir)
+	daemon, err := startDaemon(ctx, lab.server, demoPolicy, filepath.Join(dir, "ipfw.sock"))
 	if err != nil {
 		return err
 	}
 	defer daemon.stop()
 
-	show := newScreen(a, asJSON)
 	show.begin(lab, daemon.status)
-	var wrong int
 	counters, err := settled(ctx, daemon.client)
 	if err != nil {
 		return err
@@ -99,17 +124,11 @@ func (a *app) demo(ctx context.Context, asJSON bool) error {
 			return err
 		}
 		show.row(p)
-		if len(p.Disagree) > 0 {
-			wrong++
-		}
 	}
 	if err := reasonsAddUp(&counters); err != nil {
 		return err
 	}
-	show.end(counters)
-	if wrong > 0 {
-		return fmt.Errorf("%d connections on which the dry run, the network and the daemon's counters do not agree", wrong)
-	}
+	show.endWeb(counters)
 	return nil
 }
 
@@ -138,6 +157,8 @@ type probe struct {
 	Disagree []string `json:"disagree,omitempty"`
 
 	port uint16
+	path string                  // of the URL; "" is "/"
+	wrap func(net.Conn) net.Conn // if not nil, the connection is used through it
 }
 
 // silence is how long the demo waits for an answer: less than the second

@@ -44,15 +44,14 @@ type demoDaemon struct {
 	ns     *namespace
 }
 
-// startDaemon starts the daemon and waits until it judges packets.
-func startDaemon(ctx context.Context, n *namespace, dir string) (*demoDaemon, error) {
+// startDaemon starts the daemon with a policy and waits until it judges packets.
+func startDaemon(ctx context.Context, n *namespace, policy, socket string) (*demoDaemon, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	socket := filepath.Join(dir, "ipfw.sock")
 	d := &demoDaemon{client: host.NewClient(socket), exited: make(chan error, 1), ns: n}
-	d.cmd = exec.Command(self, "run", "-c", demoPolicy, "--socket", socket, "--state", "")
+	d.cmd = exec.Command(self, "run", "-c", policy, "--socket", socket, "--state", "")
 	d.cmd.Stdout, d.cmd.Stderr = &d.output, &d.output
 	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET=")
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{

@@ -85,8 +85,8 @@ type lab struct {
 	noIPv6         error // why there is no IPv6 here; nil: there is
 }
 
-// newLab makes the lab; admins are further addresses of the client.
-func newLab(admins []netip.Addr) (_ *lab, err error) {
+// newLab makes a lab with the addresses of both sides.
+func newLab(client, server []netip.Addr) (_ *lab, err error) {
 	l := new(lab)
 	defer func() {
 		if err != nil {
@@ -111,7 +111,7 @@ func newLab(admins []netip.Addr) (_ *lab, err error) {
 	for _, side := range []struct {
 		ns    *namespace
 		addrs []netip.Addr
-	}{{l.client, append(strangerAddrs[:2:2], admins...)}, {l.server, serverAddrs}} {
+	}{{l.client, client}, {l.server, server}} {
 		if err := side.ns.do(func() error { return l.configure(side.addrs) }); err != nil {
 			return nil, err
 		}

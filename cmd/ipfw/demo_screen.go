@@ -76,8 +76,8 @@ func (s *screen) row(p *probe) {
 	}
 }
 
-// end sums up.
-func (s *screen) end(st host.Status) {
+// endWeb sums up the first half.
+func (s *screen) endWeb(st host.Status) {
 	if s.json {
 		return
 	}
@@ -88,8 +88,16 @@ func (s *screen) end(st host.Status) {
 		s.printf(" %s\n", s.paint(red, fmt.Sprintf("They do not agree on %d.", s.wrong)))
 	}
 	s.printf("  The daemon judged %s packets, each counted under one reason; none was lost.\n\n", count(st.Queue.Packets))
-	s.printf("  Ask the same policy without root:\n")
-	s.printf("    ipfw explain -c %s \"in tcp %s:40000 -> %s:22\"\n\n", demoPolicy, strangerAddrs[0], serverAddrs[0])
+}
+
+// end says how to go on.
+func (s *screen) end() {
+	if s.json {
+		return
+	}
+	s.printf("  Ask the same policies without root:\n")
+	s.printf("    ipfw explain -c %s \"in tcp %s:40000 -> %s:22\"\n", demoPolicy, strangerAddrs[0], serverAddrs[0])
+	s.printf("    ipfw explain -c profile:file-server \"in tcp %s:40000 -> %s:%d\"\n\n", keyedAddr, filesAddr, filesPort)
 }
 
 // pad gives the blanks that fill text up to a width; colours have none.

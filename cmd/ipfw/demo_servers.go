@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -27,17 +28,18 @@ var demoPorts = []uint16{80, 443, 22, 5432}
 type servers struct {
 	all   []*http.Server
 	roots *x509.CertPool // who signs port 443: itself
+	open  atomic.Int64   // connections
 }
 
 // startServers starts one server for each port in a namespace, for both
 // address families.
-func startServers(n *namespace) (_ *servers, err error) {
+func startServers(n *namespace, ports ...uint16) (_ *servers, err error) {
 	cert, roots, err := selfSigned()
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a certificate: %w", err)
 	}
 	s := &servers{roots: roots}
-	for _, port := range demoPorts {
+	for _, port := range ports {
 		var l net.Listener
 		err := n.do(func() (err error) {
 			l, err = net.Listen("tcp", fmt.Sprintf(":%d", port))
@@ -52,6 +54,7 @@ func startServers(n *namespace) (_ *servers, err error) {
 		}
 		server := &http.Server{
 			ReadHeaderTimeout: 5 * time.Second,
+			ConnState:         s.connState,
 			ErrorLog:          log.New(io.Discard, "", 0),
 			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				io.WriteString(w, greeting(port, r.RemoteAddr))
@@ -61,6 +64,25 @@ func startServers(n *namespace) (_ *servers, err error) {
 		go server.Serve(l)
 	}
 	return s, nil
+}
+
+// connState counts the connections that a server has.
+func (s *servers) connState(_ net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		s.open.Add(1)
+	case http.StateClosed, http.StateHijacked:
+		s.open.Add(-1)
+	}
+}
+
+// over waits until the servers, too, are done with their connections, so that no
+// packet of one comes when the next is counted.
+func (s *servers) over(ctx context.Context) {
+	const step, most = 2 * time.Millisecond, 2500
+	for i := 0; i < most && s.open.Load() > 0 && ctx.Err() == nil; i++ {
+		time.Sleep(step)
+	}
 }
 
 func (s *servers) close() {
@@ -76,8 +98,16 @@ func greeting(port uint16, remote string) string {
 }
 
 // get makes the connection of a probe from a namespace and asks the server
-// for its greeting. What is not the right greeting is an error.
+// for its greeting. What is not the right greeting is an error. The connection
+// is over on both sides when get returns.
 func (s *servers) get(ctx context.Context, from *namespace, p *probe) (string, error) {
+	var made atomic.Pointer[net.TCPConn]
+	defer func() {
+		if c := made.Load(); c != nil {
+			c.Close() // the transport will too, in its own time
+		}
+		s.over(ctx)
+	}()
 	source := net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(p.From), 0))
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -87,6 +117,12 @@ func (s *servers) get(ctx context.Context, from *namespace, p *probe) (string, e
 			// The address is a number, so the socket is made in this
 			// thread and not by a resolver's goroutine.
 			err = from.do(func() (err error) { c, err = d.DialContext(ctx, network, addr); return err })
+			if tcp, ok := c.(*net.TCPConn); ok && err == nil {
+				made.Store(tcp)
+			}
+			if err == nil && p.wrap != nil {
+				c = p.wrap(c)
+			}
 			return c, err
 		},
 	}}
@@ -97,7 +133,7 @@ func (s *servers) get(ctx context.Context, from *namespace, p *probe) (string, e
 	// Once connected, an answer may take its time on a busy machine.
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, "GET", scheme+"://"+p.To+"/", nil)
+	req, err := http.NewRequestWithContext(ctx, "GET", scheme+"://"+p.To+"/"+strings.TrimPrefix(p.path, "/"), nil)
 	if err != nil {
 		return "", err
 	}

@@ -79,10 +79,14 @@ func protectionOf(p *rules.Policy, o *engine.Outcome, mtu int) *protection {
 	if s.AH || s.Manual != nil && s.Encap == rules.EncapAuto {
 		x.Encapsulation = rules.EncapNone.String() // nobody looks for a NAT
 	}
-	if !p.MayHaveSA(s, far) {
-		x.NoSA = fmt.Sprintf("ike %q does not speak with %s", s.IKE, far)
-		if s.RemoteEndpoint.IsValid() {
+	if !p.MayHaveSA(s, near, far) {
+		switch {
+		case s.Joins(near, far):
+			x.NoSA = fmt.Sprintf("ike %q does not speak with %s", s.IKE, far)
+		case s.Joins(near, s.RemoteEndpoint):
 			x.NoSA = fmt.Sprintf("its SA is with %s only", s.RemoteEndpoint)
+		default:
+			x.NoSA = fmt.Sprintf("its SA is for this host's address %s only", s.LocalEndpoint)
 		}
 		return x
 	}

@@ -1,0 +1,317 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/ipfw/ipfw/engine"
+	"github.com/ipfw/ipfw/host"
+	"github.com/ipfw/ipfw/rules"
+)
+
+// The second half of the demo: one flow under IPsec.
+//
+//	     network namespace "client"           network namespace "server"
+//	+---------------------------------+   +---------------------------------+
+//	| a host with keys    10.0.0.7    |   |  10.0.0.2                       |
+//	| one without         10.0.0.8    +---+  HTTP on 445, as an SMB server  |
+//	| ipfw run -c client.hcl          |   |  ipfw run -c server.hcl         |
+//	+---------------------------------+ * +---------------------------------+
+//	                                    * every frame is caught here
+//
+// The keys are made for this one run and go with it.
+var (
+	filesAddr  = netip.MustParseAddr("10.0.0.2")
+	keyedAddr  = netip.MustParseAddr("10.0.0.7")
+	barredAddr = netip.MustParseAddr("10.0.0.8")
+)
+
+const (
+	filesPort = 445
+	filesPath = "/payroll.txt"
+)
+
+// clientPolicy and serverPolicy protect one port; each takes the SPI and the
+// keys of the other in the other direction.
+const (
+	sealedPolicy = `policy {
+  inbound  = "discard"
+  outbound = "bypass"
+}
+
+rule "smb" {
+  action         = "protect"
+  with           = "lan"
+  direction      = "%s"
+  protocol       = "tcp"
+  %s
+}
+
+ipsec "lan" {
+  mode            = "transport"
+  local_endpoint  = "%s"
+  remote_endpoint = "%s"
+  replay_window   = 1024
+  manual {
+    spi_in     = "%#x"
+    spi_out    = "%#x"
+    encryption = "aes-256-cbc"
+    integrity  = "hmac-sha2-256-128"
+    key_file   = "%s"
+  }
+}
+`
+	toServerSPI, toClientSPI = 0x1001, 0x1002
+)
+
+// sealedFlow is one request under IPsec and what everybody says about it; and
+// what became of packets that imitate it.
+type sealedFlow struct {
+	From string `json:"from"` // address
+	To   string `json:"to"`   // address and port
+
+	// What the dry run of the client's policy says.
+	Expected string `json:"expected"` // verdict
+	Rule     string `json:"rule"`
+	Place    string `json:"place"`
+	Mode     string `json:"mode"`
+	Suite    string `json:"suite"`
+
+	// What the network says.
+	Through bool          `json:"through"`
+	Answer  string        `json:"answer"`
+	Took    time.Duration `json:"took_ns"`
+
+	// Clear is the request as the client wrote it, Wire the ESP packet that
+	// carried it over the cable, from its SPI on; in hexadecimal.
+	Clear    hexBytes `json:"clear"`
+	Wire     hexBytes `json:"wire"`
+	SPI      uint32   `json:"spi"`
+	Sequence uint32   `json:"sequence"`
+
+	// ESPPackets crossed the cable under the two SAs, and ClearPackets
+	// between the two hosts without one.
+	ESPPackets   uint64 `json:"esp_packets"`
+	ClearPackets uint64 `json:"clear_packets"`
+	// What the two daemons counted for it.
+	ClientSealed uint64 `json:"client_sealed"`
+	ClientOpened uint64 `json:"client_opened"`
+	ServerSealed uint64 `json:"server_sealed"`
+	ServerOpened uint64 `json:"server_opened"`
+
+	// Refused are packets that imitate the flow.
+	Refused []*refusal `json:"refused"`
+
+	// Disagree says where dry run, cable and counters differ; empty: they
+	// agree.
+	Disagree []string `json:"disagree,omitempty"`
+
+	client, server *rules.Policy
+	frame          frame // that carried the request
+}
+
+// refusal is something that must not get through.
+type refusal struct {
+	What    string        `json:"what"`
+	Reason  string        `json:"reason"` // for which it has to be discarded
+	Through bool          `json:"through"`
+	Answer  string        `json:"answer"`
+	Took    time.Duration `json:"took_ns,omitempty"`
+	// Packets is how many were sent, and Counted how many the daemon has
+	// discarded for that reason meanwhile.
+	Packets uint64 `json:"packets"`
+	Counted uint64 `json:"counted"`
+}
+
+// hexBytes are bytes that JSON shows in hexadecimal.
+type hexBytes []byte
+
+// MarshalText gives two digits for each byte.
+func (h hexBytes) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%x", []byte(h)), nil }
+
+// newSealedFlow writes keys and policies for both hosts and asks the dry run.
+func newSealedFlow(dir string) (*sealedFlow, error) {
+	f := &sealedFlow{From: keyedAddr.String(), To: netip.AddrPortFrom(filesAddr, filesPort).String()}
+	key := make([]byte, 4*32)
+	rand.Read(key) // never fails
+	defer clear(key)
+	for _, side := range []struct {
+		policy          **rules.Policy
+		name, dir, rule string
+		here, there     netip.Addr
+		spiIn, spiOut   uint32
+		in, out         []byte
+	}{
+		{&f.client, "client", "out", fmt.Sprintf("local_address  = %q\n  remote_address = %q\n  remote_port    = %d", keyedAddr, filesAddr, filesPort),
+			keyedAddr, filesAddr, toClientSPI, toServerSPI, key[:64], key[64:]},
+		{&f.server, "server", "in", fmt.Sprintf("remote_address = %q\n  local_port     = %d", "10.0.0.0/24", filesPort),
+			filesAddr, keyedAddr, toServerSPI, toClientSPI, key[64:], key[:64]},
+	} {
+		keys := fmt.Appendf(nil, "encryption_in = %x\nintegrity_in = %x\nencryption_out = %x\nintegrity_out = %x\n",
+			side.in[:32], side.in[32:], side.out[:32], side.out[32:])
+		policy := fmt.Sprintf(sealedPolicy, side.dir, side.rule, side.here, side.there, side.spiIn, side.spiOut, side.name+".keys")
+		path := filepath.Join(dir, side.name+".hcl")
+		if err := os.WriteFile(filepath.Join(dir, side.name+".keys"), keys, 0o600); err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(path, []byte(policy), 0o600); err != nil {
+			return nil, err
+		}
+		clear(keys)
+		p, diags := rules.Load([]string{path}, rules.LoadOptions{CheckFiles: true})
+		if p == nil || diags.HasErrors() {
+			return nil, fmt.Errorf("the demo's own policy: %w", diags.Err())
+		}
+		*side.policy = p
+	}
+	return f, f.dryRun()
+}
+
+// dryRun asks both policies about the request, and the server's about a packet
+// in the clear.
+func (f *sealedFlow) dryRun() error {
+	var first error
+	ask := func(p *rules.Policy, line string) engine.Outcome {
+		var o engine.Outcome
+		t, err := engine.ParseTrial(line)
+		if err == nil {
+			o, err = t.Run(p.DryRun())
+		}
+		if err != nil && first == nil {
+			first = err
+		}
+		return o
+	}
+	o := ask(f.client, fmt.Sprintf("out tcp %s:40000 -> %s syn", f.From, f.To))
+	f.Expected = o.Verdict.String()
+	if o.Rule != nil {
+		f.Rule, f.Place = o.Rule.Name, filepath.Base(o.Rule.Place)
+	}
+	if x := protectionOf(f.client, &o, 1500); x != nil && x.Seals && len(x.Forms) == 1 {
+		f.Mode, f.Suite = x.Protocol+" "+x.Mode, x.Forms[0].Suite
+	} else {
+		f.differ("the dry run does not say that the request leaves sealed")
+	}
+	if o := ask(f.server, fmt.Sprintf("in tcp %s:40000 -> %s syn protected lan", f.From, f.To)); o.Result.Verdict != engine.Protect {
+		f.differ("the dry run says that the server discards the sealed request: %s", o.Result.Reason)
+	}
+	if o := ask(f.server, fmt.Sprintf("in tcp %s:40000 -> %s syn", barredAddr, f.To)); o.Result.Reason != engine.ReasonClear {
+		f.differ("the dry run says of clear text %s, want %s", o.Result.Reason, engine.ReasonClear)
+	}
+	return first
+}
+
+func (f *sealedFlow) differ(format string, args ...any) {
+	f.Disagree = append(f.Disagree, fmt.Sprintf(format, args...))
+}
+
+// demoSealed runs the second half; the keys and policies are in dir.
+func demoSealed(ctx context.Context, dir string, show *screen) (*sealedFlow, error) {
+	f, err := newSealedFlow(dir)
+	if err != nil {
+		return nil, err
+	}
+	lab, err := newLab([]netip.Addr{keyedAddr, barredAddr}, []netip.Addr{filesAddr})
+	if err != nil {
+		return nil, err
+	}
+	defer lab.close()
+	servers, err := startServers(lab.server, filesPort)
+	if err != nil {
+		return nil, err
+	}
+	defer servers.close()
+	var daemons [2]*demoDaemon // client, server
+	for i, n := range []*namespace{lab.client, lab.server} {
+		policy := filepath.Join(dir, [...]string{"client.hcl", "server.hcl"}[i])
+		if daemons[i], err = startDaemon(ctx, n, policy, policy+".sock"); err != nil {
+			return nil, err
+		}
+		defer daemons[i].stop()
+	}
+	cable, err := openWire(lab.server)
+	if err != nil {
+		return nil, err
+	}
+	defer cable.close()
+	show.beginSealed(f, daemons[0].status, daemons[1].status)
+
+	if err := f.request(ctx, lab, servers, cable, daemons); err != nil {
+		return nil, err
+	}
+	show.sealedRow(f)
+	if err := f.refuse(ctx, lab, servers, cable, daemons[1].client, show.refusedRow); err != nil {
+		return nil, err
+	}
+	show.endSealed(f)
+	return f, nil
+}
+
+// request sends the request and looks at it from all sides.
+func (f *sealedFlow) request(ctx context.Context, lab *lab, servers *servers, cable *wire, daemons [2]*demoDaemon) error {
+	var written recorder
+	p := &probe{From: f.From, To: f.To, port: filesPort, path: filesPath, wrap: written.wrap}
+	begin := time.Now()
+	answer, err := servers.get(ctx, lab.client, p)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	f.Took, f.Through, f.Answer = time.Since(begin), err == nil, answer
+	if err != nil {
+		f.Answer = shortReason(err)
+		f.differ("the dry run says %s, the network says %s", f.Expected, f.Answer)
+	}
+	var st [2]host.Status
+	for i, d := range daemons {
+		if st[i], err = settled(ctx, d.client); err != nil {
+			return err
+		}
+		if err := reasonsAddUp(&st[i]); err != nil {
+			return err
+		}
+	}
+	frames, err := cable.frames()
+	if err != nil {
+		return err
+	}
+	f.Clear = written.bytes()
+	f.look(frames)
+	f.count(&st[0], &st[1])
+	return nil
+}
+
+// recorder keeps what is written to a connection.
+type recorder struct {
+	mu  sync.Mutex
+	buf []byte
+}
+
+func (r *recorder) wrap(c net.Conn) net.Conn { return &recorded{c, r} }
+
+func (r *recorder) bytes() []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return bytes.Clone(r.buf)
+}
+
+// recorded is a connection with a recorder.
+type recorded struct {
+	net.Conn
+	r *recorder
+}
+
+// Write records, then writes.
+func (c *recorded) Write(b []byte) (int, error) {
+	c.r.mu.Lock()
+	c.r.buf = append(c.r.buf, b...)
+	c.r.mu.Unlock()
+	return c.Conn.Write(b)
+}
