@@ -113,7 +113,6 @@ func upIPFW(s *site, offload string) {
 type reader struct {
 	cmd   *exec.Cmd
 	lines *bufio.Scanner
-	stdin interface{ Close() error }
 }
 
 // reader starts a program, and waits for the line that says it is ready.
@@ -121,11 +120,9 @@ func (s *site) reader(on *lab.Host, ready string, args ...string) *reader {
 	s.Helper()
 	r := &reader{cmd: on.Command(context.Background(), args...)}
 	r.cmd.Stderr = os.Stderr
-	in, err := r.cmd.StdinPipe()
-	s.check(err, args[0])
 	out, err := r.cmd.StdoutPipe()
 	s.check(err, args[0])
-	r.stdin, r.lines = in, bufio.NewScanner(out)
+	r.lines = bufio.NewScanner(out)
 	s.check(r.cmd.Start(), args[0])
 	s.Cleanup(func() {
 		_ = r.cmd.Process.Kill()
@@ -138,4 +135,14 @@ func (s *site) reader(on *lab.Host, ready string, args ...string) *reader {
 	}
 	s.Fatalf("%s ended before it was ready", strings.Join(args, " "))
 	return nil
+}
+
+// line is the next line that the program prints.
+func (r *reader) line(s *site) string {
+	late := time.AfterFunc(10*time.Second, func() { _ = r.cmd.Process.Kill() })
+	defer late.Stop()
+	if !r.lines.Scan() {
+		s.Fatalf("%s has nothing more to say", strings.Join(r.cmd.Args, " "))
+	}
+	return strings.TrimSpace(r.lines.Text())
 }

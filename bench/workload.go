@@ -78,16 +78,14 @@ func runTCP(s *site, name string, streams int) []figure {
 	return fs
 }
 
-// settle is how long queues may take to run empty.
-const settle = 300 * time.Millisecond
+// tail is how much longer datagrams are sent than counted, so that the counter
+// comes to its end.
+const tail = 200 * time.Millisecond
 
 func runUDP(s *site) []figure {
-	counter := s.reader(s.server, "ready", s.b.udp, "count", fmt.Sprint(udpPort))
-	s.client.Run(s.b.udp, "send", s.target, fmt.Sprint(udpPort), "64", s.milliseconds())
-	time.Sleep(settle)
-	s.check(counter.stdin.Close(), "counter")
-	counter.lines.Scan()
-	n, err := strconv.ParseFloat(strings.TrimSpace(counter.lines.Text()), 64)
+	counter := s.reader(s.server, "ready", s.b.udp, "count", fmt.Sprint(udpPort), s.milliseconds())
+	s.client.Run(s.b.udp, "send", s.target, fmt.Sprint(udpPort), "64", fmt.Sprint((s.b.length + tail).Milliseconds()))
+	n, err := strconv.ParseFloat(counter.line(s), 64)
 	s.check(err, "counter")
 	if n == 0 {
 		s.Fatalf("no datagram arrived")

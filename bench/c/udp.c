@@ -1,7 +1,7 @@
 // udp: sends datagrams as fast as one thread can, or counts those that arrive.
 //
 //	udp send ADDRESS PORT SIZE MILLISECONDS   one datagram for each system call
-//	udp count PORT                            until standard input ends
+//	udp count PORT MILLISECONDS               from the first datagram on
 //	udp flows ADDRESS PORT PORTS SOURCES PAUSE
 //
 // send prints how many it sent, count prints how many came. flows opens as
@@ -11,7 +11,6 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
-#include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -79,6 +78,7 @@ static int count(char **arg)
 		msgs[i].msg_hdr = (struct msghdr){ .msg_iov = &parts[i], .msg_iovlen = 1 };
 	}
 	struct sockaddr_in at = address("0.0.0.0", atoi(arg[0]));
+	int64_t length = atoi(arg[1]), end = 0;
 	int fd = udp_socket(), size = 32 << 20;
 	if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size) < 0)
 		die("SO_RCVBUFFORCE");
@@ -87,17 +87,14 @@ static int count(char **arg)
 	puts("ready");
 	fflush(stdout);
 	uint64_t came = 0;
-	struct pollfd wait[2] = { { .fd = fd, .events = POLLIN }, { .fd = 0, .events = POLLIN } };
-	for (;;) {
-		int n = recvmmsg(fd, msgs, SLOTS, MSG_DONTWAIT, NULL);
-		if (n > 0) {
+	while (!end || milliseconds() < end) {
+		int n = recvmmsg(fd, msgs, SLOTS, MSG_WAITFORONE, NULL);
+		if (n < 0 && errno != EINTR)
+			die("recvmmsg");
+		if (!end)
+			end = milliseconds() + length; // the rest of a queue that had filled up does not count
+		else if (n > 0)
 			came += n;
-			continue;
-		}
-		if (wait[1].revents)
-			break;
-		if (poll(wait, 2, -1) < 0 && errno != EINTR)
-			die("poll");
 	}
 	printf("%lu\n", came);
 	return 0;
@@ -125,10 +122,10 @@ int main(int argc, char **argv)
 {
 	if (argc == 6 && !strcmp(argv[1], "send"))
 		return send_many(argv + 2);
-	if (argc == 3 && !strcmp(argv[1], "count"))
+	if (argc == 4 && !strcmp(argv[1], "count"))
 		return count(argv + 2);
 	if (argc == 7 && !strcmp(argv[1], "flows"))
 		return flows(argv + 2);
-	fprintf(stderr, "usage: udp send ADDRESS PORT SIZE MILLISECONDS | count PORT | flows ADDRESS PORT PORTS SOURCES PAUSE\n");
+	fprintf(stderr, "usage: udp send ADDRESS PORT SIZE MILLISECONDS | count PORT MILLISECONDS | flows ADDRESS PORT PORTS SOURCES PAUSE\n");
 	return 2;
 }
