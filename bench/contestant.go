@@ -16,6 +16,7 @@ import (
 // contestant is one way from the client to the server.
 type contestant struct {
 	name, what string
+	protects   bool // what runs between the hosts is encrypted
 	policy     bool // it has rules, whose number matters
 	up         func(*site)
 }
@@ -29,6 +30,10 @@ const (
 	goCallback = "go-nfqueue"
 	ipfwFlow   = "ipfw-flow"
 	ipfwNone   = "ipfw-none"
+	wireguard  = "wireguard-go"
+	ipfwNative = "ipfw-esp"
+	ipfwUDP    = "ipfw-esp-udp"
+	ipfwChaCha = "ipfw-chacha"
 )
 
 var contestants = []contestant{
@@ -39,6 +44,10 @@ var contestants = []contestant{
 	{name: goCallback, what: "go-nfqueue's callback loop, a verdict for each packet", up: func(s *site) { upQueue(s, s.b.self, "role", "go-nfqueue") }},
 	{name: ipfwFlow, what: `ipfw on the server, offload = "flow"`, policy: true, up: func(s *site) { upIPFW(s, "flow") }},
 	{name: ipfwNone, what: `ipfw on the server, offload = "none": every packet comes up`, policy: true, up: func(s *site) { upIPFW(s, "none") }},
+	{name: wireguard, what: "wireguard-go on both hosts: ChaCha20-Poly1305 in UDP", protects: true, up: upWireguard},
+	{name: ipfwNative, what: "ipfw's packet path on both hosts: ESP, AES-GCM-128, transport mode", protects: true, up: func(s *site) { upProtect(s, "aes-128-gcm-16", false) }},
+	{name: ipfwUDP, what: "the same in UDP", protects: true, up: func(s *site) { upProtect(s, "aes-128-gcm-16", true) }},
+	{name: ipfwChaCha, what: "the same in UDP, with the cipher of WireGuard", protects: true, up: func(s *site) { upProtect(s, "chacha20-poly1305", true) }},
 }
 
 // site is two hosts, what runs on them, and one contestant between them.
