@@ -7,18 +7,48 @@ import (
 	"github.com/ipfw/ipfw/bench/internal/report"
 )
 
+// Who is compared with whom.
+var (
+	clearRivals     = []string{none, nft, cLoop, goCallback}
+	protectedRivals = []string{none, wireguard, strongswan}
+)
+
 // sections are the parts of the table.
-func sections(rules []int) (all []report.Section) {
-	names := contestantNames()
-	for _, n := range rules {
-		for _, w := range workloads {
-			all = append(all, report.Section{Title: fmt.Sprintf("%s; %d rules", w.title, n), Workload: w.name, Rules: n,
-				Contestants: names, Against: []string{none, nft, cLoop, goCallback}})
-			if w.name == tcpOne {
-				all = append(all, report.Section{Title: fmt.Sprintf("Processor time of the whole machine for each GB of that stream; %d rules", n),
-					Workload: cpuPerGB, Rules: n, Contestants: names, Against: []string{none, cLoop}})
+func sections(r *report.Report, rules []int) (all []report.Section) {
+	add := func(g group, workload, title string, rules int) {
+		s := report.Section{Title: title + ", " + g.title, Workload: workload, Rules: rules, Against: clearRivals}
+		if g.protects {
+			s.Against = protectedRivals
+		} else {
+			s.Title += fmt.Sprintf("; %d rules", rules)
+		}
+		protected := false
+		for i := range contestants {
+			if c := &contestants[i]; g.has(c) {
+				s.Contestants = append(s.Contestants, c.name)
+				protected = protected || c.protects && r.Find(report.Key{Workload: workload, Contestant: c.name, Rules: rules}) != nil
 			}
 		}
+		if protected || !g.protects {
+			all = append(all, s)
+		}
+	}
+	for _, w := range workloads {
+		for _, n := range rules {
+			for _, g := range groups {
+				add(g, w.name, w.title, n)
+				if w.name == tcpOne {
+					add(g, cpuPerGB, "Processor time of the whole machine for each GB of that stream", n)
+				}
+			}
+		}
+	}
+	for _, g := range groups {
+		for _, p := range percentiles {
+			title := fmt.Sprintf("%s of a request, %d of them a second", p.name, r.Rates[g.name])
+			add(g, p.name+g.name, title, rules[0])
+		}
+		add(g, percentiles[0].name+g.name+"-added", "Added to no firewall's "+percentiles[0].name, rules[0])
 	}
 	return all
 }
@@ -39,12 +69,25 @@ func bars(r *report.Report) []report.Bar {
 		}
 		return b
 	}
-	return []report.Bar{
+	added := ratio("added to the median request, ESP in UDP / wireguard-go", 1, "p50-protected-added", ipfwUDP, wireguard)
+	added.AtMost = true
+	all := []report.Bar{
 		ratio("one TCP stream, offload = flow / no firewall", 0.97, tcpOne, ipfwFlow, none),
 		ratio("new connections, offload = flow / nftables", 0.70, connRate, ipfwFlow, nft),
 		toLoop("one TCP stream, offload = none", 0.90, tcpOne),
 		toLoop("64-byte UDP, offload = none", 0.85, udpSmall),
 		ratio("one TCP stream, offload = none / go-nfqueue", 4, tcpOne, ipfwNone, goCallback),
 		ratio("64-byte UDP, offload = none / go-nfqueue", 4, udpSmall, ipfwNone, goCallback),
+		ratio("one TCP stream, ESP in UDP, AES-GCM-128 / wireguard-go", 2, tcpOne, ipfwUDP, wireguard),
+		ratio("one TCP stream, native ESP, AES-GCM-128 / wireguard-go", 1, tcpOne, ipfwNative, wireguard),
+		ratio("one TCP stream, ESP in UDP, AES-GCM-128 / strongSwan in user space", 4, tcpOne, ipfwUDP, strongswan),
 	}
+	all = append(all, lookupBars(r)...)
+	most := report.Bar{Text: fmt.Sprintf("memory, %d rules and %d flows", manyRules, manyFlows), Want: 150, AtMost: true, Unit: "MB", Got: math.NaN()}
+	for _, who := range []string{ipfwFlow, ipfwNone} { // the worse one counts
+		if m := r.Find(report.Key{Workload: memory, Contestant: who, Rules: manyRules}); m != nil && !(m.Median <= most.Got) {
+			most.Got = m.Median
+		}
+	}
+	return append(all, added, most)
 }

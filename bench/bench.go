@@ -54,7 +54,7 @@ func run(ctx context.Context, o options, out, log io.Writer) error {
 		b.compile(h)
 		defer lab.RemoveBinary()
 		lab.Binary(h)
-		b.turnsOf(ctx)
+		h.check(b.turnsOf(ctx), "measuring")
 	}); err != nil {
 		return err
 	}
@@ -85,18 +85,33 @@ func (b *bench) compile(h *harness) {
 	}
 }
 
-// turnsOf measures every contestant once, then every one again: what the
+// turnsOf is all that is done in turn.
+func (b *bench) turnsOf(ctx context.Context) error {
+	b.inTurn(ctx, b.ruleCounts(), b.todo)
+	if slices.Contains(b.workloads, latency) {
+		b.latencies(ctx)
+	}
+	if slices.Contains(b.workloads, lookup) {
+		return b.lookups(ctx)
+	}
+	return nil
+}
+
+// inTurn measures every contestant once, then every one again: what the
 // machine does meanwhile hits all of them alike. One that fails is noted, and
 // not asked again.
-func (b *bench) turnsOf(ctx context.Context) {
+func (b *bench) inTurn(ctx context.Context, counts []int, todo func(*contestant, int) []workload) {
 	for turn := range b.turns {
-		for _, rules := range b.ruleCounts() {
+		for _, rules := range counts {
 			for i := range contestants {
 				c := &contestants[i]
 				if ctx.Err() != nil {
 					return
 				}
-				todo := b.todo(c, rules)
+				if !slices.Contains(b.contestants, c.name) || b.given[c.name] != "" {
+					continue
+				}
+				todo := todo(c, rules)
 				if len(todo) == 0 {
 					continue
 				}
@@ -119,6 +134,7 @@ func (b *bench) turnsOf(ctx context.Context) {
 	}
 }
 
+// ruleCounts are the sizes of policies that somebody is measured with.
 func (b *bench) ruleCounts() []int {
 	if b.rules != nil {
 		return b.rules
@@ -126,19 +142,16 @@ func (b *bench) ruleCounts() []int {
 	return []int{fewRules, manyRules}
 }
 
-// todo says what a contestant is measured by. The number of rules concerns
-// those that have any, and nobody but new connections unless it is asked for;
-// the others are measured once, and at 10,000 rules beside none.
+// todo says what a contestant is measured by. With more than the few rules,
+// there is nothing to learn from who has none, but for a base to compare with.
 func (b *bench) todo(c *contestant, rules int) []workload {
-	if !slices.Contains(b.contestants, c.name) || b.given[c.name] != "" {
-		return nil
-	}
-	first := rules == b.ruleCounts()[0]
-	if !first && !c.policy && c.name != none {
+	if rules != b.ruleCounts()[0] && !c.policy && c.name != none {
 		return nil
 	}
 	return slices.DeleteFunc(slices.Clone(workloads), func(w workload) bool {
-		return !slices.Contains(b.workloads, w.name) || !first && b.rules == nil && w.name != connRate
+		// The rate at which latency is measured comes from requestRate.
+		wanted := slices.Contains(b.workloads, w.name) || w.name == requestRate && slices.Contains(b.workloads, latency)
+		return !wanted || b.rules == nil && !slices.Contains(w.rules, rules) || w.who != nil && !w.who(c)
 	})
 }
 
@@ -153,9 +166,10 @@ func (b *bench) measure(s *site, c *contestant, w workload, turn int) {
 func (b *bench) print(out io.Writer) {
 	fmt.Fprintf(out, "ipfw %s, Linux %s, %d processors, %s; %d turns of %v each. Both ends run on this machine: ratios count.\n",
 		b.Revision, b.Kernel, b.CPUs, b.Go, b.turns, b.length)
-	for _, s := range sections(b.ruleCounts()) {
+	for _, s := range sections(b.Report, b.ruleCounts()) {
 		b.Write(out, s)
 	}
+	writeLookups(b.Report, out)
 	b.Bars = bars(b.Report)
 	b.WriteBars(out)
 	for _, n := range b.Notes {

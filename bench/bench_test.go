@@ -67,9 +67,10 @@ func TestPrograms(t *testing.T) {
 	}
 }
 
-// TestQueues has each reader of a queue let a request through, in a laboratory
-// as the measurements have it.
-func TestQueues(t *testing.T) {
+// TestContestants has those that are no daemon of others carry something, in a
+// laboratory as the measurements have it, and looks at the wire whether those
+// that protect do.
+func TestContestants(t *testing.T) {
 	l := lab.New(t)
 	lab.Need(t, "gcc", "nginx", "iperf3")
 	b := &bench{given: map[string]string{}, self: filepath.Join(l.Dir, "bench"), Report: new(report.Report)}
@@ -79,7 +80,7 @@ func TestQueues(t *testing.T) {
 	}
 	err := attempt(func(h *harness) {
 		b.compile(h)
-		for _, name := range []string{none, nft, cLoop, cBatch, goCallback} {
+		for _, name := range []string{none, nft, cLoop, cBatch, goCallback, ipfwNative, ipfwUDP, ipfwChaCha} {
 			c := &contestants[slices.Index(contestantNames(), name)]
 			err := attempt(func(h *harness) {
 				s := newSite(h, b, c, fewRules)
@@ -87,6 +88,12 @@ func TestQueues(t *testing.T) {
 					for _, f := range run(s) {
 						t.Logf("%s %s %s", name, f.workload, report.Figure(f.value))
 					}
+				}
+				tap := s.client.Capture("c0", "ip")
+				s.ask("connect", s.web(), "1", "1")
+				const sealed = "esp or udp port 4500"
+				if all, hidden := tap.Count("ip"), tap.Count(sealed); all == 0 || c.protects && hidden != all || !c.protects && hidden > 0 {
+					t.Errorf("%s: of %d packets on the wire %d are sealed", name, all, hidden)
 				}
 			})
 			if err != nil {
@@ -120,7 +127,7 @@ func TestOptions(t *testing.T) {
 
 // TestTodo looks at who is measured by what.
 func TestTodo(t *testing.T) {
-	b := &bench{given: map[string]string{goCallback: "it failed"}}
+	b := new(bench)
 	var err error
 	if b.options, err = parse(nil); err != nil {
 		t.Fatal(err)
@@ -130,12 +137,14 @@ func TestTodo(t *testing.T) {
 		rules int
 		want  string
 	}{
-		{none, fewRules, "tcp1 tcp8 udp64 conn"},
+		{none, fewRules, "tcp1 tcp8 udp64 conn request"},
 		{none, manyRules, "conn"},
-		{ipfwNone, manyRules, "conn"},
-		{cLoop, fewRules, "tcp1 tcp8 udp64 conn"},
+		{ipfwNone, manyRules, "conn memory"},
+		{nft, manyRules, "conn"},
+		{cLoop, fewRules, "tcp1 tcp8 udp64 conn request"},
 		{cLoop, manyRules, ""},
-		{goCallback, fewRules, ""},
+		{wireguard, fewRules, "tcp1 tcp8 udp64 conn request"},
+		{wireguard, manyRules, ""},
 	} {
 		var got []string
 		for _, w := range b.todo(&contestants[slices.Index(contestantNames(), c.who)], c.rules) {

@@ -31,6 +31,7 @@ const (
 	ipfwFlow   = "ipfw-flow"
 	ipfwNone   = "ipfw-none"
 	wireguard  = "wireguard-go"
+	strongswan = "strongswan"
 	ipfwNative = "ipfw-esp"
 	ipfwUDP    = "ipfw-esp-udp"
 	ipfwChaCha = "ipfw-chacha"

@@ -54,19 +54,3 @@ func sweep() {
 		_ = exec.Command("ip", "netns", "del", name).Run()
 	}
 }
-// residentMB is the memory of a process in millions of bytes: its proportional
-// set size, which counts what is shared once.
-func residentMB(pid int) (float64, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(text)) {
-		var kb float64
-		if n, _ := fmt.Sscanf(line, "Pss: %f kB", &kb); n == 1 {
-			return kb * 1024 / 1e6, nil
-		}
-	}
-	return 0, fmt.Errorf("process %d has no Pss", pid)
-}
-

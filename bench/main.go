@@ -67,7 +67,7 @@ func parse(args []string) (o options, err error) {
 	f.StringVar(&who, "contestants", "", "contestants, with commas between (default all: "+strings.Join(contestantNames(), ",")+")")
 	f.IntVar(&o.turns, "turns", 5, "how often each contestant is measured")
 	f.Float64Var(&seconds, "seconds", 3, "length of one measurement")
-	f.StringVar(&rules, "rules", "", "numbers of rules in the policy (default 10, and 10000 where it matters)")
+	f.StringVar(&rules, "rules", "", "numbers of rules in the policy (default 10, or 10000, or both, by workload)")
 	f.StringVar(&o.out, "out", "bench/out", "folder for JSON, and for what is downloaded and built")
 	f.BoolVar(&quick, "quick", false, "everything in less than three minutes: fewer and shorter turns")
 	if err := f.Parse(args); err != nil {
@@ -126,7 +126,7 @@ func workloadNames() (names []string) {
 	for _, w := range workloads {
 		names = append(names, w.name)
 	}
-	return names
+	return append(names, latency, lookup)
 }
 
 func contestantNames() (names []string) {

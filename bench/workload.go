@@ -13,6 +13,8 @@ import (
 // workload is something that a contestant has to carry.
 type workload struct {
 	name, title string
+	rules       []int                    // sizes of the policy that it is measured with
+	who         func(c *contestant) bool // nil: everybody
 	run         func(s *site) []figure
 }
 
@@ -41,11 +43,17 @@ var (
 )
 
 var workloads = []workload{
-	{tcpOne, "One TCP stream (iperf3)", func(s *site) []figure { return runTCP(s, tcpOne, 1) }},
-	{tcpMany, "Eight TCP streams (iperf3: one thread on each side)", func(s *site) []figure { return runTCP(s, tcpMany, 8) }},
-	{udpSmall, "Datagrams of 64 bytes, as many as one thread can send: those that arrive", runUDP},
-	{connRate, "New connections, one short HTTP request each (nginx)", runConnect},
+	{tcpOne, "One TCP stream (iperf3)", few, nil, func(s *site) []figure { return runTCP(s, tcpOne, 1) }},
+	{tcpMany, "Eight TCP streams (iperf3: one thread on each side)", few, nil, func(s *site) []figure { return runTCP(s, tcpMany, 8) }},
+	{udpSmall, "Datagrams of 64 bytes, as many as one thread can send: those that arrive", few, nil, runUDP},
+	{connRate, "New connections, one short HTTP request each (nginx)", []int{fewRules, manyRules}, nil, runConnect},
+	{requestRate, "HTTP requests over 16 connections that stay", few, nil, runRequest},
+	{memory, fmt.Sprintf("Memory of the daemon with %d flows", manyFlows), []int{manyRules}, isDaemon, runMemory},
 }
+
+var few = []int{fewRules}
+
+func isDaemon(c *contestant) bool { return c.name == ipfwFlow || c.name == ipfwNone }
 
 // workers is how many connections are open at the same time.
 const workers = 16

@@ -24,6 +24,8 @@ type Report struct {
 	Revision string    `json:"revision"` // of the tree, as git describes it
 	Command  []string  `json:"command"`
 
+	// Rates are the requests a second at which latency was measured, by group.
+	Rates       map[string]int    `json:"rates,omitempty"`
 	Contestants map[string]string `json:"contestants"` // what each is, in words
 	Measures    []*Measure        `json:"measures"`    // in the order of the first sample
 	Bars        []Bar             `json:"bars"`
@@ -90,6 +92,16 @@ func (m *Measure) values() []float64 {
 	return vs
 }
 
+// At gives the figure of a turn.
+func (m *Measure) At(turn int) (value float64, ok bool) {
+	for _, s := range m.Samples {
+		if s.Turn == turn {
+			return s.Value, true
+		}
+	}
+	return 0, false
+}
+
 // Spread is half the range of the samples, as a part of the median; NaN if
 // the median is 0.
 func (m *Measure) Spread() float64 {
@@ -107,10 +119,8 @@ func (m *Measure) Ratio(other *Measure) float64 {
 	}
 	var rs []float64
 	for _, s := range m.Samples {
-		for _, o := range other.Samples {
-			if s.Turn == o.Turn && o.Value != 0 {
-				rs = append(rs, s.Value/o.Value)
-			}
+		if o, ok := other.At(s.Turn); ok && o != 0 {
+			rs = append(rs, s.Value/o)
 		}
 	}
 	return Median(rs)
