@@ -4,6 +4,7 @@
 # make e2e        the end-to-end tests alone; OFFLOAD=none or flow makes all of them use one way
 # make bench      ipfw in turn with others: one table of ratios (QUICK=1: in
 #                 three minutes; ARGS="-only tcp1,udp64 -turns 3": see -help)
+# make bench-esp  what a sealed and an opened packet cost beside their bare ciphers
 # make microbench go test -bench (BENCH=pattern, PKG=./engine/... for some)
 # make lint       formatting, vet, staticcheck
 #
@@ -18,7 +19,7 @@ PKG      ?= ./...
 TAGS     := $(if $(CLASSBENCH_DIR),-tags classbench)
 export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 
-.PHONY: build test unit e2e fuzz bench microbench lint race clean
+.PHONY: build test unit e2e fuzz bench bench-esp microbench lint race clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ipfw ./cmd/ipfw
@@ -47,6 +48,9 @@ bench:
 	@./e2e/install.sh
 	$(GO) build -o bin/ipfw-bench ./bench
 	bin/ipfw-bench $(if $(QUICK),-quick) $(ARGS)
+
+bench-esp:
+	@$(GO) test -run '^$$' -bench '^BenchmarkPacket$$' -benchmem -benchtime 100ms -count 3 -timeout 30m ./esp | ./.ci/esptable
 
 microbench:
 	$(GO) test $(TAGS) -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m $(PKG)

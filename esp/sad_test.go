@@ -2,8 +2,6 @@ package esp
 
 import (
 	"bytes"
-	"fmt"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -141,42 +139,5 @@ func TestMakeBeforeBreak(t *testing.T) {
 	traffic.Wait()
 	if lost.Load() != 0 || sent.Load() == 0 || d.Len() != 2 {
 		t.Errorf("%d of %d lost, %d SAs left", lost.Load(), sent.Load(), d.Len())
-	}
-}
-
-func BenchmarkSADLookup(b *testing.B) {
-	for _, n := range []int{2, 1000, 100000} {
-		d := NewSAD()
-		s, _ := NewSuite(ESP, "aes-128-gcm-16", "")
-		owners := make([]Owner, n)
-		for i := range n {
-			owners[i] = Owner{Name: "users", Peer: netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})}
-			for dir := In; dir <= Out; dir++ {
-				sa, err := New(Config{SPI: uint32(256 + i*7), Suite: s, Mode: Tunnel, Direction: dir, Owner: owners[i], Src: v4a, Dst: v4b,
-					ReplayWindow: 32, EncryptionKey: NewKey(make([]byte, 20))})
-				if err != nil {
-					b.Fatal(err)
-				}
-				if err := d.Insert(sa); err != nil {
-					b.Fatal(err)
-				}
-			}
-		}
-		b.Run(fmt.Sprintf("in/%d", n), func(b *testing.B) {
-			b.ReportAllocs()
-			for i := 0; b.Loop(); i++ {
-				if d.Inbound(ESP, uint32(256+i%n*7)) == nil {
-					b.Fatal("not found")
-				}
-			}
-		})
-		b.Run(fmt.Sprintf("out/%d", n), func(b *testing.B) {
-			b.ReportAllocs()
-			for i := 0; b.Loop(); i++ {
-				if d.Outbound(owners[i%n]) == nil {
-					b.Fatal("not found")
-				}
-			}
-		})
 	}
 }
