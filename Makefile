@@ -6,6 +6,7 @@
 #                 three minutes; ARGS="-only tcp1,udp64 -turns 3": see -help)
 # make bench-esp  what a sealed and an opened packet cost beside their bare ciphers
 # make microbench go test -bench (BENCH=pattern, PKG=./engine/... for some)
+# make soak       thirty minutes under load with reloads every few seconds (SOAK=5m)
 # make lint       formatting, vet, staticcheck
 #
 # As root, make test installs what the end-to-end tests use (Debian packages,
@@ -19,7 +20,7 @@ PKG      ?= ./...
 TAGS     := $(if $(CLASSBENCH_DIR),-tags classbench)
 export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 
-.PHONY: build test unit e2e fuzz bench bench-esp microbench lint race clean
+.PHONY: build test unit e2e fuzz bench bench-esp microbench lint race clean soak
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ipfw ./cmd/ipfw
@@ -59,8 +60,15 @@ lint:
 	@out=$$($(GO)fmt -l .); [ -z "$$out" ] || { echo "not formatted (gofmt -w):"; echo "$$out"; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags classbench ./engine/classify
+	$(GO) vet -tags soak ./e2e
 	$(GO) tool staticcheck ./...
 
 clean:
 	rm -rf bin
 	$(GO) clean -testcache
+
+# Thirty minutes (SOAK=) under load with reloads every few seconds.
+SOAK ?= 30m
+soak:
+	@./e2e/install.sh
+	SOAK=$(SOAK) $(GO) test -tags soak -count=1 -timeout 0 -run '^TestSoak$$' -v ./e2e
