@@ -191,7 +191,8 @@ func start(t *testing.T, text string, change ...func(*Options)) *testDaemon {
 	o.OnReady = func(Status) { close(ready) }
 	var ctx context.Context
 	ctx, d.stop = context.WithCancel(t.Context())
-	go func() { d.done <- run(ctx, o, d.kernel.open) }()
+	ended := make(chan struct{})
+	go func() { defer close(ended); d.done <- run(ctx, o, d.kernel.open) }()
 	select {
 	case <-ready:
 	case err := <-d.done:
@@ -199,7 +200,7 @@ func start(t *testing.T, text string, change ...func(*Options)) *testDaemon {
 	}
 	<-d.kernel.running
 	d.Client = NewClient(o.Socket)
-	t.Cleanup(func() { d.Client.Close(); d.stop() })
+	t.Cleanup(func() { d.Client.Close(); d.stop(); <-ended }) // it writes to the end
 	return d
 }
 
