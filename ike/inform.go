@@ -149,12 +149,7 @@ func (c *Core) serveMobike(sa *ikeSA, ns notifies, d Datagram) (reply []payload)
 		// RFC 4555 section 3.7: ask at the new address whether it is there.
 		sa.enqueueFirst(&routeTask{})
 	} else if ns.has(nNATSource) && sa.mobike {
-		reply = append(reply, c.natNotes(sa)...)
-	} else if sa.natPeer && !sa.mobike && sa.remote != d.Remote && sa.state == stUp {
-		// RFC 7296 section 2.23: behind a NAT, the peer is where its last
-		// authentic message came from.
-		sa.local, sa.remote = d.Local, d.Remote
-		c.moved(sa)
+		reply = append(reply, natNotes(sa, d.Local, d.Remote)...)
 	}
 	return reply
 }

@@ -95,12 +95,14 @@ func (c *Core) sendInit(sa *ikeSA) {
 
 // natNotes are the two NAT detection notifications, RFC 7296 section 2.23. A
 // source hash of nothing makes the peer see a NAT.
-func (c *Core) natNotes(sa *ikeSA) []payload {
-	src := natHash(sa.spiI, sa.spiR, sa.local)
+func (c *Core) natNotes(sa *ikeSA) []payload { return natNotes(sa, sa.local, sa.remote) }
+
+func natNotes(sa *ikeSA, local, remote netip.AddrPort) []payload {
+	src := natHash(sa.spiI, sa.spiR, local)
 	if sa.peer != nil && sa.peer.ForceEncap {
 		clear(src)
 	}
-	return []payload{note(nNATSource, src...), note(nNATDest, natHash(sa.spiI, sa.spiR, sa.remote)...)}
+	return []payload{note(nNATSource, src...), note(nNATDest, natHash(sa.spiI, sa.spiR, remote)...)}
 }
 
 // learnNAT reads the peer's NAT detection.

@@ -30,6 +30,9 @@ func (c *Core) establish(sa *ikeSA, low []byte, initialContact bool) {
 		c.dropOlder(sa)
 	}
 	c.onePerPeer(sa)
+	if t, ok := sa.probe().(*mappingTask); ok && sa.state == stUp {
+		sa.enqueue(t) // learn the NAT's mapping, to know another one by it
+	}
 }
 
 func (c *Core) leaveHandshake(sa *ikeSA) {
@@ -343,7 +346,7 @@ func (c *Core) tickSA(sa *ikeSA) {
 		c.tickChild(sa, ch)
 	}
 	if at, ok := c.dpdAt(sa); ok && sa.req == nil && len(sa.queue) == 0 && due(at) {
-		sa.enqueue(&infoTask{})
+		sa.enqueue(sa.probe())
 	}
 }
 

@@ -1,6 +1,7 @@
 package ike
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"net/netip"
 )
@@ -24,6 +25,9 @@ func (t *moveTask) answer(c *Core, sa *ikeSA, m *opened, ns notifies) {
 	}
 	here, there := sa.natHere, sa.natPeer
 	sa.learnNAT(ns)
+	if n, ok := ns.get(nNATDest); ok {
+		sa.mapping = bytes.Clone(n.data)
+	}
 	if sa.natHere != here || sa.natPeer != there {
 		c.moved(sa)
 	}
@@ -47,6 +51,33 @@ func (t *routeTask) answer(c *Core, sa *ikeSA, m *opened, ns notifies) {
 		c.fail(sa, Event{Failure: Malformed, Detail: "the peer does not answer at its new address (COOKIE2)"})
 		c.deleteIKE(sa)
 	}
+}
+
+// probe asks whether the peer lives, and behind a NAT, as the side that can say
+// so by MOBIKE, whether the NAT has another mapping now (RFC 4555 section 3.8).
+func (sa *ikeSA) probe() task {
+	if sa.mobike && sa.began && sa.natHere {
+		return &mappingTask{}
+	}
+	return &infoTask{}
+}
+
+type mappingTask struct{}
+
+func (t *mappingTask) build(c *Core, sa *ikeSA) (uint8, []payload, bool) {
+	return exInformational, c.natNotes(sa), sa.state == stUp
+}
+
+func (t *mappingTask) answer(c *Core, sa *ikeSA, m *opened, ns notifies) {
+	seen, ok := ns.get(nNATDest)
+	if !ok || sa.state != stUp {
+		return
+	}
+	// The SPIs are part of the hash: it means something for this IKE SA only.
+	if sa.mapping != nil && !bytes.Equal(sa.mapping, seen.data) {
+		sa.enqueueFirst(&moveTask{})
+	}
+	sa.mapping = bytes.Clone(seen.data)
 }
 
 // moved carries new addresses of an IKE SA over to its children.

@@ -94,11 +94,52 @@ func TestNAT(t *testing.T) {
 			if len(s.pairs(a, b, "net")) != 1 {
 				t.Fatalf("%s, mobike %v: lost when the NAT changed its mapping", mode, mobike == On)
 			}
-			if mobike == Off && at().Port() != 24500 {
-				t.Errorf("%s: b sends to %s", mode, at())
+			if at().Port() != 24500 {
+				t.Errorf("%s, mobike %v: b sends to %s", mode, mobike == On, at())
 			}
-			t.Logf("mobike %v: b sends to %s", mobike == On, at())
 		}
+	}
+}
+
+// A NAT that has another address now moves the session only when the side that
+// began it says so, authenticated (RFC 4555 section 3.8); and it does, as soon as
+// the next probe shows it.
+func TestNATMovesAddress(t *testing.T) {
+	s := newSim(t, 7)
+	pa, pb := pskPeers()
+	pb.Endpoint = netip.AddrPort{}
+	net := []TrafficSelector{SelectorOf(netip.MustParsePrefix("10.1.0.0/16"))}
+	pa.Children[0].LocalTS, pb.Children[0].RemoteTS = net, net
+	a, b := s.twoNodes(pa, pb)
+	in, out := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("198.51.100.1")
+	s.nat = func(d Datagram) (Datagram, bool) {
+		if d.Local.Addr() == in {
+			d.Local = netip.AddrPortFrom(out, d.Local.Port()+10000)
+		}
+		if d.Remote.Addr() == out {
+			d.Remote = netip.AddrPortFrom(in, d.Remote.Port()-10000)
+		}
+		return d, d.Remote.Addr() == in || d.Remote.Addr() == b.addr // old mappings are gone
+	}
+	s.call(a, "b", "net")
+	s.run(3 * time.Second)
+	out = netip.MustParseAddr("198.51.100.2")
+	s.run(time.Minute)
+	if len(s.pairs(a, b, "net")) != 1 || b.sad[b.out["net"]].Remote != out {
+		s.dump()
+		t.Errorf("b sends to %s", b.sad[b.out["net"]].Remote)
+	}
+}
+
+// An address that only a relay has seen does not move a peer that has none of
+// its own hidden.
+func TestRoamNeedsNAT(t *testing.T) {
+	s, a, b := upTwo(t, func(a, b *Peer) { a.MOBIKE, b.MOBIKE = Off, Off })
+	x := b.sad[b.out["net"]]
+	local := netip.AddrPortFrom(b.addr, 4500)
+	s.take(b, b.Roamed(s.now, x.SPIIn, local, netip.MustParseAddrPort("203.0.113.66:4500")))
+	if got := b.sad[b.out["net"]].Remote; got != a.addr {
+		t.Errorf("b sends to %s", got)
 	}
 }
 

@@ -52,8 +52,9 @@ type ikeSA struct {
 	// What the two sides agreed on.
 	fragment         bool
 	mobike           bool
-	peerNATT         bool // the peer sent NAT detection payloads
-	natHere, natPeer bool // who is behind a NAT
+	peerNATT         bool   // the peer sent NAT detection payloads
+	natHere, natPeer bool   // who is behind a NAT
+	mapping          []byte // the hash of what the peer last saw as our address
 
 	children []*child
 	rekeyIn  *rekeyIn       // a rekey by the peer that collides with ours
@@ -232,6 +233,7 @@ func (c *Core) handleResponse(sa *ikeSA, h header, d Datagram) {
 		return
 	}
 	sa.heard = c.now
+	c.roam(sa, d.Local, d.Remote)
 	sa.req, sa.outFrag = nil, reassembly{}
 	r.task.answer(c, sa, m, ns)
 }
@@ -270,6 +272,7 @@ func (c *Core) handleRequest(sa *ikeSA, h header, d Datagram) {
 		sa.lastHash = sha256.Sum256(d.Data)
 	}
 	sa.heard = c.now
+	c.roam(sa, d.Local, d.Remote)
 	sa.inFrag = reassembly{}
 	sa.nextIn++
 	sa.lastReply = nil
