@@ -34,6 +34,11 @@ type Config struct {
 	// A transport mode SA uses them to mend TCP and UDP checksums (RFC 3948
 	// section 3.1.2); leave them zero when there is no NAT.
 	OriginalSrc, OriginalDst netip.Addr
+	// ThroughNAT says that a NAT may have changed the addresses of packets
+	// of which the peer's own are not known, as behind the NAT they cannot
+	// be: a transport mode SA makes their checksums anew. The integrity
+	// value has shown that they are as they were sent.
+	ThroughNAT bool
 
 	ESN bool // 64-bit sequence numbers
 	// Sequence is where an SA goes on that was there before, under the same

@@ -1,6 +1,8 @@
 package esp
 
 import (
+	"net/netip"
+
 	"github.com/ipfw/ipfw/packet"
 )
 
@@ -154,6 +156,10 @@ func (sa *SA) Inner(payload []byte, next, outerTOS uint8) ([]byte, Fault) {
 func (sa *SA) mendChecksum(b []byte, p place, next uint8) {
 	c := &sa.cfg
 	if !c.OriginalSrc.IsValid() {
+		if c.ThroughNAT && !(next == packet.UDP && len(b) >= p.at+udpHeader && be.Uint16(b[p.at+6:]) == 0) {
+			src, dst := ends(b, p)
+			packet.SetChecksum(b[p.at:], src, dst, next)
+		}
 		return
 	}
 	at := p.at
@@ -182,4 +188,12 @@ func (sa *SA) mendChecksum(b []byte, p place, next uint8) {
 		out = 0xffff
 	}
 	be.PutUint16(b[at:], out)
+}
+
+// ends reads the addresses of an IP header.
+func ends(b []byte, p place) (src, dst netip.Addr) {
+	if p.v6 {
+		return netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40]))
+	}
+	return netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20]))
 }

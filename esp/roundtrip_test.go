@@ -251,9 +251,14 @@ func TestTFC(t *testing.T) {
 // TestNAT: a transport mode packet through a NAT has a right checksum inside.
 func TestNAT(t *testing.T) {
 	outside := netip.MustParseAddr("203.0.113.9")
-	for _, proto := range []uint8{packet.TCP, packet.UDP} {
-		p := newPair(t, Config{Suite: suite(t, ESP, "aes-128-gcm-16", ""), Encap: Encap{4500, 4500}, Src: outside, Dst: v4b,
-			OriginalSrc: v4a, OriginalDst: v4b})
+	for i, proto := range []uint8{packet.TCP, packet.UDP, packet.TCP, packet.UDP} {
+		c := Config{Suite: suite(t, ESP, "aes-128-gcm-16", ""), Encap: Encap{4500, 4500}, Src: outside, Dst: v4b}
+		if i < 2 {
+			c.OriginalSrc, c.OriginalDst = v4a, v4b
+		} else {
+			c.ThroughNAT = true // and what the addresses were is not known
+		}
+		p := newPair(t, c)
 		sealed := p.mustSeal(t, build(packet.Spec{Src: v4a, Dst: v4b, Protocol: proto, SrcPort: 1, DstPort: 2, Payload: []byte("hello")}))
 		copy(sealed[12:], outside.AsSlice())
 		want := build(packet.Spec{Src: outside, Dst: v4b, Protocol: proto, SrcPort: 1, DstPort: 2, Payload: []byte("hello")})

@@ -330,10 +330,28 @@ func (x *exchange) tick(now int64, n uint64) {
 	if s == nil {
 		return
 	}
+	for local, remote := range x.locals() {
+		if x.d.firewall.IsLocal(local) {
+			continue
+		}
+		if to := x.source(remote); to.IsValid() && to != local {
+			s.Post(func(core *ike.Core, now time.Time) ike.Output { return core.AddressChange(now, local, to) })
+		}
+	}
 	if n%reportPeriod == 0 {
 		list := x.usage()
 		s.Post(func(core *ike.Core, now time.Time) ike.Output { return core.Report(now, list) })
 	}
+}
+
+// locals are the addresses of this host that SAs use, each with a peer's.
+func (x *exchange) locals() map[netip.Addr]netip.Addr {
+	m := map[netip.Addr]netip.Addr{}
+	for _, c := range x.pairs.all() {
+		src, dst, _ := c.out.Endpoints()
+		m[src] = dst
+	}
+	return m
 }
 
 // reportPeriod is how many seconds pass between reports of what children carry.

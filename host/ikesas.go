@@ -185,6 +185,7 @@ func configsOf(c *ike.ChildSA, b *rules.IPsec, now int64) (in, out esp.Config, e
 		// The other half of its life is there to agree on another.
 		Hard: esp.Lifetime{Bytes: b.LifetimeBytes + b.LifetimeBytes/4, Packets: b.LifetimePackets + b.LifetimePackets/4},
 	}
+	base.ThroughNAT = c.UDPEncap
 	if c.Mode == ike.Tunnel {
 		base.Mode, base.Outer = esp.Tunnel, b.Outer
 		if proto == esp.ESP && !c.NoTFC {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/hmac"
 	"net/netip"
+	"slices"
 )
 
 // moveTask tells the peer of new addresses, RFC 4555 section 3.5, as the side
@@ -82,8 +83,17 @@ func (t *mappingTask) answer(c *Core, sa *ikeSA, m *opened, ns notifies) {
 
 // moved carries new addresses of an IKE SA over to its children.
 func (c *Core) moved(sa *ikeSA) {
-	for _, ch := range sa.children {
+	for _, ch := range slices.Clone(sa.children) {
 		was := ch.ChildSA
+		if ch.Mode == Transport && (sa.local.Addr() != was.Local || sa.remote.Addr() != was.Remote) {
+			// Its packets are from and to those very addresses (RFC 4555
+			// section 1.3): another takes its place, when it is needed.
+			c.deleteChild(sa, ch)
+			if ch.cfg.Start && sa.began {
+				sa.enqueue(&createTask{cfg: ch.cfg})
+			}
+			continue
+		}
 		ch.place(sa)
 		if ch.Local != was.Local || ch.Remote != was.Remote || ch.UDPEncap != was.UDPEncap ||
 			ch.LocalPort != was.LocalPort || ch.RemotePort != was.RemotePort {

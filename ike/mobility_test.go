@@ -101,6 +101,25 @@ func TestNAT(t *testing.T) {
 	}
 }
 
+// Transport mode is between two addresses: when one changes, the child is made
+// anew.
+func TestAddressChangeTransport(t *testing.T) {
+	s, a, b := upTwo(t, func(a, b *Peer) {
+		a.Children[0].Mode, b.Children[0].Mode = Transport, Transport
+		a.Children[0].Start = true
+		b.Endpoint = netip.AddrPort{}
+	})
+	to := netip.MustParseAddr("192.0.2.77")
+	a.addr = to
+	s.take(a, a.AddressChange(s.now, netip.MustParseAddr("192.0.2.1"), to))
+	s.run(5 * time.Second)
+	p := s.pairs(a, b, "net")
+	if len(p) != 1 || p[0].Local != to || selectorText(p[0].LocalTS) != "192.0.2.77" {
+		s.dump()
+		t.Errorf("%d children after the move", len(p))
+	}
+}
+
 // A NAT that has another address now moves the session only when the side that
 // began it says so, authenticated (RFC 4555 section 3.8); and it does, as soon as
 // the next probe shows it.
