@@ -220,8 +220,8 @@ func TestIKEAddressChange(t *testing.T) {
 	b.run(t)
 	client.Run("ping", "-c", "2", "-i", "0.2", "-W", "5", "10.88.0.1")
 	before := a.daemon.Ask("ike", "list", "--json")
-	client.Run("ip", "addr", "add", "10.77.0.9/24", "dev", "c0")
 	client.Run("ip", "addr", "del", "10.77.0.2/24", "dev", "c0")
+	client.Run("ip", "addr", "add", "10.77.0.9/24", "dev", "c0")
 	client.Run("ip", "route", "replace", "10.88.0.1", "dev", "c0", "via", "10.77.0.1", "src", "10.88.0.2")
 	server.Run("ip", "route", "replace", "10.88.0.2", "dev", "s0", "via", "10.77.0.9", "src", "10.88.0.1")
 	l.Eventually(2*waitLong, "the tunnel has moved", func() bool {

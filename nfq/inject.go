@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -79,12 +80,8 @@ func (i *injector) send(b []byte, to netip.Addr, link uint32) error {
 func (i *injector) sourceFor(peer netip.Addr, link uint32) netip.Addr {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	fd := i.udp6
-	var sa unix.Sockaddr = &unix.SockaddrInet6{Port: 9, Addr: peer.As16(), ZoneId: zone(peer, link)}
-	if peer.Is4() {
-		fd, sa = i.udp4, &unix.SockaddrInet4{Port: 9, Addr: peer.As4()}
-	}
-	if fd < 0 || unix.Connect(fd, sa) != nil {
+	fd := i.ask(peer, link)
+	if fd < 0 {
 		return netip.Addr{}
 	}
 	local, err := unix.Getsockname(fd)
@@ -104,13 +101,11 @@ func (i *injector) sourceFor(peer netip.Addr, link uint32) netip.Addr {
 func (i *injector) mtuTo(peer netip.Addr, link uint32) int {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	fd, level, option := i.udp6, unix.IPPROTO_IPV6, unix.IPV6_MTU
-	var sa unix.Sockaddr = &unix.SockaddrInet6{Port: 9, Addr: peer.As16(), ZoneId: zone(peer, link)}
+	fd, level, option := i.ask(peer, link), unix.IPPROTO_IPV6, unix.IPV6_MTU
 	if peer.Is4() {
-		fd, level, option = i.udp4, unix.IPPROTO_IP, unix.IP_MTU
-		sa = &unix.SockaddrInet4{Port: 9, Addr: peer.As4()}
+		level, option = unix.IPPROTO_IP, unix.IP_MTU
 	}
-	if fd < 0 || unix.Connect(fd, sa) != nil {
+	if fd < 0 {
 		return 0
 	}
 	mtu, err := unix.GetsockoptInt(fd, level, option)
@@ -118,6 +113,26 @@ func (i *injector) mtuTo(peer netip.Addr, link uint32) int {
 		return 0
 	}
 	return mtu
+}
+
+// ask connects one of the probes to a peer and gives it; -1 without a way
+// there. A probe that was connected before would keep the address that it had
+// then, so it is let go first (connect(2), AF_UNSPEC). i.mu is held.
+func (i *injector) ask(peer netip.Addr, link uint32) (fd int) {
+	fd = i.udp6
+	var sa unix.Sockaddr = &unix.SockaddrInet6{Port: 9, Addr: peer.As16(), ZoneId: zone(peer, link)}
+	if peer.Is4() {
+		fd, sa = i.udp4, &unix.SockaddrInet4{Port: 9, Addr: peer.As4()}
+	}
+	if fd < 0 {
+		return -1
+	}
+	nobody := unix.RawSockaddr{Family: unix.AF_UNSPEC}
+	_, _, _ = unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&nobody)), unsafe.Sizeof(nobody))
+	if unix.Connect(fd, sa) != nil {
+		return -1
+	}
+	return fd
 }
 
 func zone(a netip.Addr, link uint32) uint32 {
