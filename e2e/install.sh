@@ -16,6 +16,7 @@ nft            nftables
 nginx          nginx-light
 curl           curl
 nmap           nmap
+openssl        openssl
 iperf3         iperf3
 tcpdump        tcpdump
 tshark         tshark

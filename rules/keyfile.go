@@ -218,7 +218,7 @@ func (k block) stat(arg, path string) (fs.FileInfo, bool) {
 	text := upperFirst(secretError(path, err).Error())
 	switch {
 	case k.l.opts.CheckFiles:
-		k.l.fail(k.at(arg), "File missing", "%s.", text)
+		k.l.fail(k.at(arg), "File missing", "%s%s.", text, howToMake(arg, path))
 	case !k.l.dirs[k.b.TypeRange.Filename].profile:
 		k.l.caution(k.at(arg), "File missing", "%s: the daemon would not start with this policy.", text)
 	}
@@ -237,4 +237,20 @@ func (k block) tryKeys(m *Manual) {
 	default:
 		k.l.fail(k.at("key_file"), "Key file refused", "%s.", upperFirst(err.Error()))
 	}
+}
+
+// howToMake says how the file of an argument comes about, "" if somebody else
+// makes it.
+func howToMake(arg, path string) string {
+	switch arg {
+	case "private_key":
+		return fmt.Sprintf(": make it with openssl genpkey -algorithm ed25519 -out %s, mode 0600", path)
+	case "public_keys":
+		return ": make the folder, and put the public key of each peer there as NAME.pub (openssl pkey -in ITS.key -pubout), where NAME is its identity"
+	case "psk_file":
+		return fmt.Sprintf(": make it with openssl rand -base64 32 >%s, mode 0600", path)
+	case "key_file":
+		return ": it has a line for each key, encryption_in, integrity_in, encryption_out and integrity_out (openssl rand -hex 32 makes one), mode 0600"
+	}
+	return ""
 }

@@ -31,7 +31,8 @@ func (s *IPsec) Mode() esp.Mode {
 }
 
 // Suites are what the block's SAs may do to packets: the one suite of a manual
-// block, or those that IKE proposes, best first.
+// block, or those that IKE proposes, best first. Combined ciphers, which have
+// proposals of their own (RFC 7296 section 3.3), come before the others.
 func (s *IPsec) Suites() []esp.Suite {
 	if s.Manual != nil {
 		suite, err := s.Manual.suite(s.AH)
@@ -59,10 +60,13 @@ func (s *IPsec) Suites() []esp.Suite {
 	for _, e := range encryption {
 		if encryptions[e].combined() {
 			add(e, "")
-			continue
 		}
+	}
+	for _, e := range encryption {
 		for _, i := range integrity {
-			add(e, i)
+			if !encryptions[e].combined() {
+				add(e, i)
+			}
 		}
 	}
 	return list

@@ -2,7 +2,11 @@
 # clear. Each client runs ipfw, or any other IKEv2, with a key of its own.
 #
 # Before it is put to use: the server's key goes to /etc/ipfw/server.key (mode
-# 0600), the public key of each client to /etc/ipfw/peers/NAME.pub.
+# 0600), the public key of each client to /etc/ipfw/peers/NAME.pub, where NAME is
+# the identity that it proves. On each host its own pair is made by
+#
+#   (umask 077; openssl genpkey -algorithm ed25519 -out server.key)
+#   openssl pkey -in server.key -pubout -out files.example.org.pub
 
 policy {
   inbound  = "discard"

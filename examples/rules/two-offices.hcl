@@ -4,7 +4,10 @@
 #
 # The gateway of the other office has the same policy with the two sides
 # changed. Here belong /etc/ipfw/north.key (mode 0600), and the other's public
-# key as /etc/ipfw/peers/south.example.org.pub.
+# key as /etc/ipfw/peers/south.example.org.pub. Each gateway makes its own pair:
+#
+#   (umask 077; openssl genpkey -algorithm ed25519 -out north.key)
+#   openssl pkey -in north.key -pubout -out north.example.org.pub
 
 policy {
   inbound  = "discard"

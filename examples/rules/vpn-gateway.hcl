@@ -3,7 +3,11 @@
 # the servers inside through a tunnel. Callers do not reach one another.
 #
 # Here belong /etc/ipfw/vpn.key (mode 0600), and the public key of each caller
-# as /etc/ipfw/users/NAME.pub.
+# as /etc/ipfw/users/NAME.pub, where NAME is the identity that it proves. Gateway
+# and callers each make a pair of their own:
+#
+#   (umask 077; openssl genpkey -algorithm ed25519 -out vpn.key)
+#   openssl pkey -in vpn.key -pubout -out vpn.example.org.pub
 
 policy {
   inbound  = "discard"
