@@ -4,12 +4,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/ipfw/ipfw/e2e/lab"
+	"github.com/ipfw/ipfw/packet"
 )
 
 // statusOf is what the tests of offload read of `ipfw status --json`.
@@ -20,9 +22,11 @@ type statusOf struct {
 	}
 	Reasons map[string]uint64
 	Queue   struct {
-		Packets      uint64
-		Offload      string
-		QueueDropped uint64 `json:"queue_dropped"`
+		Packets       uint64
+		Offload       string
+		QueueDropped  uint64 `json:"queue_dropped"`
+		SocketDropped uint64 `json:"socket_dropped"`
+		NewDropped    uint64 `json:"new_dropped"`
 	}
 }
 
@@ -196,4 +200,66 @@ func TestManyShortConnections(t *testing.T) {
 	l.Eventually(waitLong, "the flows are forgotten", func() bool {
 		return strings.Count(d.Ask("flows"), "web") < n
 	})
+}
+
+// A flood of new flows, to an open port and to a shut one, does not starve the
+// sessions that live, nor the daemon's own commands.
+func TestFloodOfNewFlows(t *testing.T) { lab.EachOffload(t, tryFloodOfNewFlows) }
+
+func tryFloodOfNewFlows(t *testing.T, _ string) {
+	l, client, server := lab.Pair(t)
+	echoServer(t, server, 7001)
+	d := server.IPFW(l.File("policy.hcl", twoPorts(false, "")+`
+rule "open" {
+  action     = "bypass"
+  direction  = "in"
+  protocol   = "udp"
+  local_port = 7100
+}
+`))
+	var live []*session
+	for _, address := range addresses(7001) {
+		live = append(live, mustOpen(t, client, address))
+	}
+	w := rawSocket(t, client, "c0", macOf(client, "c0"), macOf(server, "s0"))
+	stop, done := make(chan struct{}), make(chan int)
+	go func() {
+		n := 0
+		defer func() { done <- n }()
+		for ; ; n++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			b, err := packet.Build(packet.Spec{
+				Src: netip.AddrFrom4([4]byte{10, 77, byte(1 + n>>8&0x7f), byte(n)}), Dst: netip.MustParseAddr("10.77.0.1"),
+				Protocol: packet.UDP, SrcPort: uint16(n >> 4), DstPort: 7100 + uint16(n&1), TTL: 64,
+			})
+			if err != nil {
+				panic(err)
+			}
+			w.send(t, b)
+		}
+	}()
+	for range 6 {
+		time.Sleep(300 * time.Millisecond)
+		for i, s := range live {
+			if !s.moves(waitLong) {
+				t.Errorf("session %d starves (%v)", i, s.failed.Load())
+			}
+		}
+	}
+	during := status(t, d)
+	close(stop)
+	n := <-done
+	if during.Queue.Packets < uint64(n)/100 {
+		t.Errorf("of %d packets of the flood %d came up: it was none", n, during.Queue.Packets)
+	}
+	rounds := live[0].rounds.Load() + live[1].rounds.Load()
+	t.Logf("%d packets of the flood, %d came up; %d were dropped by full queues, of these %d of new flows; %d rounds of the live sessions",
+		n, during.Queue.Packets, during.Queue.QueueDropped+during.Queue.SocketDropped, during.Queue.NewDropped, rounds)
+	if lost := during.Queue.QueueDropped + during.Queue.SocketDropped; lost > during.Queue.NewDropped {
+		t.Errorf("%d packets were lost in full queues, only %d of them of new flows", lost, during.Queue.NewDropped)
+	}
 }

@@ -184,7 +184,10 @@ type QueueStatus struct {
 	// kernel told of lost messages.
 	QueueDropped  uint64 `json:"queue_dropped"`
 	SocketDropped uint64 `json:"socket_dropped"`
-	Overruns      uint64 `json:"overruns"`
+	// NewDropped are those of both that belonged to no flow that had been
+	// let through: a flood of new flows loses these, and no others.
+	NewDropped uint64 `json:"new_dropped"`
+	Overruns   uint64 `json:"overruns"`
 }
 
 // drops is how many packets were lost because the daemon was too slow.

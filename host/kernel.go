@@ -84,12 +84,12 @@ func (k *kernel) Reload(l *loaded) error {
 func (k *kernel) Status() QueueStatus {
 	st := k.Stats()
 	q := QueueStatus{
-		First: k.cfg.Queue, Queues: k.cfg.Queues, OnFailure: "shut", Offload: "none",
+		First: k.cfg.Queue, Queues: k.cfg.Numbers(), OnFailure: "shut", Offload: "none",
 		Packets: st.Packets, Accepted: st.Accepted, Dropped: st.Dropped,
 		Rejected: st.Rejected, RejectsSuppressed: st.Suppressed,
 		Unreadable: st.Unreadable, SendErrors: st.SendErrors, Waiting: st.Waiting,
 		Sealed: st.Sealed, Opened: st.Opened, Unsent: st.Unsent,
-		QueueDropped: st.QueueDropped, SocketDropped: st.UserDropped, Overruns: st.Overruns,
+		QueueDropped: st.QueueDropped, SocketDropped: st.UserDropped, NewDropped: st.NewDropped, Overruns: st.Overruns,
 	}
 	if k.cfg.FailOpen {
 		q.OnFailure = "open"

@@ -24,16 +24,16 @@ const portNAT = 4500
 //		meta mark & 0xff000000 != 0  meta mark set meta mark & 0x00ffffff
 //		iifname "ipfw0"  meta mark set meta mark | 0x06000000  accept    # opened
 //		fib daddr type != local  accept
-//		meta l4proto esp  queue num 4303
-//		meta l4proto ah   queue num 4303
-//		meta nfproto ipv6  exthdr ah exists  queue num 4303
-//		udp dport 4500    queue num 4303
+//		meta l4proto esp  queue num 4302
+//		meta l4proto ah   queue num 4302
+//		meta nfproto ipv6  exthdr ah exists  queue num 4302
+//		udp dport 4500    queue num 4302
 //	}
 //
 // Of IPv6, l4proto is what stands behind AH, which counts as an extension
 // header there.
 func (t *tableSpec) arriving() [][]expr.Any {
-	up := t.wholeQueueExpr()
+	up := t.queueExpr(queueWhole)
 	mine := uint32(t.marks)
 	marked := []expr.Any{meta(expr.MetaKeyMARK), and(mine), unequal(native32(0))}
 	opened := []expr.Any{meta(expr.MetaKeyIIFNAME), equal(ifname(t.device))}

@@ -53,9 +53,12 @@ type Config struct {
 	// this name is replaced.
 	Table string
 	// Queue is the first queue number, Queues how many there are from there
-	// on (default 1); the same number again is kept for packets that must
-	// not come up as super-packets (Protect). The kernel spreads packets over them by address, both
-	// directions of a flow to the same one.
+	// on for each class of packets (default 1): those of connections that
+	// were let through; those of them that must not come up as
+	// super-packets (Protect); those of other connections; one more is for
+	// key exchange and neighbour discovery. The kernel spreads packets over
+	// the queues of a class by address, both directions of a flow to the
+	// same one.
 	Queue  uint16
 	Queues int
 	// Mask is the range of mark bits; DefaultMask says how it was chosen.
@@ -109,8 +112,8 @@ func (c Config) withDefaults() (Config, error) {
 	switch {
 	case len(c.Table) > 31 || strings.ContainsAny(c.Table, " \t\n\x00"):
 		return c, fmt.Errorf("table name %q: at most 31 characters, no spaces", c.Table)
-	case c.Queues < 1 || c.Queues > 256 || int(c.Queue)+2*c.Queues-1 > 0xffff:
-		return c, fmt.Errorf("%d queues from number %d on, twice: need 1 to 256 of them, numbers up to 65535", c.Queues, c.Queue)
+	case c.Queues < 1 || c.Queues > 256 || int(c.Queue)+c.Numbers()-1 > 0xffff:
+		return c, fmt.Errorf("%d queues of each class from number %d on: need 1 to 256 of them, and %d numbers up to 65535", c.Queues, c.Queue, c.Numbers())
 	case c.CopyRange < 128 || c.CopyRange > CopyAll:
 		return c, fmt.Errorf("copy range of %d bytes: must be 128 to %d", c.CopyRange, CopyAll)
 	case c.Protect && c.FailOpen:

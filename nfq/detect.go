@@ -59,12 +59,12 @@ func detect(trial func(nftables.TableFamily, ...expr.Any) error) (abilities, err
 	}
 
 	queue := tableSpec{queue: DefaultQueue, queues: 1}
-	errQueue := trial(fam, queue.queueExpr())
+	errQueue := trial(fam, queue.queueExpr(queueLive))
 	if errQueue == nil {
 		return a, nil
 	}
 	queue.compat = true
-	if err := trial(fam, queue.queueExpr()); err != nil {
+	if err := trial(fam, queue.queueExpr(queueLive)); err != nil {
 		return a, fmt.Errorf("this kernel has neither the nftables queue expression (CONFIG_NFT_QUEUE: %w) nor the xtables NFQUEUE target (CONFIG_NETFILTER_XT_TARGET_NFQUEUE with CONFIG_NFT_COMPAT: %w): use a kernel that has one of them",
 			bare(errQueue), bare(err))
 	}

@@ -336,7 +336,7 @@ func TestQueueOverflow(t *testing.T) {
 			}
 		}
 		close(goOn)
-		if s.QueueDropped < 80 || s.Waiting == 0 || s.Waiting > 10 || len(s.Queues) != 2 || s.Queues[0].Queue != DefaultQueue {
+		if s.QueueDropped < 80 || s.Waiting == 0 || s.Waiting > 10 || len(s.Queues) != 4 || s.NewDropped != s.QueueDropped {
 			t.Errorf("stats of a full queue: %+v", s)
 		}
 	})
@@ -361,7 +361,7 @@ func TestQueues(t *testing.T) {
 			nums = append(nums, q.Queue)
 		}
 		slices.Sort(nums)
-		if !slices.Equal(nums, []uint16{4301, 4302, 4303, 4304, 4305, 4306}) {
+		if !slices.Equal(nums, []uint16{4301, 4302, 4303, 4304, 4305, 4306, 4307, 4308, 4309, 4310}) {
 			t.Errorf("queues: %v", nums)
 		}
 	})

@@ -117,13 +117,13 @@ func (f *Firewall) open() (err error) {
 	if f.proc, err = os.Open(procQueues); err != nil {
 		f.cfg.Logger.Warn("the kernel's queue counters cannot be read", "error", err)
 	}
-	for i := range 2 * f.cfg.Queues {
+	for i := range f.cfg.Numbers() {
 		r, err := openReceiver(f.cfg.Receiver, queueConfig{
 			queue:      f.cfg.Queue + uint16(i),
 			copyRange:  f.cfg.CopyRange,
 			length:     f.cfg.QueueLength,
 			readBuffer: f.cfg.ReadBuffer,
-			whole:      i >= f.cfg.Queues,
+			whole:      f.cfg.class(i) == queueWhole || f.cfg.class(i) == queueNew,
 		})
 		if err != nil {
 			return err

@@ -21,6 +21,7 @@ type Stats struct {
 	Waiting      uint64 // packets in the queues now
 	QueueDropped uint64 // dropped by the kernel: the queue was full
 	UserDropped  uint64 // dropped by the kernel: the socket buffer was full
+	NewDropped   uint64 // of both, packets of connections that had not been let through before
 	Overruns     uint64 // times the kernel reported lost messages (ENOBUFS)
 
 	Queues []QueueStats // one for each queue
@@ -29,6 +30,7 @@ type Stats struct {
 // QueueStats is the kernel's account of one queue.
 type QueueStats struct {
 	Queue        uint16
+	Class        string // "live", "whole", "new" or "control"
 	Waiting      uint64
 	QueueDropped uint64
 	UserDropped  uint64
@@ -62,13 +64,17 @@ func (f *Firewall) Stats() Stats {
 		s.Overruns += r.overruns()
 	}
 	for _, k := range f.kernelQueues() {
-		if k.Queue < f.cfg.Queue || int(k.Queue) >= int(f.cfg.Queue)+2*f.cfg.Queues {
+		if k.Queue < f.cfg.Queue || int(k.Queue) >= int(f.cfg.Queue)+f.cfg.Numbers() {
 			continue
 		}
 		s.Waiting += k.Waiting
 		s.QueueDropped += k.Dropped
 		s.UserDropped += k.UserDropped
-		s.Queues = append(s.Queues, QueueStats{k.Queue, k.Waiting, k.Dropped, k.UserDropped})
+		class := f.cfg.class(int(k.Queue - f.cfg.Queue))
+		if class == queueNew {
+			s.NewDropped += k.Dropped + k.UserDropped
+		}
+		s.Queues = append(s.Queues, QueueStats{k.Queue, class.String(), k.Waiting, k.Dropped, k.UserDropped})
 	}
 	return s
 }

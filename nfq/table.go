@@ -7,7 +7,6 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/xt"
-	"golang.org/x/sys/unix"
 )
 
 // The table, as nft would print it with the default mask (0xff000000), the
@@ -21,7 +20,10 @@ import (
 //		meta mark set meta mark & 0x00ffffff | 0x44000000        # clear ours; queued, generation
 //		ct mark & 0x08000000 != 0  meta mark set meta mark | 0x08000000   # admitted
 //		ct direction reply  meta mark set meta mark | 0x01000000
-//		queue num 4301
+//		meta mark & 0x08000000 == 0  udp dport 500  queue num 4304        # control; 4500 and
+//		meta mark & 0x08000000 == 0  icmpv6 type 133-137  queue num 4304  # output's sport: the same
+//		meta mark & 0x08000000 == 0  queue num 4303                       # new
+//		queue num 4301                                                    # live
 //	}
 //	chain output {                               # before the rest of the same:
 //		oiftype loopback accept
@@ -43,8 +45,8 @@ import (
 //
 // With protect there is also a chain that takes sealed packets before
 // connection tracking, and that nobody passes with marks of ours; UDP can be
-// in super-packets whose segment length nobody tells, so all but TCP goes to a
-// second range of queues, for which the kernel cuts them up. See arriving.
+// in super-packets whose segment length nobody tells, so all but TCP goes to
+// queues for which the kernel cuts them up. See arriving, and queueClass.
 //
 // Injected must stand alone among our bits, so that a program which marks with
 // whole words does not open the wall by chance. The skuid keeps users who can
@@ -100,11 +102,10 @@ func (t *tableSpec) chains() []chainSpec {
 		} else if t.protect {
 			rules = append(rules, append(metaIs(uint32(t.marks), t.marks.opened()), accept()))
 		}
-		forward := h.name == "forward"
-		rules = append(rules, t.ask(forward)...)
+		rules = append(rules, t.ask(h.name)...)
 		cs = append(cs,
 			chainSpec{h.name, h.hook, priorityFilter, nftables.ChainPolicyDrop, rules},
-			chainSpec{h.name + "_save", h.hook, priorityFilter + 1, nftables.ChainPolicyAccept, t.save(forward)})
+			chainSpec{h.name + "_save", h.hook, priorityFilter + 1, nftables.ChainPolicyAccept, t.save(h.name == "forward")})
 	}
 	return cs
 }
@@ -118,12 +119,12 @@ const (
 // ask writes on the packet what connection tracking knows and queues it, unless
 // the kernel answers for its connection. Our bits are cleared first, whoever
 // set them.
-func (t *tableSpec) ask(forward bool) [][]expr.Any {
+func (t *tableSpec) ask(hook string) [][]expr.Any {
 	admitted, reply := t.marks.admitted(), t.marks.reply()
 	var rules [][]expr.Any
 	up := t.marks.queued()
 	if t.offload {
-		rules = append(rules, append(append(ctMarkIs(t.marks.asked(), t.marks.answered(t.gen, forward)),
+		rules = append(rules, append(append(ctMarkIs(t.marks.asked(), t.marks.answered(t.gen, hook == "forward")),
 			ctHasNot(expr.CtKeySTATE, stateRelated)...), accept()))
 		up |= t.marks.generation(t.gen)
 	}
@@ -137,10 +138,7 @@ func (t *tableSpec) ask(forward bool) [][]expr.Any {
 			equal([]byte{1}), // IP_CT_DIR_REPLY
 		}, reply, reply),
 	)
-	if t.protect {
-		rules = append(rules, []expr.Any{meta(expr.MetaKeyL4PROTO), unequal([]byte{unix.IPPROTO_TCP}), t.wholeQueueExpr()})
-	}
-	return append(rules, []expr.Any{t.queueExpr()})
+	return append(rules, t.classify(hook)...)
 }
 
 // save stands behind the queue: only what was let through comes here.
@@ -156,17 +154,9 @@ func (t *tableSpec) save(forward bool) [][]expr.Any {
 		setMeta(nil, uint32(t.marks), 0))
 }
 
-// queueExpr sends the packet up: by nftables' own expression, or by revision 3
-// of the xtables target, whose info is queue number, number of queues and
-// flags in native 16-bit words, padded to 8 bytes.
-func (t *tableSpec) queueExpr() expr.Any { return t.queueFrom(t.queue) }
-
-// wholeQueueExpr sends it to the range of queues without super-packets.
-func (t *tableSpec) wholeQueueExpr() expr.Any { return t.queueFrom(t.queue + uint16(t.queues)) }
-
-func (t *tableSpec) queueFrom(first uint16) expr.Any {
+func (t *tableSpec) queueFrom(first, total uint16) expr.Any {
 	if !t.compat {
-		q := &expr.Queue{Num: first, Total: uint16(t.queues)}
+		q := &expr.Queue{Num: first, Total: total}
 		if t.failOpen {
 			q.Flag = expr.QueueFlagBypass
 		}
@@ -174,7 +164,7 @@ func (t *tableSpec) queueFrom(first uint16) expr.Any {
 	}
 	info := make(xt.Unknown, 0, 8)
 	info = binary.NativeEndian.AppendUint16(info, first)
-	info = binary.NativeEndian.AppendUint16(info, uint16(t.queues))
+	info = binary.NativeEndian.AppendUint16(info, total)
 	var flags uint16
 	if t.failOpen {
 		flags = 1 // NFQ_FLAG_BYPASS
