@@ -21,8 +21,8 @@
 //     run (RFC 4303, appendix A3)
 //   - in transport mode TFC padding is not sent, and a packet with an IPv6
 //     Fragment header is refused (RFC 4303 section 3.1.1 wants whole datagrams)
-//   - no IPComp, no BEET mode, no XCBC or CMAC; no AES-CCM, of which Go has no
-//     implementation that its keepers call their own
+//   - no IPComp, no BEET mode, no XCBC or CMAC; no AES-CCM (docs/design.md says
+//     why)
 //   - Close wipes the keys that this package holds; the expanded keys inside
 //     the standard library's ciphers are left to the garbage collector
 package esp
