@@ -35,6 +35,7 @@ func TestNestedGarbage(t *testing.T) {
 		{"TCP SYN+FIN", packet.TCP, bytes(40, 0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 3), Discard, ReasonBadTransport},
 		{"cut UDP", packet.UDP, bytes(7), Discard, ReasonTruncated},
 		{"UDP longer than the packet", packet.UDP, bytes(16, 0, 1, 0, 2, 1, 0), Discard, ReasonBadLength},
+		{"traffic flow padding behind UDP", packet.UDP, append([]byte{0, 1, 0, 2, 0, 12, 0, 0, 1, 2, 3, 4}, make([]byte, 28)...), Protect, ReasonRule},
 		{"cut ICMP", packet.ICMP, bytes(3), Discard, ReasonTruncated},
 		{"ESP of three bytes", packet.ESP, bytes(3), Discard, ReasonTruncated},
 		{"ESP of SPI 0", packet.ESP, make([]byte, 60), Discard, ReasonBadTransport},
