@@ -30,9 +30,9 @@ type bench struct {
 	*report.Report
 	log io.Writer
 
-	self           string // this program, for roles
-	queueLoop, udp string // the C programs
-	given          map[string]string
+	self           string   // this program, for roles
+	queueLoop, udp string   // the C programs
+	lost           []string // contestants that failed
 }
 
 // run measures what the options say, and prints the table to out.
@@ -45,7 +45,7 @@ func run(ctx context.Context, o options, out, log io.Writer) error {
 	if err != nil {
 		return err
 	}
-	b := &bench{options: o, log: log, self: self, given: map[string]string{}, Report: &report.Report{
+	b := &bench{options: o, log: log, self: self, Report: &report.Report{
 		Started: time.Now(), CPUs: runtime.NumCPU(), Go: runtime.Version(),
 		Kernel: output("uname", "-r"), Revision: output("git", "describe", "--always", "--dirty"),
 		Command: os.Args[1:], Contestants: map[string]string{},
@@ -97,43 +97,6 @@ func (b *bench) turnsOf(ctx context.Context) error {
 	return nil
 }
 
-// inTurn measures every contestant once, then every one again: what the
-// machine does meanwhile hits all of them alike. One that fails is noted, and
-// not asked again.
-func (b *bench) inTurn(ctx context.Context, counts []int, todo func(*contestant, int) []workload) {
-	for turn := range b.turns {
-		for _, rules := range counts {
-			for i := range contestants {
-				c := &contestants[i]
-				if ctx.Err() != nil {
-					return
-				}
-				if !slices.Contains(b.contestants, c.name) || b.given[c.name] != "" {
-					continue
-				}
-				todo := todo(c, rules)
-				if len(todo) == 0 {
-					continue
-				}
-				b.Contestants[c.name] = c.what
-				err := attempt(func(h *harness) {
-					s := newSite(h, b, c, rules)
-					for _, w := range todo {
-						if ctx.Err() == nil {
-							b.measure(s, c, w, turn)
-						}
-					}
-				})
-				if err != nil && ctx.Err() == nil {
-					b.given[c.name] = err.Error()
-					b.Notes = append(b.Notes, fmt.Sprintf("%s was not measured any more after turn %d: %v", c.name, turn+1, err))
-					fmt.Fprintf(b.log, "%s: %v\n", c.name, err)
-				}
-			}
-		}
-	}
-}
-
 // ruleCounts are the sizes of policies that somebody is measured with.
 func (b *bench) ruleCounts() []int {
 	if b.rules != nil {
@@ -153,13 +116,6 @@ func (b *bench) todo(c *contestant, rules int) []workload {
 		wanted := slices.Contains(b.workloads, w.name) || w.name == requestRate && slices.Contains(b.workloads, latency)
 		return !wanted || b.rules == nil && !slices.Contains(w.rules, rules) || w.who != nil && !w.who(c)
 	})
-}
-
-func (b *bench) measure(s *site, c *contestant, w workload, turn int) {
-	for _, f := range w.run(s) {
-		b.Add(report.Key{Workload: f.workload, Contestant: c.name, Rules: s.rules}, f.unit, turn, f.value)
-		fmt.Fprintf(b.log, "turn %d/%d  %-14s %6d rules  %-8s %s %s\n", turn+1, b.turns, c.name, s.rules, f.workload, report.Figure(f.value), f.unit.Name)
-	}
 }
 
 // print writes the table.

@@ -53,11 +53,7 @@ func TestPrograms(t *testing.T) {
 	lab.Need(t, "gcc")
 	b := new(bench)
 	h := new(harness)
-	defer func() {
-		for _, f := range h.cleanups {
-			f()
-		}
-	}()
+	defer h.close()
 	b.compile(h)
 	if err := exec.Command(b.udp).Run(); err == nil {
 		t.Error("udp without arguments is content")
@@ -73,7 +69,7 @@ func TestPrograms(t *testing.T) {
 func TestContestants(t *testing.T) {
 	l := lab.New(t)
 	lab.Need(t, "gcc", "nginx", "iperf3")
-	b := &bench{given: map[string]string{}, self: filepath.Join(l.Dir, "bench"), Report: new(report.Report)}
+	b := &bench{self: filepath.Join(l.Dir, "bench"), Report: new(report.Report)}
 	b.length = 100 * time.Millisecond
 	if out, err := exec.Command("go", "build", "-o", b.self, ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -83,7 +79,8 @@ func TestContestants(t *testing.T) {
 		for _, name := range []string{none, nft, cLoop, cBatch, goCallback, ipfwNative, ipfwUDP, ipfwChaCha} {
 			c := &contestants[slices.Index(contestantNames(), name)]
 			err := attempt(func(h *harness) {
-				s := newSite(h, b, c, fewRules)
+				s := &site{harness: h, b: b, rules: fewRules}
+				s.start(c)
 				for _, run := range []func(*site) []figure{runUDP, runConnect} {
 					for _, f := range run(s) {
 						t.Logf("%s %s %s", name, f.workload, report.Figure(f.value))

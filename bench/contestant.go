@@ -62,11 +62,11 @@ type site struct {
 	daemon         *lab.Daemon // ipfw on the server, if it is that
 }
 
-// newSite makes the hosts with a web server and an iperf3 on the server, and
-// lets the contestant in between.
-func newSite(h *harness, b *bench, c *contestant, rules int) *site {
-	s := &site{harness: h, b: b, rules: rules, target: "10.77.0.1"}
-	s.lab, s.client, s.server = lab.Pair(h)
+// start makes the hosts with a web server and an iperf3 on the server, and lets
+// the contestant in between.
+func (s *site) start(c *contestant) {
+	s.target = "10.77.0.1"
+	s.lab, s.client, s.server = lab.Pair(s.harness)
 	// Ports of short connections must not run out (RFC 6056 section 3.2).
 	s.client.Sysctl("net.ipv4.ip_local_port_range", "1024 65000")
 	s.client.Sysctl("net.ipv4.tcp_tw_reuse", "1")
@@ -74,10 +74,9 @@ func newSite(h *harness, b *bench, c *contestant, rules int) *site {
 	s.server.Start("iperf3", "-s", "-p", fmt.Sprint(iperfPort))
 	c.up(s)
 	s.lab.Eventually(15*time.Second, c.name+" lets a request through", func() bool {
-		out, err := s.client.Try(10*time.Second, b.self, "role", "connect", s.web(), "1", "1")
+		out, err := s.client.Try(10*time.Second, s.b.self, "role", "connect", s.web(), "1", "1")
 		return err == nil && strings.Contains(out, `"failed":0`)
 	})
-	return s
 }
 
 // web is where the web server is, by way of the contestant.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"testing"
@@ -14,31 +15,40 @@ type harness struct {
 	cleanups   []func()
 }
 
-// failure is what Fatalf throws and attempt catches.
+// failure is what Fatalf throws and caught catches.
 type failure struct{ text string }
 
-// attempt does f with a laboratory of its own, and removes all that f made,
-// whatever its end.
-func attempt(f func(h *harness)) (err error) {
-	h := new(harness)
+// caught does f and gives the failure that ended it, if one did.
+func caught(f func()) (err error) {
 	defer func() {
-		r := recover()
-		for len(h.cleanups) > 0 {
-			last := len(h.cleanups) - 1
-			clean := h.cleanups[last]
-			h.cleanups = h.cleanups[:last]
-			clean()
-		}
-		switch r := r.(type) {
+		switch r := recover().(type) {
 		case nil:
 		case failure:
-			err = fmt.Errorf("%s", r.text)
+			err = errors.New(r.text)
 		default:
 			panic(r)
 		}
 	}()
-	f(h)
+	f()
 	return nil
+}
+
+// attempt does f with a laboratory of its own, and removes all that f made,
+// whatever its end.
+func attempt(f func(h *harness)) error {
+	h := new(harness)
+	defer h.close()
+	return caught(func() { f(h) })
+}
+
+// close removes what was made, the last first.
+func (h *harness) close() {
+	for len(h.cleanups) > 0 {
+		last := len(h.cleanups) - 1
+		clean := h.cleanups[last]
+		h.cleanups = h.cleanups[:last]
+		clean()
+	}
 }
 
 func (h *harness) Helper()          {}
