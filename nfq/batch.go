@@ -37,6 +37,7 @@ type batchReceiver struct {
 	slots   []byte
 	out     []byte
 	single  bool // no more batch verdicts
+	changed bool // out holds packets that go on as something else
 	pending run  // answers not yet in out
 
 	// What the functions for raw bring back; the functions are made once.
@@ -147,6 +148,11 @@ func (r *batchReceiver) receive(ctx context.Context, w *worker) error {
 		r.conn.SetReadDeadline(time.Unix(1, 0)) // wakes the reader
 	})()
 
+	w.settle = func() {
+		if r.changed {
+			r.flush(w)
+		}
+	}
 	now := w.fw.Now()
 	for _, body := range r.early {
 		r.take(w, msgPacket, body, now)
@@ -257,6 +263,7 @@ func (r *batchReceiver) replace(w *worker, id uint32, a answer) {
 		r.flush(w)
 	}
 	r.out = appendReplacement(r.out, msgVerdict, r.queue, id, a, w.out.Replace)
+	r.changed = true
 }
 
 // add puts an answer behind the others.
@@ -286,6 +293,7 @@ func (r *batchReceiver) flush(w *worker) {
 	if len(r.out) == 0 {
 		return
 	}
+	r.changed = false
 	for range sendTries {
 		err := r.raw.Write(r.writeFn)
 		if err == nil && r.errno == 0 {

@@ -33,6 +33,11 @@ func (w *worker) sealed(m *message) answer {
 		out.Send = append(out.Send, out.Replace)
 		out.Replace = nil
 	}
+	// What was sealed before leaves before: a far end takes a packet that
+	// comes late for an old one, and drops it (RFC 4303 section 3.4.3).
+	if w.settle != nil {
+		w.settle()
+	}
 	for _, b := range out.Send {
 		w.sendSealed(m, b)
 	}

@@ -133,6 +133,9 @@ func (h *testHost) tap(link string) *wiretap {
 		if err == nil {
 			err = unix.SetsockoptInt(w.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20)
 		}
+		if err == nil {
+			err = unix.SetsockoptTimeval(w.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 50_000})
+		}
 		if err != nil {
 			return err
 		}
@@ -142,19 +145,27 @@ func (h *testHost) tap(link string) *wiretap {
 		}
 		return unix.Bind(w.fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: l.Attrs().Index})
 	})
+	stop, ended := make(chan struct{}), make(chan struct{})
 	go func() {
+		defer close(ended)
 		b := make([]byte, 1<<17)
 		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
 			n, _, err := unix.Recvfrom(w.fd, b, 0)
 			if err != nil {
-				return
+				continue // nothing came, for a while
 			}
 			w.mu.Lock()
 			w.packets = append(w.packets, bytes.Clone(b[:n]))
 			w.mu.Unlock()
 		}
 	}()
-	h.t.Cleanup(func() { unix.Close(w.fd) })
+	// Closed under the reader, the number would soon be another socket's.
+	h.t.Cleanup(func() { close(stop); <-ended; unix.Close(w.fd) })
 	return w
 }
 

@@ -28,6 +28,9 @@ type worker struct {
 	message message // room for a receiver's
 	stats   *queueStats
 	reply   []byte // room for the answer to a rejected packet
+	// settle gives the kernel the answers that wait, if sealed packets are
+	// among them; nil where no answer waits.
+	settle func()
 }
 
 // directions by netfilter hook. What arrives, in prerouting, has none yet;
