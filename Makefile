@@ -7,6 +7,7 @@
 # make bench-esp  what a sealed and an opened packet cost beside their bare ciphers
 # make microbench go test -bench (BENCH=pattern, PKG=./engine/... for some)
 # make soak       thirty minutes under load with reloads every few seconds (SOAK=5m)
+# make matrix     every suite, mode and family against the Linux kernel's IPsec (ROWS=pattern for some)
 # make lint       formatting, vet, staticcheck
 #
 # As root, make test installs what the end-to-end tests use (Debian packages,
@@ -17,10 +18,11 @@ GO       ?= go
 FUZZTIME ?= 30s
 BENCH    ?= .
 PKG      ?= ./...
+ROWS     ?= all
 TAGS     := $(if $(CLASSBENCH_DIR),-tags classbench)
 export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 
-.PHONY: build test unit e2e fuzz bench bench-esp microbench lint race clean soak
+.PHONY: build test unit e2e fuzz bench bench-esp microbench lint race clean soak matrix
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ipfw ./cmd/ipfw
@@ -35,6 +37,10 @@ unit:
 e2e:
 	@./e2e/install.sh
 	IPFW_E2E_OFFLOAD=$(OFFLOAD) $(GO) test -count=1 -v ./e2e/...
+
+matrix:
+	@./e2e/install.sh
+	IPFW_MATRIX='$(ROWS)' $(GO) test -count=1 -v -timeout 60m -run '^TestXFRM$$' ./e2e
 
 race:
 	CGO_ENABLED=1 $(GO) test -race $$($(GO) list ./... | grep -v /e2e)

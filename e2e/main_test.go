@@ -4,6 +4,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"testing"
 
@@ -11,6 +12,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if was, err := lab.Agent(lab.Tools{"ah-aead": ahAEAD}); was {
+		fmt.Fprintln(os.Stderr, "agent:", err)
+		os.Exit(1)
+	}
 	code := m.Run()
 	lab.RemoveBinary()
 	os.Exit(code)
