@@ -44,8 +44,9 @@ func TestNestedGarbage(t *testing.T) {
 		{"ESP of the same SA again", packet.ESP, append(spi[:4:4], bytes(80)...), Protect, ReasonRule},
 		{"IP in IP in IP, garbage", packet.IPv4, bytes(40, 0x45), Protect, ReasonRule},
 	} {
-		for _, mode := range []esp.Mode{esp.Transport, esp.Tunnel} {
-			h := newHosts(t, mode)
+		for i := range 4 {
+			mode, proto := esp.Transport+esp.Mode(i&1), []esp.Protocol{esp.ESP, esp.AH}[i>>1]
+			h := newHostsOf(t, proto, mode)
 			clear, err := packet.Build(packet.Spec{Src: a, Dst: b, Protocol: 253, Payload: row.payload})
 			if err != nil {
 				t.Fatal(err)
@@ -62,7 +63,7 @@ func TestNestedGarbage(t *testing.T) {
 			before := h.b.Stats()
 			r, opened := h.arrive(sealed)
 			if r.Verdict != row.verdict || r.Reason != row.reason || (opened != nil) != (row.verdict == Protect) {
-				t.Errorf("%s, %s: %v (%v), want %v (%v)", mode, row.name, r.Verdict, r.Reason, row.verdict, row.reason)
+				t.Errorf("%s, %s, %s: %v (%v), want %v (%v)", proto, mode, row.name, r.Verdict, r.Reason, row.verdict, row.reason)
 			}
 			after := h.b.Stats()
 			for i := range after.Reasons {
@@ -71,11 +72,11 @@ func TestNestedGarbage(t *testing.T) {
 					want++
 				}
 				if after.Reasons[i] != want {
-					t.Errorf("%s, %s: %d times %v, want %d", mode, row.name, after.Reasons[i], Reason(i), want)
+					t.Errorf("%s, %s, %s: %d times %v, want %d", proto, mode, row.name, after.Reasons[i], Reason(i), want)
 				}
 			}
-			if sa := h.b.options.SAD.Inbound(esp.ESP, 0x1002); sa.Counters().Packets != 1 {
-				t.Errorf("%s, %s: opened %d times", mode, row.name, sa.Counters().Packets)
+			if sa := h.b.options.SAD.Inbound(proto, 0x1002); sa.Counters().Packets != 1 {
+				t.Errorf("%s, %s, %s: opened %d times", proto, mode, row.name, sa.Counters().Packets)
 			}
 		}
 	}

@@ -29,17 +29,26 @@ func lanPolicy(t testing.TB) *Policy {
 	}}
 }
 
-func newHosts(t testing.TB, mode esp.Mode) *hosts {
-	suite, err := esp.NewSuite(esp.ESP, "aes-128-gcm-16", "")
+func newHosts(t testing.TB, mode esp.Mode) *hosts { return newHostsOf(t, esp.ESP, mode) }
+
+func newHostsOf(t testing.TB, proto esp.Protocol, mode esp.Mode) *hosts {
+	encryption, integrity := "aes-128-gcm-16", ""
+	if proto == esp.AH {
+		encryption, integrity = "", "hmac-sha2-256-128"
+	}
+	suite, err := esp.NewSuite(proto, encryption, integrity)
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := esp.NewKey(bytes.Repeat([]byte{7}, suite.Encryption.KeyMaterial()))
+	encryptionKey, integrityKey, err := suite.Keys(bytes.Repeat([]byte{7}, suite.KeyMaterial()))
+	if err != nil {
+		t.Fatal(err)
+	}
 	end := func(name string, local, remote string, in, out uint32) *Engine {
 		sad := esp.NewSAD()
 		var sealer *esp.SA
 		for _, d := range []esp.Direction{esp.In, esp.Out} {
-			c := esp.Config{SPI: in, Direction: d, Mode: mode, Suite: suite, EncryptionKey: key,
+			c := esp.Config{SPI: in, Direction: d, Mode: mode, Suite: suite, EncryptionKey: encryptionKey, IntegrityKey: integrityKey,
 				Src: netip.MustParseAddr(remote), Dst: netip.MustParseAddr(local), Owner: esp.Owner{Name: "lan"}}
 			if d == esp.Out {
 				c.SPI, c.Src, c.Dst = out, c.Dst, c.Src
@@ -187,22 +196,24 @@ func TestNothingLeavesWithoutAnSA(t *testing.T) {
 
 // What comes out of an SA must be what the SA is for (RFC 4301 section 5.2).
 func TestOpenedPacketMeetsPolicy(t *testing.T) {
-	h := newHosts(t, esp.Tunnel)
-	loose := lanPolicy(t)
-	loose.Rules[0].Local, loose.Rules[0].Remote = nil, nil
-	h.a.Reload(loose) // a peer that puts anything into its tunnel
-	for _, row := range []struct {
-		reason Reason
-		line   string
-	}{
-		{ReasonWrongSA, "out tcp 10.0.9.5:40000 -> 10.0.0.7:445"},
-		{ReasonDefault, "out tcp 192.0.2.1:40000 -> 10.0.0.7:445"},
-		{ReasonDefault, "out tcp 10.0.0.5:40000 -> 10.0.0.8:445"}, // not ours: it would be forwarded
-	} {
-		in := h.packet(row.line)
-		for _, b := range h.wire(&in, Protect) {
-			if r, opened := h.arrive(b); r.Verdict != Discard || r.Reason != row.reason || opened != nil {
-				t.Errorf("%s: %v (%v), want %v", row.line, r.Verdict, r.Reason, row.reason)
+	for _, proto := range []esp.Protocol{esp.ESP, esp.AH} {
+		h := newHostsOf(t, proto, esp.Tunnel)
+		loose := lanPolicy(t)
+		loose.Rules[0].Local, loose.Rules[0].Remote = nil, nil
+		h.a.Reload(loose) // a peer that puts anything into its tunnel
+		for _, row := range []struct {
+			reason Reason
+			line   string
+		}{
+			{ReasonWrongSA, "out tcp 10.0.9.5:40000 -> 10.0.0.7:445"},
+			{ReasonDefault, "out tcp 192.0.2.1:40000 -> 10.0.0.7:445"},
+			{ReasonDefault, "out tcp 10.0.0.5:40000 -> 10.0.0.8:445"}, // not ours: it would be forwarded
+		} {
+			in := h.packet(row.line)
+			for _, b := range h.wire(&in, Protect) {
+				if r, opened := h.arrive(b); r.Verdict != Discard || r.Reason != row.reason || opened != nil {
+					t.Errorf("%s, %s: %v (%v), want %v", proto, row.line, r.Verdict, r.Reason, row.reason)
+				}
 			}
 		}
 	}
