@@ -27,15 +27,16 @@ func (o *Outcome) Leaves() bool {
 	return o.Result.Reason == ReasonNoSA || o.Result.Verdict == Protect && o.Input.SA == ""
 }
 
-// DryRun makes an engine for trials. It has an SA for whatever a rule protects
-// where may says that there can be one.
-func DryRun(p *Policy, may func(*Rule, *Input) bool) *Engine {
-	return New(p, Options{Outbound: func(r *Rule, in *Input) *esp.SA {
+// Pretend is an Options.Outbound for dry runs, where packets are judged and none
+// is sealed: there is an SA for whatever a rule protects where may says that
+// there can be one.
+func Pretend(may func(*Rule, *Input) bool) func(*Rule, *Input) *esp.SA {
+	return func(r *Rule, in *Input) *esp.SA {
 		if !may(r, in) {
 			return nil
 		}
 		return someSA(r, in)
-	}})
+	}
 }
 
 // Run judges the trial's packet by the policy of e and with the SAs that it

@@ -10,7 +10,7 @@ import (
 // has to come sealed.
 func TestDryRun(t *testing.T) {
 	may := func(r *Rule, in *Input) bool { return r.With == "lan" && in.Packet.Dst.String() == "10.0.0.7" }
-	e := DryRun(webServer(t), may)
+	e := New(webServer(t), Options{Outbound: Pretend(may)})
 	for _, row := range []struct {
 		verdict Verdict
 		reason  Reason

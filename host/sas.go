@@ -36,6 +36,11 @@ type SA struct {
 	// absent with keys set by hand.
 	Peer     string `json:"peer,omitempty"`
 	RemoteID string `json:"remote_id,omitempty"`
+	// Local and Remote are the traffic selectors that the peers have agreed
+	// on, of this host's side and the peer's; absent with keys set by hand,
+	// where the rules say it all.
+	Local  []string `json:"local,omitempty"`
+	Remote []string `json:"remote,omitempty"`
 	// Rules are those of the policy that this SA carries, in order.
 	Rules []string `json:"rules"`
 	// Replaced says that it only opens, or seals, what is still under way.
@@ -120,6 +125,7 @@ func (k *keeper) describe(s *esp.SA, b *block, now int64) SA {
 	}
 	if x, ok := s.Data().(*pair); ok {
 		out.Peer, out.RemoteID = x.Peer, x.RemoteID.String()
+		out.Local, out.Remote = texts(x.LocalTS), texts(x.RemoteTS)
 	}
 	if b != nil {
 		out.Rules = append(out.Rules, b.rules...)

@@ -90,11 +90,12 @@ func (p *Policy) MayHaveSA(s *IPsec, near, far netip.Addr) bool {
 	return s.Tunnel || !ok || peer.covers(far)
 }
 
-// DryRun gives an engine that judges trials as the daemon would judge packets,
-// with all the SAs that this policy can have.
-func (p *Policy) DryRun() *engine.Engine {
-	return engine.DryRun(&p.Engine, func(r *engine.Rule, in *engine.Input) bool {
+// DryRun gives an engine that judges packets as the daemon would, with all the
+// SAs that this policy can have, and seals none. o sets its bounds.
+func (p *Policy) DryRun(o engine.Options) *engine.Engine {
+	o.Outbound = engine.Pretend(func(r *engine.Rule, in *engine.Input) bool {
 		s, ok := p.FindIPsec(r.With)
 		return ok && p.MayHaveSA(s, in.Packet.Src, in.Packet.Dst)
 	})
+	return engine.New(&p.Engine, o)
 }

@@ -88,7 +88,7 @@ type TestResult struct {
 // RunTests runs every packet of every test block through the evaluator that
 // the daemon uses.
 func (p *Policy) RunTests() []TestResult {
-	e := p.DryRun()
+	e := p.DryRun(engine.Options{})
 	var out []TestResult
 	for _, t := range p.Tests {
 		for _, x := range t.Expects {

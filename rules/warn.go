@@ -114,7 +114,7 @@ func (l *loader) warnSSH() {
 	if !ok {
 		return
 	}
-	o, err := runTrial(l.policy.DryRun(), line)
+	o, err := runTrial(l.policy.DryRun(engine.Options{}), line)
 	if err != nil || o.Verdict == engine.Bypass {
 		return
 	}

@@ -115,7 +115,7 @@ func newDryRun() (*dryRun, error) {
 	if p == nil || diags.HasErrors() {
 		return nil, fmt.Errorf("%s: %w", demoPolicy, diags.Err())
 	}
-	d := &dryRun{engine: p.DryRun()}
+	d := &dryRun{engine: p.DryRun(engine.Options{})}
 	for _, v6 := range []bool{false, true} {
 		if a := sshAdmin(&p.Engine, v6); a.IsValid() {
 			d.admins = append(d.admins, a)

@@ -183,7 +183,7 @@ func (f *sealedFlow) dryRun() error {
 		var o engine.Outcome
 		t, err := engine.ParseTrial(line)
 		if err == nil {
-			o, err = t.Run(p.DryRun())
+			o, err = t.Run(p.DryRun(engine.Options{}))
 		}
 		if err != nil && first == nil {
 			first = err

@@ -60,6 +60,9 @@ func (a *app) eventText(e *host.Event) string {
 	if rest, ok := strings.CutPrefix(text, e.Verdict+" "); ok && e.Verdict != "" {
 		return a.paint(verdictStyleOf(e.Verdict), e.Verdict) + " " + rest
 	}
+	if e.IKE != nil && e.IKE.Failure != "" {
+		return a.paint(yellow, text)
+	}
 	switch e.Kind {
 	case host.KindBadPolicy, host.KindOverflow, host.KindRollback, host.KindSuppressed, host.KindKeys:
 		return a.paint(yellow, text)

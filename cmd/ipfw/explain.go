@@ -73,7 +73,7 @@ bypass, 10 for discard and 11 for protect.`,
 			if err != nil {
 				return err
 			}
-			x, err := trial.Explain(p.DryRun())
+			x, err := trial.Explain(p.DryRun(engine.Options{}))
 			if err != nil {
 				return err
 			}

@@ -34,7 +34,7 @@ func TestProtectionSeals(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		o, err := trial.Run(p.DryRun())
+		o, err := trial.Run(p.DryRun(engine.Options{}))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -99,7 +99,7 @@ func (a *app) replay(o *replayOptions, path string) error {
 	if note != "" {
 		a.warnf("%s", note)
 	}
-	r.engine = engine.New(&policy.Engine, engine.Options{MaxFlows: maxFlowRows})
+	r.engine = policy.DryRun(engine.Options{MaxFlows: maxFlowRows})
 	r.tick = bar.show
 	if o.packets {
 		r.each = a.packetPrinter(&policy.Engine, o.json)

@@ -152,8 +152,8 @@ func (row *flowRow) asked(in *engine.Input, r *engine.Result) engine.Direction {
 	return in.Dir
 }
 
-// policyVerdict is what policy says of a packet; a packet that it protects is
-// dropped in a dry run, which has no keys.
+// policyVerdict is what policy says of a packet, whatever has become of this one:
+// one that came in the clear, or that there can be no SA for, is dropped.
 func policyVerdict(r *engine.Result) engine.Verdict {
 	if r.Reason == engine.ReasonClear || r.Reason == engine.ReasonNoSA {
 		return engine.Protect

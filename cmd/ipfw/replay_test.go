@@ -262,3 +262,21 @@ func BenchmarkReplay(b *testing.B) {
 	}
 	b.ReportMetric(float64(packets)*float64(b.N)/b.Elapsed().Seconds(), "packets/s")
 }
+
+// TestReplayProtectedFlow: a flow that would leave sealed opens in a dry run
+// too, so that its answers, which the capture has in the clear, are known for
+// what they are.
+func TestReplayProtectedFlow(t *testing.T) {
+	workdir(t)
+	w := newPcap()
+	spec := packet.Spec{Src: netip.MustParseAddr("198.51.100.1"), Dst: netip.MustParseAddr("192.0.2.7"), Protocol: packet.TCP,
+		SrcPort: 40000, DstPort: 445, TCPFlags: packet.SYN}
+	w.add(t, spec)
+	spec.Src, spec.Dst, spec.SrcPort, spec.DstPort, spec.TCPFlags = spec.Dst, spec.Src, 445, 40000, packet.SYN|packet.ACK
+	w.add(t, spec)
+	r := (&run{args: []string{"replay", "-c", "branch.hcl", "--local", "198.51.100.1", "--packets", "--json", "-"}, stdin: w.Bytes()}).do()
+	lines := strings.Split(strings.TrimSpace(r.stdout.String()), "\n")
+	if len(lines) != 3 || !strings.Contains(lines[0], `"verdict":"protect","reason":"rule"`) || !strings.Contains(lines[1], `"verdict":"protect","reason":"clear-text"`) {
+		t.Errorf("%s%s", r.stdout.String(), r.stderr.String())
+	}
+}

@@ -127,7 +127,7 @@ func spi(n uint32) string { return fmt.Sprintf("0x%08x", n) }
 func (a *app) printSA(s *host.SA) {
 	keys := "keys set by hand"
 	if s.Keys != "manual" {
-		keys = "keys from " + s.Keys
+		keys = fmt.Sprintf("keys from %s %q", s.Keys, s.Peer)
 	}
 	a.printf("%s  %s, SPI %s, %s, %s\n", a.paint(bold, s.Name+" "+s.Direction), kindOf(s), spi(s.SPI), s.Suite, keys)
 	line := func(name, format string, args ...any) { a.printf("  %-10s %s\n", name, fmt.Sprintf(format, args...)) }
@@ -147,6 +147,12 @@ func (a *app) printSA(s *host.SA) {
 		udp = fmt.Sprintf(", in UDP from port %d to port %d", s.SourcePort, s.DestinationPort)
 	}
 	line("addresses", "%s -> %s%s", from, to, udp)
+	if s.RemoteID != "" {
+		line("peer", "%s", s.RemoteID)
+	}
+	if len(s.Local)+len(s.Remote) > 0 {
+		line("selectors", "%s <-> %s", strings.Join(s.Local, ", "), strings.Join(s.Remote, ", "))
+	}
 	if len(s.Rules) > 0 {
 		line("rules", "%s", strings.Join(s.Rules, ", "))
 	}
