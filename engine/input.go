@@ -34,6 +34,9 @@ type Input struct {
 	// PartialChecksum says that the transport checksum is still to be
 	// filled in, because hardware was meant to do it.
 	PartialChecksum bool
+	// UDPSocket says that sealed datagrams in UDP leave by a UDP socket: they
+	// need no UDP checksum, and all of them come in Output.Send.
+	UDPSocket bool
 
 	// SA is the ipsec block whose SA the packet came out of; empty for a
 	// packet that arrived in the clear.

@@ -14,35 +14,58 @@ type Output struct {
 	// dropped: sealed, complete, and none longer than the path allows
 	// unless it may be fragmented on the way.
 	Send [][]byte
+	// Payload, when not 0, is the offset in each datagram of Send of what a
+	// UDP socket has to send: all of them are whole ESP packets in UDP.
+	Payload int
 
 	sa      *esp.SA // that sealed Replace or Send
 	inner   Input   // the packet that came out of an SA
 	buf     []byte
+	keep    bool
 	segment packet.Segmenter
 }
+
+// Keep makes the datagrams of Send stay what they are through further calls of
+// Process, until Release: they wait to be sent together.
+func (o *Output) Keep() { o.keep = true }
+
+// Release says that all datagrams are sent.
+func (o *Output) Release() { o.keep = false }
 
 // Opened is the packet that came out of an SA, as it was judged; only after
 // Process has replaced an ESP or AH packet.
 func (o *Output) Opened() *Input { return &o.inner }
 
-// Narrow tells the SA that sealed the packet that the route to its far end
-// carries only datagrams of mtu bytes.
-func (o *Output) Narrow(mtu int, now int64) {
-	if o.sa != nil {
-		o.sa.Narrow(mtu, now)
+// Sealer is the SA that sealed a packet.
+type Sealer struct{ sa *esp.SA }
+
+// Sealer is the SA that sealed what Send and Replace hold.
+func (o *Output) Sealer() Sealer { return Sealer{o.sa} }
+
+// Narrow tells the SA that the route to its far end carries only datagrams of
+// mtu bytes.
+func (s Sealer) Narrow(mtu int, now int64) {
+	if s.sa != nil {
+		s.sa.Narrow(mtu, now)
 	}
 }
 
 func (o *Output) reset() {
 	o.sa = nil
-	o.Replace, o.Send = nil, o.Send[:0]
-	o.buf = o.buf[:0]
+	o.Replace, o.Send, o.Payload = nil, o.Send[:0], 0
+	if !o.keep {
+		o.buf = o.buf[:0]
+	}
 }
+
+// bufferSize is room for two super-packets of TCP, cut up and sealed, and then
+// some: one that is kept and one that comes.
+const bufferSize = 1 << 18
 
 // room makes n bytes of buffer. What was handed out before stays where it is.
 func (o *Output) room(n int) []byte {
 	if cap(o.buf)-len(o.buf) < n {
-		o.buf = make([]byte, 0, max(2*cap(o.buf), n, 1<<17))
+		o.buf = make([]byte, 0, max(2*cap(o.buf), n, bufferSize))
 	}
 	start := len(o.buf)
 	o.buf = o.buf[:start+n]

@@ -9,7 +9,8 @@ import (
 
 // Process judges a packet and does what its verdict asks for: it seals what
 // must leave protected and opens what arrives as ESP or AH. A packet whose
-// Arriving field is set has not met the input or forward chain yet.
+// Arriving field is set has not met the input or forward chain yet; if it has
+// an SA as well, it came out of that by Unseal.
 //
 //	Outbound:  Judge -> PROTECT -> SA -> cut to size -> esp Seal -> out.Replace or out.Send
 //	Arriving:  SAD by SPI -> esp Open -> Parse inner -> Judge -> PROTECT by this very SA -> out.Replace
@@ -17,8 +18,14 @@ func (e *Engine) Process(in *Input, out *Output) Result {
 	out.reset()
 	s := e.spd.Load()
 	var r Result
-	if in.Arriving {
+	judged := in
+	if in.Arriving && in.SA != "" {
+		r = e.admit(s, in)
+	} else if in.Arriving {
 		r = e.arrive(s, in, out)
+		if r.Rule != NoRule {
+			judged = &out.inner
+		}
 	} else if r = e.judge(s, in); r.Verdict == Protect && r.sa != nil {
 		e.seal(in, &r, out)
 	} else if r.Reason == ReasonNoSA && e.options.Hold != nil && e.options.Hold(&s.policy.Rules[r.Rule], in) {
@@ -27,7 +34,7 @@ func (e *Engine) Process(in *Input, out *Output) Result {
 	if in.Packet.HasICMP && in.Dir == In && !in.Arriving && e.options.PathReport != nil {
 		e.pathReport(in)
 	}
-	return e.finish(s, in, r)
+	return e.finish(s, judged, r)
 }
 
 // pathReport passes on an ICMP error about a sealed packet of this host.
@@ -75,6 +82,7 @@ func (e *Engine) seal(in *Input, r *Result, out *Output) {
 	}
 	batch, f := sa.Reserve(1, in.Now)
 	if f == esp.OK {
+		batch.OpenUDPSum = in.UDPSocket && sa.SealedLenOf(p.Bytes[:p.Len]) <= mtu
 		f = out.seal(&batch, sa, p.Bytes[:p.Len], mtu)
 	}
 	batch.Done()
@@ -109,6 +117,7 @@ func (e *Engine) sealTCP(in *Input, r *Result, out *Output, most int) {
 		return
 	}
 	batch, f := sa.Reserve(out.segment.Count(), in.Now)
+	batch.OpenUDPSum = in.UDPSocket
 	head, tail := sa.Room()
 	for f == esp.OK {
 		buf := out.room(head + most + tail)
@@ -117,7 +126,7 @@ func (e *Engine) sealTCP(in *Input, r *Result, out *Output, most int) {
 			break
 		}
 		var sealed []byte
-		if sealed, _, f = batch.SealInPlace(buf, head, len(seg)); f == esp.OK {
+		if sealed, out.Payload, f = batch.SealInPlace(buf, head, len(seg)); f == esp.OK {
 			out.Send = append(out.Send, sealed)
 		}
 	}
@@ -132,12 +141,12 @@ func (o *Output) seal(b *esp.Batch, sa *esp.SA, pkt []byte, mtu int) esp.Fault {
 	head, tail := sa.Room()
 	buf := o.room(head + len(pkt) + tail)
 	copy(buf[head:], pkt)
-	sealed, _, f := b.SealInPlace(buf, head, len(pkt))
+	sealed, payload, f := b.SealInPlace(buf, head, len(pkt))
 	if f != esp.OK {
 		return f
 	}
 	if len(sealed) <= mtu {
-		o.Send = append(o.Send, sealed)
+		o.Send, o.Payload = append(o.Send, sealed), payload
 		return esp.OK
 	}
 	pieces, err := packet.Fragment(sealed, mtu, fragmentID(sealed))
@@ -154,11 +163,16 @@ func (e *Engine) sealed(in *Input, r *Result, out *Output, f esp.Fault, rekey bo
 		e.options.Rekey(r.sa)
 	}
 	if f != esp.OK {
-		out.Send = out.Send[:0]
+		out.Send, out.Payload = out.Send[:0], 0
 		*r = Result{Reason: reasonOfESP(f), Rule: r.Rule}
 		return
 	}
 	out.sa = r.sa
+	if _, _, udp := r.sa.Endpoints(); udp == (esp.Encap{}) {
+		out.Payload = 0
+	} else if in.UDPSocket && out.Payload > 0 {
+		return
+	}
 	// One that became one of the same family can go on in its place, and the
 	// kernel finds it another way if it has another destination; but not on
 	// the forward path, where the way is found already.
@@ -212,45 +226,22 @@ func (e *Engine) arrive(s *spd, in *Input, out *Output) Result {
 		return Result{Reason: reasonOfESP(esp.Fragment), Rule: NoRule}
 	}
 	if p.Protocol == packet.UDP {
-		switch esp.Classify(p.Bytes[p.Payload:p.Len]) {
-		case esp.IKEMessage:
-			return Result{Verdict: Bypass, Reason: ReasonIKE, Rule: NoRule}
-		case esp.NATKeepalive:
-			return Result{Reason: ReasonKeepalive, Rule: NoRule}
+		if r, ok := notESP(p.Bytes[p.Payload:p.Len]); ok {
+			return r
 		}
 	}
 	if e.options.SAD == nil {
 		return Result{Reason: reasonOfESP(esp.UnknownSPI), Rule: NoRule}
 	}
 	clear, sa, rekey, f := e.options.SAD.Open(p.Bytes[:p.Len], in.Now)
-	if rekey && e.options.Rekey != nil {
-		e.options.Rekey(sa)
+	if r, ok := e.proved(in, sa, rekey, f); !ok {
+		return r
 	}
-	if f != esp.OK {
-		return Result{Reason: reasonOfESP(f), Rule: NoRule}
-	}
-	if e.options.Opened != nil {
-		e.options.Opened(sa, in)
-	}
-
 	inner := &out.inner
-	*inner = Input{Now: in.Now, InIf: in.InIf, SA: sa.Owner().Name, Arriving: true, Tracked: in.Tracked}
-	if fault := packet.Parse(&inner.Packet, clear, len(clear)); fault != packet.OK {
-		return Result{Reason: ReasonOf(fault), Rule: NoRule}
+	if r, ok := e.inside(in, sa, clear, len(clear), inner); !ok {
+		return r
 	}
-	// In transport mode the SA is for the one peer, whatever range of them
-	// its rule names (RFC 4301 section 5.2 step 4).
-	if src, _, _ := sa.Endpoints(); sa.Mode() == esp.Transport && src.IsValid() && src != inner.Packet.Src {
-		return Result{Reason: ReasonWrongSA, Rule: NoRule}
-	}
-	if !e.isLocal(inner.Packet.Dst) {
-		inner.Dir = Forward
-	}
-	if e.options.Carries != nil && !e.options.Carries(sa, inner) {
-		return Result{Reason: ReasonWrongSA, Rule: NoRule}
-	}
-	r := e.judge(s, inner)
-	r.Reject = false // the answer would leave in the clear
+	r := e.admit(s, inner)
 	if r.Verdict == Protect {
 		out.Replace = clear
 	}

@@ -48,7 +48,7 @@ func (sa *SA) openAt(pkt []byte, p place, now int64) (out []byte, rekey bool, f 
 	out = pkt[at : at+p.at+len(payload)]
 	copy(out, pkt[:p.at])
 	resize(out, p, next)
-	sa.mendChecksum(out, p, next)
+	sa.MendChecksum(out, p.at, next, nil)
 	return out, rekey, OK
 }
 
@@ -150,19 +150,18 @@ func (sa *SA) Inner(payload []byte, next, outerTOS uint8) ([]byte, Fault) {
 	return payload, OK
 }
 
-// mendChecksum makes the TCP or UDP checksum of a datagram that came through a
+// MendChecksum makes the TCP or UDP checksum of a datagram that came through a
 // NAT fit the addresses it has here: RFC 3948 section 3.1.2, by the arithmetic
-// of RFC 1624.
-func (sa *SA) mendChecksum(b []byte, p place, next uint8) {
+// of RFC 1624. Protocol next begins at b[at:]; of TCP data may follow in rest.
+// It is for what OpenPayload has given of a transport mode SA.
+func (sa *SA) MendChecksum(b []byte, at int, next uint8, rest []byte) {
 	c := &sa.cfg
 	if !c.OriginalSrc.IsValid() {
-		if c.ThroughNAT && !(next == packet.UDP && len(b) >= p.at+udpHeader && be.Uint16(b[p.at+6:]) == 0) {
-			src, dst := ends(b, p)
-			packet.SetChecksum(b[p.at:], src, dst, next)
+		if c.ThroughNAT && !(next == packet.UDP && len(b) >= at+udpHeader && be.Uint16(b[at+6:]) == 0) {
+			sumAnew(b, at, next, rest)
 		}
 		return
 	}
-	at := p.at
 	switch next {
 	case packet.TCP:
 		at += 16
@@ -175,7 +174,7 @@ func (sa *SA) mendChecksum(b []byte, p place, next uint8) {
 		return
 	}
 	addresses := b[12:20]
-	if p.v6 {
+	if b[0]>>4 == 6 {
 		addresses = b[8:40]
 	}
 	was := packet.PseudoHeader(c.OriginalSrc, c.OriginalDst, 0, 0)
@@ -190,9 +189,22 @@ func (sa *SA) mendChecksum(b []byte, p place, next uint8) {
 	be.PutUint16(b[at:], out)
 }
 
+// sumAnew makes a checksum where there is no telling what it was made of.
+func sumAnew(b []byte, at int, next uint8, rest []byte) {
+	src, dst := ends(b)
+	segment := b[at:]
+	if len(rest) == 0 {
+		packet.SetChecksum(segment, src, dst, next)
+		return
+	}
+	be.PutUint16(segment[16:], 0) // a whole TCP header: an even number of bytes
+	sum := ^packet.Checksum(segment, packet.PseudoHeader(src, dst, next, len(segment)+len(rest)))
+	be.PutUint16(segment[16:], packet.Checksum(rest, uint32(sum)))
+}
+
 // ends reads the addresses of an IP header.
-func ends(b []byte, p place) (src, dst netip.Addr) {
-	if p.v6 {
+func ends(b []byte) (src, dst netip.Addr) {
+	if b[0]>>4 == 6 {
 		return netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40]))
 	}
 	return netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20]))

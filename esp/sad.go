@@ -6,6 +6,7 @@ import (
 	"hash/maphash"
 	"iter"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -201,6 +202,24 @@ func (d *SAD) Open(pkt []byte, now int64) (out []byte, sa *SA, rekey bool, f Fau
 	}
 	out, rekey, f = sa.openAt(pkt, p, now)
 	return out, sa, rekey, f
+}
+
+// OpenPayload finds the SA of an ESP packet that a UDP socket has received for
+// address dst, and opens it in place, as SA.OpenPayload does. sa is nil exactly
+// when the SAD has counted the Fault.
+func (d *SAD) OpenPayload(b []byte, dst netip.Addr, now int64) (payload []byte, next uint8, sa *SA, rekey bool, f Fault) {
+	if len(b) < ahHeader {
+		return nil, 0, nil, false, d.fault(Short)
+	}
+	sa = d.Inbound(ESP, be.Uint32(b))
+	if sa == nil {
+		return nil, 0, nil, false, d.fault(UnknownSPI)
+	}
+	if to := sa.outer.Load().dst; to.IsValid() && to != dst {
+		return nil, 0, nil, false, d.fault(UnknownSPI)
+	}
+	payload, next, rekey, f = sa.OpenPayload(b, now)
+	return payload, next, sa, rekey, f
 }
 
 // Match finds the SA that would open pkt, and does nothing with either.

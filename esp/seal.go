@@ -13,6 +13,9 @@ type Batch struct {
 	// Rekey is set when a packet crossed the soft lifetime; it is set by one
 	// packet in the life of an SA.
 	Rekey bool
+	// OpenUDPSum leaves the checksum of UDP in IPv6 at zero, for whoever sends
+	// the UDP payload by a socket, which fills it in.
+	OpenUDPSum bool
 
 	sa        *SA
 	s         *scratch
@@ -241,7 +244,7 @@ func (b *Batch) put(buf []byte, off int, p place) ([]byte, int, Fault) {
 	be.PutUint32(buf[ipsec:], c.SPI)
 	be.PutUint32(buf[ipsec+4:], uint32(seq))
 	sa.crypt.seal(b.s, buf[ipsec:end], seq)
-	if o.udp != 0 && wireV6 {
+	if o.udp != 0 && wireV6 && !b.OpenUDPSum {
 		sumUDP(sealed, buf[ipsec-udpHeader:end])
 	}
 	return sealed, ipsec - start, OK

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"github.com/ipfw/ipfw/engine"
 	"github.com/ipfw/ipfw/esp"
 	"github.com/ipfw/ipfw/ike"
+	"github.com/ipfw/ipfw/nfq"
 	"github.com/ipfw/ipfw/packet"
 	"github.com/ipfw/ipfw/rules"
 )
@@ -56,13 +58,29 @@ func (x *exchange) prepare(p *rules.Policy) (peers []ikePeer, err error) {
 	}
 	s, err := ike.Listen(ike.ServerConfig{
 		Config: ike.Config{Rand: rand.Reader, Source: x.source},
-		Act:    x.act, Acted: x.release, Event: x.event,
+		Act:    x.act, Acted: x.release, Event: x.event, SendNAT: x.sendNAT,
 	})
 	if err != nil {
 		return nil, err
 	}
 	x.server.Store(s)
 	return peers, nil
+}
+
+// sendNAT sends by UDP port 4500, which belongs to the packets.
+func (x *exchange) sendNAT(d ike.Datagram) error {
+	out := nfq.Datagram{Local: d.Local, Remote: d.Remote, Message: d.Data}
+	if d.Keepalive {
+		return x.d.firewall.SendKeepalive(&out)
+	}
+	return x.d.firewall.SendIKE(&out)
+}
+
+// heard takes what has come to UDP port 4500.
+func (x *exchange) heard(d *nfq.Datagram) {
+	if s := x.server.Load(); s != nil {
+		s.Deliver(ike.Datagram{Local: d.Local, Remote: d.Remote, Data: bytes.Clone(d.Message)})
+	}
 }
 
 // commit puts peers in force.

@@ -164,7 +164,7 @@ func run(ctx context.Context, o Options, open opener) error {
 	d.keeper.settle(nil, blocks, d.now())
 
 	first.decides = d.engine.Generation()
-	if d.firewall, err = open(first, o.Logger); err != nil {
+	if d.firewall, err = open(first, o.Logger, d.exchange.heard); err != nil {
 		return err
 	}
 	return d.serve(ctx, socket, peers)

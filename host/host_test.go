@@ -38,7 +38,13 @@ func newFakeKernel() *fakeKernel {
 	return &fakeKernel{fail: make(chan error, 1), running: make(chan struct{})}
 }
 
-func (k *fakeKernel) open(*loaded, *slog.Logger) (firewall, error) { return k, nil }
+func (k *fakeKernel) open(*loaded, *slog.Logger, func(*nfq.Datagram)) (firewall, error) {
+	return k, nil
+}
+
+func (k *fakeKernel) SendIKE(*nfq.Datagram) error { return nil }
+
+func (k *fakeKernel) SendKeepalive(*nfq.Datagram) error { return nil }
 
 func (k *fakeKernel) Run(ctx context.Context, h nfq.Handler) error {
 	k.h = h

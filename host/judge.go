@@ -22,7 +22,11 @@ func (d *daemon) Handle(in *engine.Input, out *engine.Output, f packet.Fault) en
 	before := d.engine.Policy()
 	r := d.engine.Process(in, out)
 	if r.Reason.Auditable() && r.Verdict == engine.Discard {
-		d.audit(before, in, out, &r)
+		inner := out.Opened()
+		if !in.Arriving || in.SA != "" {
+			inner = nil // in is what was opened
+		}
+		d.audit(before, in, inner, &r)
 	}
 	if r.Log || r.Reject || r.NAudits > 0 {
 		d.note(before, in, &r)
@@ -30,13 +34,25 @@ func (d *daemon) Handle(in *engine.Input, out *engine.Output, f packet.Fault) en
 	return r
 }
 
+// Unseal opens one ESP packet that came by the UDP socket. Like Handle it runs
+// for every packet and allocates nothing.
+func (d *daemon) Unseal(in *engine.Input, b []byte, u *engine.Unsealed) engine.Result {
+	in.Now = d.now()
+	before := d.engine.Policy()
+	r := d.engine.Unseal(in, b, u)
+	if r.Reason.Auditable() && r.Verdict == engine.Discard {
+		d.audit(before, in, &u.Input, &r)
+	}
+	return r
+}
+
 // audit writes the event of a packet that IPsec has refused. Of one that had
 // been opened, it is the inner packet that says what was wrong.
-func (d *daemon) audit(p *engine.Policy, in *engine.Input, out *engine.Output, r *engine.Result) {
+func (d *daemon) audit(p *engine.Policy, in, inner *engine.Input, r *engine.Result) {
 	if !d.refused.allow(in.Now) {
 		return
 	}
-	if inner := out.Opened(); in.Arriving && r.Reason == engine.ReasonWrongSA && inner.SA != "" {
+	if inner != nil && r.Reason == engine.ReasonWrongSA && inner.SA != "" {
 		in = inner
 	}
 	e := Event{Kind: KindIPsec, Verdict: r.Verdict.String(), Reason: r.Reason.String(), Packet: packetOf(in)}

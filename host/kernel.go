@@ -9,6 +9,7 @@ import (
 
 	"github.com/ipfw/ipfw/engine"
 	"github.com/ipfw/ipfw/nfq"
+	"github.com/ipfw/ipfw/rules"
 )
 
 // firewall is the kernel's side as the daemon needs it; nfq is the real one.
@@ -33,26 +34,32 @@ type firewall interface {
 	// SourceFor is the address that this host uses towards another, the
 	// zero Addr without a way there.
 	SourceFor(netip.Addr) netip.Addr
+	// SendIKE and SendKeepalive send by UDP port 4500.
+	SendIKE(*nfq.Datagram) error
+	SendKeepalive(*nfq.Datagram) error
 }
 
 // opener opens the kernel's side for the first policy. From then on the
-// kernel holds packets until somebody runs the firewall.
-type opener func(first *loaded, log *slog.Logger) (firewall, error)
+// kernel holds packets until somebody runs the firewall. ike hears what comes
+// to UDP port 4500 and is not for packets.
+type opener func(first *loaded, log *slog.Logger, ike func(*nfq.Datagram)) (firewall, error)
 
 // kernel is the real firewall.
 type kernel struct {
 	*nfq.Firewall
 	log *slog.Logger
+	ike func(*nfq.Datagram)
 	cfg nfq.Config // in force
 }
 
-func openKernel(first *loaded, log *slog.Logger) (firewall, error) {
+func openKernel(first *loaded, log *slog.Logger, ike func(*nfq.Datagram)) (firewall, error) {
 	cfg := kernelConfig(first, log)
+	cfg.IKE = ike
 	fw, err := nfq.Open(cfg)
 	if err != nil {
 		return nil, err
 	}
-	return &kernel{Firewall: fw, log: log, cfg: cfg}, nil
+	return &kernel{Firewall: fw, log: log, ike: ike, cfg: cfg}, nil
 }
 
 // kernelConfig is what a policy asks of the kernel.
@@ -67,12 +74,17 @@ func kernelConfig(l *loaded, log *slog.Logger) nfq.Config {
 	if s.Offload {
 		cfg.Offload = l.decides
 	}
+	// What IKE agrees on may turn out to go in UDP, and IKE itself does.
+	cfg.Encapsulated = protect && slices.ContainsFunc(l.IPsec, func(s rules.IPsec) bool {
+		return s.Manual == nil || s.Encap == rules.EncapUDP
+	})
 	return cfg
 }
 
 // Reload implements firewall.
 func (k *kernel) Reload(l *loaded) error {
 	cfg := kernelConfig(l, k.log)
+	cfg.IKE = k.ike
 	if err := k.Firewall.Reload(cfg); err != nil {
 		return err
 	}

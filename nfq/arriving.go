@@ -24,6 +24,8 @@ const portNAT = 4500
 //		meta mark & 0xff000000 != 0  meta mark set meta mark & 0x00ffffff
 //		iifname "ipfw0"  meta mark set meta mark | 0x06000000  accept    # opened
 //		fib daddr type != local  accept
+//		ip version . ihl 4 . 5  udp dport 4500  meta mark set meta mark | 0x02000000  accept    # encapsulated:
+//		ip6 nexthdr udp  ip6 daddr != fe80::/10  udp dport 4500  the same                         # to our socket
 //		meta l4proto esp  queue num 4302
 //		meta l4proto ah   queue num 4302
 //		meta nfproto ipv6  exthdr ah exists  queue num 4302
@@ -37,11 +39,16 @@ func (t *tableSpec) arriving() [][]expr.Any {
 	mine := uint32(t.marks)
 	marked := []expr.Any{meta(expr.MetaKeyMARK), and(mine), unequal(native32(0))}
 	opened := []expr.Any{meta(expr.MetaKeyIIFNAME), equal(ifname(t.device))}
-	return [][]expr.Any{
+	rules := [][]expr.Any{
 		{meta(expr.MetaKeyIIFTYPE), equal(native16(arphrdLoopback)), accept()},
 		setMeta(marked, mine, 0),
 		append(setMeta(opened, mine, t.marks.opened()), accept()),
 		{&expr.Fib{Register: 1, ResultADDRTYPE: true, FlagDADDR: true}, unequal(native32(unix.RTN_LOCAL)), accept()},
+	}
+	if t.encap {
+		rules = append(rules, t.takeUDP()...)
+	}
+	return append(rules, [][]expr.Any{
 		{meta(expr.MetaKeyL4PROTO), equal([]byte{unix.IPPROTO_ESP}), up},
 		{meta(expr.MetaKeyL4PROTO), equal([]byte{unix.IPPROTO_AH}), up},
 		{
@@ -49,11 +56,39 @@ func (t *tableSpec) arriving() [][]expr.Any {
 			&expr.Exthdr{DestRegister: 1, Type: unix.IPPROTO_AH, Len: 1, Flags: unix.NFT_EXTHDR_F_PRESENT, Op: expr.ExthdrOpIpv6},
 			equal([]byte{1}), up,
 		},
-		{
-			meta(expr.MetaKeyL4PROTO), equal([]byte{unix.IPPROTO_UDP}),
-			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-			equal(binary.BigEndian.AppendUint16(nil, portNAT)), up,
-		},
+		append(toPortNAT(), up),
+	}...)
+}
+
+// takeUDP marks what the UDP socket is to receive, injected alone. What its
+// messages do not tell goes the long way: IPv4 options, IPv6 extension headers,
+// and link-local addresses, which mean something on their own link only.
+func (t *tableSpec) takeUDP() [][]expr.Any {
+	network := func(offset, n uint32) expr.Any {
+		return &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: n}
+	}
+	v4 := append([]expr.Any{meta(expr.MetaKeyNFPROTO), equal([]byte{unix.NFPROTO_IPV4}), network(0, 1), equal([]byte{4<<4 | 5})}, toPortNAT()...)
+	v6 := append([]expr.Any{meta(expr.MetaKeyNFPROTO), equal([]byte{unix.NFPROTO_IPV6}), network(6, 1), equal([]byte{unix.IPPROTO_UDP}),
+		network(24, 2), &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 2, Mask: []byte{0xff, 0xc0}, Xor: []byte{0, 0}},
+		unequal([]byte{0xfe, 0x80})}, toPortNAT()...)
+	return [][]expr.Any{
+		append(setMeta(v4, uint32(t.marks), t.marks.injected()), accept()),
+		append(setMeta(v6, uint32(t.marks), t.marks.injected()), accept()),
+	}
+}
+
+// toSocket lets pass in the input chain what takeUDP has marked.
+func (t *tableSpec) toSocket() []expr.Any {
+	marked := append(metaIs(uint32(t.marks), t.marks.injected()), toPortNAT()...)
+	return append(setMeta(marked, uint32(t.marks), 0), accept())
+}
+
+// toPortNAT matches UDP to port 4500.
+func toPortNAT() []expr.Any {
+	return []expr.Any{
+		meta(expr.MetaKeyL4PROTO), equal([]byte{unix.IPPROTO_UDP}),
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		equal(binary.BigEndian.AppendUint16(nil, portNAT)),
 	}
 }
 

@@ -148,17 +148,12 @@ func (r *batchReceiver) receive(ctx context.Context, w *worker) error {
 		r.conn.SetReadDeadline(time.Unix(1, 0)) // wakes the reader
 	})()
 
-	w.settle = func() {
-		if r.changed {
-			r.flush(w)
-		}
-	}
 	now := w.fw.Now()
 	for _, body := range r.early {
 		r.take(w, msgPacket, body, now)
 	}
 	r.early = nil
-	r.flush(w)
+	r.finish(w)
 	for {
 		err := r.raw.Read(r.readFn)
 		switch {
@@ -173,7 +168,7 @@ func (r *batchReceiver) receive(ctx context.Context, w *worker) error {
 		}
 		if err == nil && r.n > 0 {
 			r.judgeAll(w)
-			r.flush(w)
+			r.finish(w)
 		}
 		if ctx.Err() != nil {
 			return nil
@@ -242,11 +237,21 @@ func (r *batchReceiver) take(w *worker, typ uint16, body []byte, now int64) {
 		r.single = true
 		return
 	}
+	// What was sealed before leaves before, by a verdict or by the sender: a
+	// far end takes a packet that comes late for an old one, and drops it (RFC
+	// 4303 section 3.4.3).
 	if a.replace {
+		w.send.flush()
 		r.replace(w, m.id, a)
 		return
 	}
 	r.add(m.id, a)
+	if r.changed && w.send.k > 0 {
+		r.flush(w)
+	}
+	if w.send.used >= sendBytes {
+		w.send.flush()
+	}
 }
 
 // maxOut is how many bytes of answers are gathered before they are sent: what
@@ -282,6 +287,12 @@ func (r *batchReceiver) settle() {
 	}
 	r.out = appendVerdict(r.out, typ, r.queue, r.pending.last, r.pending.answer)
 	r.pending.n = 0
+}
+
+// finish sends all that is left of a batch.
+func (r *batchReceiver) finish(w *worker) {
+	r.flush(w)
+	w.send.flush()
 }
 
 // flush sends all answers. Those that cannot be sent leave their packets in

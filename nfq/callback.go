@@ -105,7 +105,9 @@ func (r *callbackReceiver) callback(ctx context.Context) nfqueue.HookFunc {
 			m.info = binary.BigEndian.Uint32(*a.SkbInfo)
 		}
 		m.wireLen = max(len(m.payload), int(value(a.CapLen)))
-		if err := r.verdict(m.id, now.w.judge(&m, now.w.fw.Now()), now.w.out.Replace); err != nil {
+		ans := now.w.judge(&m, now.w.fw.Now())
+		now.w.send.flush()
+		if err := r.verdict(m.id, ans, now.w.out.Replace); err != nil {
 			now.w.stats.sendErrors.Add(1)
 			now.w.fw.cfg.Logger.Error("verdict not sent", slog.Any("error", err))
 		}

@@ -16,6 +16,8 @@ import (
 type injector struct {
 	raw4, raw6 int // raw sockets, mark set; raw6 is -1 on a host without IPv6
 
+	port4, port6 *udpSocket // UDP port 4500
+
 	mu         sync.Mutex // the probes are connected and asked in one go
 	udp4, udp6 int        // for source address selection; never sent on
 }
@@ -23,6 +25,12 @@ type injector struct {
 func openInjector(mark uint32) (*injector, error) {
 	i := &injector{raw4: -1, raw6: -1, udp4: -1, udp6: -1}
 	err := i.open(mark)
+	if err == nil {
+		i.port4, err = openUDPSocket(false, mark)
+	}
+	if err == nil {
+		i.port6, err = openUDPSocket(true, mark)
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("socket for injected packets: %w", privileged(err)), i.close())
 	}
@@ -147,6 +155,11 @@ func (i *injector) close() error {
 	for _, fd := range []int{i.raw4, i.raw6, i.udp4, i.udp6} {
 		if fd >= 0 {
 			errs = append(errs, unix.Close(fd))
+		}
+	}
+	for _, s := range []*udpSocket{i.port4, i.port6} {
+		if s != nil {
+			errs = append(errs, s.close())
 		}
 	}
 	return errors.Join(errs...)

@@ -208,7 +208,7 @@ func fixed(h Handler) *worker {
 	fw := &Firewall{cfg: Config{}, marks: marks(DefaultMask), links: new(linkNames), rejects: newRateLimit(1)}
 	fw.cfg, _ = fw.cfg.withDefaults()
 	fw.links.names.Store(&map[uint32]link{2: {name: "eth0", mtu: 1500}})
-	return &worker{fw: fw, handler: h, stats: new(queueStats)}
+	return newWorker(fw, h, new(queueStats))
 }
 
 // fill puts datagrams into the ring as recvmmsg does.

@@ -56,6 +56,7 @@ type Firewall struct {
 	addresses *addresses
 	inject    *injector
 	tunnel    *tunnel
+	encap     atomic.Bool // sealed datagrams in UDP leave by the UDP socket
 	rejects   *rateLimit
 
 	procMu sync.Mutex
@@ -131,6 +132,7 @@ func (f *Firewall) open() (err error) {
 		f.receivers = append(f.receivers, r)
 		f.stats = append(f.stats, new(queueStats))
 	}
+	f.stats = append(f.stats, new(queueStats), new(queueStats)) // of the UDP sockets
 	guard, err := openGuard()
 	if err != nil {
 		return err
@@ -179,6 +181,12 @@ func (f *Firewall) install(cfg *Config, fresh bool) error {
 			return err
 		}
 	}
+	if cfg.Encapsulated {
+		if err := errors.Join(f.inject.port4.bind(), f.inject.port6.bind()); err != nil {
+			return err
+		}
+	}
+	f.encap.Store(cfg.Encapsulated)
 	err := f.rules.install(&tableSpec{
 		name:     f.cfg.Table,
 		marks:    f.marks,
@@ -186,6 +194,7 @@ func (f *Firewall) install(cfg *Config, fresh bool) error {
 		queues:   f.cfg.Queues,
 		failOpen: cfg.FailOpen,
 		protect:  cfg.Protect,
+		encap:    cfg.Encapsulated,
 		device:   f.tunnel.name,
 		compat:   f.can.compat,
 		uid:      uint32(os.Geteuid()),
@@ -247,13 +256,33 @@ func (f *Firewall) tracked(m *message, arriving bool, now int64) bool {
 func (f *Firewall) Run(ctx context.Context, h Handler) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	o, opens := h.(Opener)
+	if f.encap.Load() && !opens {
+		return errors.New("nfq: a Firewall for ESP in UDP needs a Handler that is an Opener")
+	}
 	var all sync.WaitGroup
 	errs := make([]error, len(f.receivers))
 	for i, r := range f.receivers {
 		all.Go(func() {
-			w := &worker{fw: f, handler: h, stats: f.stats[i]}
+			w := newWorker(f, h, f.stats[i])
 			if errs[i] = r.receive(ctx, w); errs[i] != nil {
 				cancel(errs[i]) // one queue less is a hole in the wall that stays shut: tell
+			}
+		})
+	}
+	for i, s := range []*udpSocket{f.inject.port4, f.inject.port6} {
+		if s.file == nil || !opens {
+			continue
+		}
+		u, err := newUnsealer(newWorker(f, h, f.stats[len(f.receivers)+i]), o, s)
+		if err != nil {
+			cancel(err)
+			errs = append(errs, err)
+			break
+		}
+		all.Go(func() {
+			if err := u.receive(ctx); err != nil {
+				cancel(err)
 			}
 		})
 	}
@@ -287,7 +316,7 @@ func (f *Firewall) Reload(cfg Config) error {
 	if err := f.install(&cfg, true); err != nil {
 		return err
 	}
-	f.cfg.CopyRange, f.cfg.FailOpen, f.cfg.Protect = cfg.CopyRange, cfg.FailOpen, cfg.Protect
+	f.cfg.CopyRange, f.cfg.FailOpen, f.cfg.Protect, f.cfg.Encapsulated = cfg.CopyRange, cfg.FailOpen, cfg.Protect, cfg.Encapsulated
 	f.cfg.Offload = cfg.Offload
 	return nil
 }

@@ -14,8 +14,8 @@ import (
 // place. A packet that has arrived sealed goes on as what it held.
 //
 //	output   -- one for one ----> verdict with the sealed packet
-//	output   -- else -----------> raw socket, marked; drop
-//	forward  -------------------> raw socket, marked; drop
+//	output   -- else -----------> sender: UDP or raw socket, marked; drop
+//	forward  -------------------> sender; drop
 //	arriving -- same family ----> verdict with the opened packet, marked opened
 //	arriving -- other family ---> TUN device; drop
 
@@ -33,39 +33,8 @@ func (w *worker) sealed(m *message) answer {
 		out.Send = append(out.Send, out.Replace)
 		out.Replace = nil
 	}
-	// What was sealed before leaves before: a far end takes a packet that
-	// comes late for an old one, and drops it (RFC 4303 section 3.4.3).
-	if w.settle != nil {
-		w.settle()
-	}
-	for _, b := range out.Send {
-		w.sendSealed(m, b)
-	}
+	w.send.add(out.Send, out.Payload, m.outDev)
 	return answer{}
-}
-
-// sendSealed sends one sealed datagram to where its header says. What cannot
-// be sent is lost and counted; the clear packet is dropped in any case.
-func (w *worker) sendSealed(m *message, b []byte) {
-	to, ok := destination(b)
-	if !ok {
-		w.stats.unsent.Add(1)
-		return
-	}
-	err := w.fw.inject.send(b, to, m.outDev)
-	if err == nil {
-		w.stats.sealed.Add(1)
-		return
-	}
-	w.stats.unsent.Add(1)
-	if err == unix.EMSGSIZE {
-		// The way to the far end is narrower than the one that the clear
-		// packet was to take. The next one fits.
-		if mtu := w.fw.inject.mtuTo(to, m.outDev); mtu > 0 {
-			w.out.Narrow(mtu, w.in.Now)
-		}
-	}
-	w.fw.cfg.Logger.Debug("sealed packet not sent", slog.Any("to", to), slog.Int("bytes", len(b)), slog.Any("error", err))
 }
 
 // opened gives the answer for a packet that was taken as it arrived.

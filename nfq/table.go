@@ -61,6 +61,7 @@ type tableSpec struct {
 	protect  bool   // packets are opened and sealed
 	offload  bool   // the kernel answers for flows ...
 	gen      uint32 // ... that have been decided in this generation
+	encap    bool   // a socket of ours takes ESP in UDP
 	device   string // by which opened packets come in that changed their family
 	compat   bool   // no queue expression: NFQUEUE through nft_compat
 	uid      uint32
@@ -101,6 +102,9 @@ func (t *tableSpec) chains() []chainSpec {
 				meta(expr.MetaKeySKUID), equal(native32(t.uid)), accept()))
 		} else if t.protect {
 			rules = append(rules, append(metaIs(uint32(t.marks), t.marks.opened()), accept()))
+			if t.encap && h.name == "input" {
+				rules = append(rules, t.toSocket())
+			}
 		}
 		rules = append(rules, t.ask(h.name)...)
 		cs = append(cs,

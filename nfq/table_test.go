@@ -41,7 +41,12 @@ func renderExpr(e expr.Any) string {
 		return fmt.Sprintf("[meta %d %s]", e.Key, way(e.SourceRegister))
 	case *expr.Ct:
 		return fmt.Sprintf("[ct %d %s]", e.Key, way(e.SourceRegister))
+	case *expr.Payload:
+		return fmt.Sprintf("[payload %d %d+%d]", e.Base, e.Offset, e.Len)
 	case *expr.Bitwise:
+		if e.Len != 4 {
+			return fmt.Sprintf("[& %x ^ %x]", e.Mask, e.Xor)
+		}
 		return fmt.Sprintf("[& %#08x ^ %#08x]", binary.NativeEndian.Uint32(e.Mask), binary.NativeEndian.Uint32(e.Xor))
 	case *expr.Cmp:
 		return fmt.Sprintf("[%d %x]", e.Op, e.Data)
@@ -132,6 +137,7 @@ func TestTableGolden(t *testing.T) {
 		{"table.compat", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, compat: true}},
 		{"table.open", tableSpec{marks: 0x00ff00, queue: 1, queues: 1, uid: 1000, failOpen: true, compat: true}},
 		{"table.protect", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, protect: true, device: "ipfw0"}},
+		{"table.encap", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, protect: true, encap: true, device: "ipfw0"}},
 	} {
 		golden(t, tc.file, render(tc.spec.chains()))
 	}

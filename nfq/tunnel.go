@@ -1,17 +1,20 @@
 package nfq
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"sync"
+	"unsafe"
 
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// tunnel is the device by which packets come in that an SA carried in a datagram
-// of the other IP family: a verdict can replace a packet by one of its own
-// family only. Nothing is read from it, and no route leads there; what is sent
+// tunnel is the device by which packets come in that a verdict cannot replace
+// the sealed one by: what an SA carried in a datagram of the other IP family,
+// and what came by the UDP socket. Nothing is read from it, and no route leads there; what is sent
 // there all the same is lost, never seen.
 //
 // The device exists from the first policy that protects until the end of the
@@ -20,8 +23,10 @@ type tunnel struct {
 	name string
 
 	mu   sync.Mutex
-	file *os.File // from the beginning, so that it stays in its network namespace; nil without TUN
-	ctl  int      // a socket of the namespace, for ioctl
+	file *os.File      // from the beginning, so that it stays in its network namespace; nil without TUN
+	fd   int           // its descriptor
+	ctl  int           // a socket of the namespace, for ioctl
+	conn *netlink.Conn // the same, for addresses
 	made bool
 }
 
@@ -34,9 +39,12 @@ func openTunnel(table string) (*tunnel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("/dev/net/tun: %w", privileged(err))
 	}
-	t.file = os.NewFile(uintptr(fd), "/dev/net/tun")
+	t.fd, t.file = fd, os.NewFile(uintptr(fd), "/dev/net/tun")
 	if t.ctl, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
 		return nil, errors.Join(err, t.close())
+	}
+	if t.conn, err = netlink.Dial(unix.NETLINK_ROUTE, nil); err != nil {
+		return nil, errors.Join(fmt.Errorf("route netlink socket: %w", err), t.close())
 	}
 	return t, nil
 }
@@ -55,7 +63,7 @@ func (t *tunnel) up() error {
 	if err != nil {
 		return err
 	}
-	ifr.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+	ifr.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
 	raw, err := t.file.SyscallConn()
 	if err != nil {
 		return err
@@ -66,10 +74,22 @@ func (t *tunnel) up() error {
 	// The device must not speak by itself: no addresses, so no IPv6 router or
 	// listener messages. A namespace without IPv6 has no such setting.
 	_ = os.WriteFile("/proc/sys/net/ipv6/conf/"+t.name+"/addr_gen_mode", []byte("1"), 0)
+	// Packets come in by another device than their answers go out: that must
+	// not be held against them (RFC 3704 section 2.4, "loose"). A device
+	// without an address the kernel trusts in no mode.
+	_ = os.WriteFile("/proc/sys/net/ipv4/conf/"+t.name+"/rp_filter", []byte("2"), 0)
 	if err := unix.IoctlIfreq(t.ctl, unix.SIOCGIFFLAGS, ifr); err != nil {
 		return fmt.Errorf("device %s: %w", t.name, err)
 	}
-	ifr.SetUint16(ifr.Uint16() | unix.IFF_UP)
+	flags := ifr.Uint16()
+	if err := unix.IoctlIfreq(t.ctl, unix.SIOCGIFINDEX, ifr); err != nil {
+		return fmt.Errorf("device %s: %w", t.name, err)
+	}
+	index := ifr.Uint32()
+	if err := t.address(index); err != nil {
+		return fmt.Errorf("device %s: address: %w", t.name, err)
+	}
+	ifr.SetUint16(flags | unix.IFF_UP)
 	if err := unix.IoctlIfreq(t.ctl, unix.SIOCSIFFLAGS, ifr); err != nil {
 		return fmt.Errorf("device %s: %w", t.name, err)
 	}
@@ -79,8 +99,18 @@ func (t *tunnel) up() error {
 
 // receive hands a packet to the kernel as one that has come in.
 func (t *tunnel) receive(pkt []byte) error {
-	_, err := t.file.Write(pkt)
+	var header [sizeofVnetHeader]byte
+	_, err := unix.Writev(int(t.fd), [][]byte{header[:], pkt})
 	return err
+}
+
+// writev is receive for a packet in pieces, the first of which is a struct
+// virtio_net_hdr.
+func (t *tunnel) writev(iov []unix.Iovec) error {
+	if _, _, errno := unix.RawSyscall(unix.SYS_WRITEV, uintptr(t.fd), uintptr(unsafe.Pointer(&iov[0])), uintptr(len(iov))); errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 func (t *tunnel) close() error {
@@ -91,5 +121,26 @@ func (t *tunnel) close() error {
 	if t.ctl >= 0 {
 		errs = append(errs, unix.Close(t.ctl))
 	}
+	if t.conn != nil {
+		errs = append(errs, t.conn.Close())
+	}
 	return errors.Join(errs...)
+}
+
+// address gives the device the IPv4 dummy address (RFC 7600 section 4.8), which
+// nobody sends to: valid on this host, and never chosen as a source.
+func (t *tunnel) address(index uint32) error {
+	dummy := []byte{192, 0, 0, 8}
+	attrs, err := netlink.MarshalAttributes([]netlink.Attribute{
+		{Type: unix.IFA_LOCAL, Data: dummy}, {Type: unix.IFA_ADDRESS, Data: dummy},
+	})
+	if err != nil {
+		return err
+	}
+	body := []byte{unix.AF_INET, 32, 0, unix.RT_SCOPE_HOST} // struct ifaddrmsg
+	_, err = t.conn.Execute(netlink.Message{
+		Header: netlink.Header{Type: unix.RTM_NEWADDR, Flags: netlink.Request | netlink.Acknowledge | netlink.Create | netlink.Replace},
+		Data:   append(binary.NativeEndian.AppendUint32(body, index), attrs...),
+	})
+	return err
 }

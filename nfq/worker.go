@@ -25,12 +25,16 @@ type worker struct {
 	handler Handler
 	in      engine.Input
 	out     engine.Output
+	send    *sender
 	message message // room for a receiver's
 	stats   *queueStats
 	reply   []byte // room for the answer to a rejected packet
-	// settle gives the kernel the answers that wait, if sealed packets are
-	// among them; nil where no answer waits.
-	settle func()
+}
+
+func newWorker(fw *Firewall, h Handler, stats *queueStats) *worker {
+	w := &worker{fw: fw, handler: h, stats: stats}
+	w.send = newSender(w)
+	return w
 }
 
 // directions by netfilter hook. What arrives, in prerouting, has none yet;
@@ -60,6 +64,7 @@ func (w *worker) judge(m *message, now int64) answer {
 	in.Arriving = m.hook == unix.NF_INET_PRE_ROUTING
 	in.PartialChecksum = m.info&skbPartial != 0
 	in.Tracked = w.fw.tracked(m, in.Arriving, now)
+	in.UDPSocket = w.fw.encap.Load()
 	in.Reply = m.mark&w.fw.marks.reply() != 0
 	in.Offloadable = w.fw.canOffload(m)
 	in.SA = ""

@@ -1,0 +1,151 @@
+package engine
+
+import (
+	"encoding/binary"
+
+	"github.com/ipfw/ipfw/esp"
+	"github.com/ipfw/ipfw/packet"
+)
+
+// Unsealed is what came out of an SA and is not judged yet. A receiver keeps
+// one and hands it to Unseal again and again.
+type Unsealed struct {
+	// Input is the clear packet as Process is to judge it. Of a TCP packet
+	// Packet.Bytes ends with the TCP header; of any other it is whole.
+	Input Input
+	// Data is what follows Packet.Bytes. It lies in the packet that was opened.
+	Data []byte
+
+	room []byte // of a packet whose IP header is gone
+}
+
+// Unseal is the first half of what Process does with a packet that arrives: it
+// proves and opens b, from the SPI of an ESP packet to its ICV, as a UDP socket
+// has received it on port 4500. in.Packet says whence and where to (addresses, ports, TOS,
+// TTL). The result is PROTECT, and not counted, when u holds the clear packet:
+// then it has to be judged by Process, alone or with others that it continues.
+// It is BYPASS with ReasonIKE for an IKE message, which Process has to judge as
+// what comes in by UDP.
+func (e *Engine) Unseal(in *Input, b []byte, u *Unsealed) Result {
+	r := e.unseal(in, b, u)
+	if r.Verdict != Protect {
+		return e.finish(e.spd.Load(), in, r)
+	}
+	return r
+}
+
+func (e *Engine) unseal(in *Input, b []byte, u *Unsealed) Result {
+	if r, ok := notESP(b); ok {
+		return r
+	}
+	if e.options.SAD == nil {
+		return Result{Reason: reasonOfESP(esp.UnknownSPI), Rule: NoRule}
+	}
+	payload, next, sa, rekey, f := e.options.SAD.OpenPayload(b, in.Packet.Dst, in.Now)
+	if r, ok := e.proved(in, sa, rekey, f); !ok {
+		return r
+	}
+	if sa.Mode() == esp.Tunnel {
+		if payload, f = sa.Inner(payload, next, in.Packet.TOS); f != esp.OK {
+			return Result{Reason: reasonOfESP(f), Rule: NoRule}
+		}
+		return e.parse(u, in, sa, payload, nil)
+	}
+	// In UDP the IP header was the outer one, which the socket has taken off.
+	whole := len(payload)
+	if next == packet.TCP && whole >= 20 {
+		payload = payload[:max(20, min(whole, int(payload[12]>>4)*4))]
+	}
+	head := u.header(&in.Packet, next, whole)
+	at := len(head)
+	head = append(head, payload...)
+	u.room = head
+	data := payload[len(payload):whole]
+	sa.MendChecksum(head, at, next, data)
+	return e.parse(u, in, sa, head, data)
+}
+
+// notESP deals with what comes to port 4500 and is not ESP.
+func notESP(b []byte) (Result, bool) {
+	switch esp.Classify(b) {
+	case esp.IKEMessage:
+		return Result{Verdict: Bypass, Reason: ReasonIKE, Rule: NoRule}, true
+	case esp.NATKeepalive:
+		return Result{Reason: ReasonKeepalive, Rule: NoRule}, true
+	}
+	return Result{}, false
+}
+
+// proved deals with what the SAD says of a packet that arrived.
+func (e *Engine) proved(in *Input, sa *esp.SA, rekey bool, f esp.Fault) (Result, bool) {
+	if rekey && e.options.Rekey != nil {
+		e.options.Rekey(sa)
+	}
+	if f != esp.OK {
+		return Result{Reason: reasonOfESP(f), Rule: NoRule}, false
+	}
+	if e.options.Opened != nil {
+		e.options.Opened(sa, in)
+	}
+	return Result{}, true
+}
+
+// header makes an IP header for n bytes of protocol next in place of the one
+// that p describes.
+func (u *Unsealed) header(p *packet.Packet, next uint8, n int) []byte {
+	b := u.room[:0]
+	if p.Version == 6 {
+		b = append(b, 6<<4|p.TOS>>4, p.TOS<<4, 0, 0, byte(n>>8), byte(n), next, p.TTL)
+		src, dst := p.Src.As16(), p.Dst.As16()
+		return append(append(b, src[:]...), dst[:]...)
+	}
+	n += 20
+	b = append(b, 4<<4|5, p.TOS, byte(n>>8), byte(n), 0, 0, 0x40, 0, p.TTL, next, 0, 0)
+	src, dst := p.Src.As4(), p.Dst.As4()
+	b = append(append(b, src[:]...), dst[:]...)
+	binary.BigEndian.PutUint16(b[10:], packet.Checksum(b, 0))
+	return b
+}
+
+// parse reads the clear packet: head, and data behind it.
+func (e *Engine) parse(u *Unsealed, in *Input, sa *esp.SA, head, data []byte) Result {
+	if r, ok := e.inside(in, sa, head, len(head)+len(data), &u.Input); !ok {
+		return r
+	}
+	p := &u.Input.Packet
+	u.Data = data
+	if data == nil && p.Protocol == packet.TCP && !p.Fragment {
+		u.Data = p.Bytes[p.Payload:p.Len]
+		p.Bytes = p.Bytes[:p.Payload]
+	}
+	return Result{Verdict: Protect, Rule: NoRule}
+}
+
+// inside reads what came out of an SA, n bytes that begin with head, in a packet
+// of which in tells.
+func (e *Engine) inside(in *Input, sa *esp.SA, head []byte, n int, inner *Input) (Result, bool) {
+	*inner = Input{Now: in.Now, InIf: in.InIf, SA: sa.Owner().Name, Arriving: true, Tracked: in.Tracked}
+	if fault := packet.Parse(&inner.Packet, head, n); fault != packet.OK {
+		return Result{Reason: ReasonOf(fault), Rule: NoRule}, false
+	}
+	// In transport mode the SA is for the one peer, whatever range of them
+	// its rule names (RFC 4301 section 5.2 step 4).
+	if src, _, _ := sa.Endpoints(); sa.Mode() == esp.Transport && src.IsValid() && src != inner.Packet.Src {
+		return Result{Reason: ReasonWrongSA, Rule: NoRule}, false
+	}
+	if !e.isLocal(inner.Packet.Dst) {
+		inner.Dir = Forward
+	}
+	if e.options.Carries != nil && !e.options.Carries(sa, inner) {
+		return Result{Reason: ReasonWrongSA, Rule: NoRule}, false
+	}
+	return Result{}, true
+}
+
+// admit judges what came out of an SA: the second half of what Process does
+// with a packet that arrives.
+func (e *Engine) admit(s *spd, in *Input) Result {
+	r := e.judge(s, in)
+	r.Reject = false // the answer would leave in the clear
+	return r
+}

@@ -1,0 +1,134 @@
+package nfq
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// udpSocket is UDP port 4500 of one IP family: ESP in UDP and IKE go out and
+// come in by it (RFC 3948 section 2.1). What it sends is marked as injected.
+// The socket exists from the beginning, in the namespace of the Firewall; the
+// port is taken when a policy first asks for it, and kept until the end.
+type udpSocket struct {
+	file  *os.File // nil on a host without the family
+	fd    int
+	v6    bool
+	bound atomic.Bool // the port is ours
+}
+
+// Options of UDP, linux/udp.h.
+const (
+	udpSegment = 103 // UDP_SEGMENT: bytes of each datagram of those sent in one
+	udpGRO     = 104 // UDP_GRO: may be received so
+)
+
+// socketBuffer is the size in bytes of the buffers of the port: room for what
+// comes while the receiver is at work.
+const socketBuffer = 8 << 20
+
+func openUDPSocket(v6 bool, mark uint32) (*udpSocket, error) {
+	family, level := unix.AF_INET, unix.IPPROTO_IP
+	if v6 {
+		family, level = unix.AF_INET6, unix.IPPROTO_IPV6
+	}
+	s := &udpSocket{v6: v6, fd: -1}
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if v6 && errors.Is(err, unix.EAFNOSUPPORT) {
+		return s, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	options := [][3]int{
+		{unix.SOL_SOCKET, unix.SO_MARK, int(mark)},
+		{unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, socketBuffer},
+		{unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, socketBuffer},
+		{unix.IPPROTO_UDP, udpGRO, 1},
+	}
+	if v6 {
+		options = append(options, [][3]int{
+			{level, unix.IPV6_V6ONLY, 1},
+			{level, unix.IPV6_RECVPKTINFO, 1},
+			{level, unix.IPV6_RECVTCLASS, 1},
+			{level, unix.IPV6_RECVHOPLIMIT, 1},
+			{level, ipv6AutoFlowLabel, 0},
+			{level, unix.IPV6_DONTFRAG, 1},
+			{level, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE},
+		}...)
+	} else {
+		options = append(options, [][3]int{
+			{level, unix.IP_PKTINFO, 1},
+			{level, unix.IP_RECVTOS, 1},
+			{level, unix.IP_RECVTTL, 1},
+			// Always DF, and a size of our own choosing.
+			{level, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE},
+		}...)
+	}
+	for _, o := range options {
+		if err := unix.SetsockoptInt(fd, o[0], o[1], o[2]); err != nil {
+			return nil, errors.Join(fmt.Errorf("UDP socket option %d/%d: %w", o[0], o[1], privileged(err)), unix.Close(fd))
+		}
+	}
+	s.fd, s.file = fd, os.NewFile(uintptr(fd), "udp")
+	return s, nil
+}
+
+// Options of IPv6, linux/in6.h.
+const (
+	ipv6FlowInfo      = 11
+	ipv6AutoFlowLabel = 70
+)
+
+// bind takes the port; again, it does nothing.
+func (s *udpSocket) bind() error {
+	if s.bound.Load() || s.file == nil {
+		return nil
+	}
+	var err error
+	if s.v6 {
+		err = unix.Bind(s.fd, &unix.SockaddrInet6{Port: portNAT})
+	} else {
+		err = unix.Bind(s.fd, &unix.SockaddrInet4{Port: portNAT})
+	}
+	if errors.Is(err, unix.EADDRINUSE) {
+		return fmt.Errorf("UDP port %d, which ESP in UDP needs, is taken by another program (an IKE daemon?): stop it", portNAT)
+	}
+	if err != nil {
+		return fmt.Errorf("UDP port %d: %w", portNAT, privileged(err))
+	}
+	s.bound.Store(true)
+	return nil
+}
+
+// send sends one datagram from the port; from may be the zero Addr.
+func (s *udpSocket) send(b []byte, from netip.Addr, to netip.AddrPort, link uint32) error {
+	if s.file == nil {
+		return unix.EAFNOSUPPORT
+	}
+	if s.v6 {
+		var oob []byte
+		if from.IsValid() {
+			oob = unix.PktInfo6(&unix.Inet6Pktinfo{Addr: from.As16(), Ifindex: zone(from, link)})
+		}
+		_, err := unix.SendmsgN(s.fd, b, oob, &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16(), ZoneId: zone(to.Addr(), link)}, 0)
+		return err
+	}
+	var oob []byte
+	if from.IsValid() {
+		oob = unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: from.As4()})
+	}
+	_, err := unix.SendmsgN(s.fd, b, oob, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}, 0)
+	return err
+}
+
+func (s *udpSocket) close() error {
+	if s.file == nil {
+		return nil
+	}
+	return s.file.Close()
+}
