@@ -230,19 +230,31 @@ func (p *Peer) ownCerts() []payload {
 	return out
 }
 
-// certRequests asks for certificates of our CAs, by the SHA-1 of their public
-// keys (RFC 7296 section 3.7), or for raw keys.
-func (p *Peer) certRequests() []payload {
+// maxRequested bounds the CAs that one message names: IKE_SA_INIT is answered
+// to anybody, and must not grow by it.
+const maxRequested = 16
+
+// certRequests asks for certificates of the peers' CAs, by the SHA-1 of their
+// public keys (RFC 7296 section 3.7), and for raw keys (RFC 7670).
+func certRequests(peers ...*Peer) []payload {
 	var out []payload
-	if len(p.CAs) > 0 {
-		var b []byte
+	var cas []byte
+	seen := map[[sha1.Size]byte]bool{}
+	raw := false
+	for _, p := range peers {
+		raw = raw || len(p.PublicKeys) > 0
 		for _, ca := range p.CAs {
 			h := sha1.Sum(ca.RawSubjectPublicKeyInfo)
-			b = append(b, h[:]...)
+			if !seen[h] && len(seen) < maxRequested {
+				seen[h] = true
+				cas = append(cas, h[:]...)
+			}
 		}
-		out = append(out, certPayload(plCERTREQ, certX509, b))
 	}
-	if len(p.PublicKeys) > 0 {
+	if len(cas) > 0 {
+		out = append(out, certPayload(plCERTREQ, certX509, cas))
+	}
+	if raw {
 		out = append(out, certPayload(plCERTREQ, certRawKey, nil))
 	}
 	return out

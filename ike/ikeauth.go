@@ -28,7 +28,7 @@ func (t *authTask) build(c *Core, sa *ikeSA) (uint8, []payload, bool) {
 	sa.localID = p.ownID(sa)
 	list := []payload{{kind: plIDi, body: sa.localID.body()}}
 	list = append(list, p.ownCerts()...)
-	list = append(list, p.certRequests()...)
+	list = append(list, certRequests(p)...)
 	if id, err := ParseIdentity(p.RemoteID); err == nil && id.matches(p.RemoteID) && !hasWildcard(p.RemoteID) {
 		list = append(list, payload{kind: plIDr, body: id.body()})
 	}

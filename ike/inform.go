@@ -69,6 +69,9 @@ func (c *Core) serveInformational(sa *ikeSA, m *opened, ns notifies, d Datagram)
 	}
 	if n, ok := ns.failure(); ok {
 		c.fail(sa, c.peerError(sa, n))
+		// These end the IKE SA without a Delete (RFC 7296 section 2.21.2):
+		// so an initiator tells that it does not accept our AUTH.
+		ended = ended || n.kind == nAuthFailed || n.kind == nInvalidSyntax || n.kind == nUnsupportedCritical
 	}
 	c.respond(sa, m, d, reply)
 	if ended {

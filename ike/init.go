@@ -383,9 +383,8 @@ func (c *Core) openHalf(h header, d Datagram, s suite, chosen Proposal, ni, publ
 	}
 	hs.hashes = parseHashes(ns)
 	list := []payload{saPayload([]Proposal{chosen}), kePayload(s.ke, hs.kex.public()), {kind: plNonce, body: hs.nr}}
-	anyPeer := func(f func(*Peer) bool) bool {
-		return slices.ContainsFunc(c.cfg.Peers, func(p *Peer) bool { return p.mayCallFrom(d.Remote.Addr()) && f(p) })
-	}
+	callers := slices.DeleteFunc(slices.Clone(c.cfg.Peers), func(p *Peer) bool { return !p.mayCallFrom(d.Remote.Addr()) })
+	anyPeer := func(f func(*Peer) bool) bool { return slices.ContainsFunc(callers, f) }
 	if sa.peerNATT {
 		nat := c.natNotes(sa)
 		if anyPeer(func(p *Peer) bool { return p.ForceEncap }) {
@@ -407,6 +406,8 @@ func (c *Core) openHalf(h header, d Datagram, s suite, chosen Proposal, ni, publ
 		hs.ppk = true
 		list = append(list, note(nUsePPK))
 	}
+	// Who is asked for no certificate need not send one (RFC 7296 section 1.2).
+	list = append(list, certRequests(callers...)...)
 	list = append(list, note(nChildless))
 	hs.initR = encodePlain(sa.header(exIKESAInit, 0, true), list)
 	c.sas[sa.spiR] = sa
