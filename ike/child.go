@@ -103,12 +103,10 @@ func (c *Core) offerChild(sa *ikeSA, cfg *Child, inAuth bool) (*childOffer, erro
 		return nil, err
 	}
 	for _, p := range cfg.proposals() {
-		p = p.without(func(t Transform) bool { return inAuth && (t.Type == TransformKE || isAddKE(t.Type)) })
-		if p.of(TransformKE)[0].ID == KENone { // no key exchange of ours: not even an offer
-			p = p.without(func(t Transform) bool { return t.Type == TransformKE })
+		for _, q := range p.byKE(inAuth) {
+			q.spi = binary.BigEndian.AppendUint32(nil, o.spi)
+			o.props = append(o.props, q)
 		}
-		p.spi = binary.BigEndian.AppendUint32(nil, o.spi)
-		o.props = append(o.props, p)
 	}
 	return o, nil
 }

@@ -155,7 +155,11 @@ func (t *createTask) request(c *Core, sa *ikeSA) (list []payload, err error) {
 		props = t.offer.props
 	}
 	list = append(list, saPayload(props), payload{kind: plNonce, body: t.ni})
-	if g := or(t.group, props[0].of(TransformKE)[0].ID); g != KENone {
+	g := t.group
+	for i := 0; g == KENone && i < len(props); i++ {
+		g = props[i].group()
+	}
+	if g != KENone {
 		if t.kex, err = c.kex.start(g); err != nil {
 			return nil, err
 		}

@@ -51,3 +51,33 @@ func TestInitiatorRefusesAuth(t *testing.T) {
 		t.Errorf("reported %v, want %v", got, WrongKeyByPeer)
 	}
 }
+
+// A peer that wants a key exchange for each child gets it in our rekeys, and
+// one that does not want any is not asked to.
+func TestRekeyWithPeersKeyExchange(t *testing.T) {
+	for name, row := range map[string]struct {
+		ours, theirs []Proposal
+		want         string
+	}{
+		"they want one":         {nil, []Proposal{childProp(tGCM128, tP256, tESN)}, "aes-128-gcm-16,p-256,esn"},
+		"they want none":        {nil, []Proposal{childProp(tGCM128, tESN)}, "aes-128-gcm-16,esn"},
+		"we want one, if any":   {[]Proposal{childProp(tGCM128, tP256, Transform{TransformKE, KENone, 0}, tESN)}, nil, "aes-128-gcm-16,p-256,esn"},
+		"both want one, or not": {[]Proposal{childProp(tGCM128, tP256, Transform{TransformKE, KENone, 0}, tESN)}, []Proposal{childProp(tGCM128, tP256, tESN)}, "aes-128-gcm-16,p-256,esn"},
+		"none has any":          {[]Proposal{childProp(tGCM128, tESN)}, []Proposal{childProp(tGCM128, tESN)}, "aes-128-gcm-16,esn"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, a, b := upTwo(t, func(a, b *Peer) { a.Children[0].Proposals, b.Children[0].Proposals = row.ours, row.theirs })
+			s.take(a, a.Rekey(s.now, "b", "net"))
+			s.run(10e9)
+			if len(s.pairs(a, b, "net")) != 1 || a.has(ChildRekeyed) != 1 {
+				s.dump()
+				t.Fatal("no rekey")
+			}
+			for _, e := range a.log {
+				if e.Kind == ChildRekeyed && e.Suite != row.want {
+					t.Errorf("rekeyed to %s, want %s", e.Suite, row.want)
+				}
+			}
+		})
+	}
+}

@@ -39,8 +39,8 @@ func DefaultIKEProposals() []Proposal {
 }
 
 // DefaultChildProposals is the same for child SAs, after RFC 8221. The key
-// exchange "none" stands first: our own rekeys use fresh keys from SK_d, and
-// a peer that wants its own key exchange gets it.
+// exchange "none" stands first: fresh keys come from SK_d, unless the peer
+// wants a key exchange of its own in a rekey.
 func DefaultChildProposals(proto uint8) []Proposal {
 	esn := transforms(TransformESN, esnYes, esnNo)
 	groups := transforms(TransformKE, KENone, KEX25519, KEP256, KEP384, KEP521, KEMODP4096, KEMODP3072, KEMODP2048)
@@ -119,6 +119,33 @@ func (p Proposal) of(kind uint8) []Transform {
 func (p Proposal) without(drop func(Transform) bool) Proposal {
 	p.Transforms = slices.DeleteFunc(slices.Clone(p.Transforms), drop)
 	return p
+}
+
+// byKE splits a proposal for a child that allows a key exchange and "none" in
+// two, in the order of the policy: peers take one with groups for a demand, and
+// one without for a refusal. In IKE_AUTH there is no key exchange.
+func (p Proposal) byKE(inAuth bool) []Proposal {
+	plain := p.without(func(t Transform) bool { return t.Type == TransformKE || isAddKE(t.Type) })
+	groups := p.without(func(t Transform) bool { return t.Type == TransformKE && t.ID == KENone })
+	switch none := slices.Contains(p.of(TransformKE), Transform{Type: TransformKE}); {
+	case inAuth || none && groups.group() == KENone:
+		return []Proposal{plain}
+	case !none:
+		return []Proposal{p}
+	case p.of(TransformKE)[0].ID == KENone:
+		return []Proposal{plain, groups}
+	}
+	return []Proposal{groups, plain}
+}
+
+// group is the first key exchange of a proposal that is one.
+func (p Proposal) group() uint16 {
+	for _, t := range p.of(TransformKE) {
+		if t.ID != KENone {
+			return t.ID
+		}
+	}
+	return KENone
 }
 
 // negotiation is what choose needs to know beside the proposals.
