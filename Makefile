@@ -8,6 +8,8 @@
 # make microbench go test -bench (BENCH=pattern, PKG=./engine/... for some)
 # make soak       thirty minutes under load with reloads every few seconds (SOAK=5m)
 # make matrix     every suite, mode and family against the Linux kernel's IPsec (ROWS=pattern for some)
+# make ike-matrix IKE with the daemons of others, every combination
+# make ike-model  IKE through 100,000 random schedules
 # make lint       formatting, vet, staticcheck
 #
 # As root, make test installs what the end-to-end tests use (Debian packages,
@@ -22,7 +24,7 @@ ROWS     ?= all
 TAGS     := $(if $(CLASSBENCH_DIR),-tags classbench)
 export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 
-.PHONY: build test unit e2e fuzz bench bench-esp microbench lint race clean soak matrix
+.PHONY: build test unit e2e fuzz bench bench-esp microbench lint race clean soak matrix ike-matrix ike-model
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ipfw ./cmd/ipfw
@@ -44,6 +46,15 @@ matrix:
 
 race:
 	CGO_ENABLED=1 $(GO) test -race $$($(GO) list ./... | grep -v /e2e)
+
+# Every combination of the matrix with IKE daemons of others, printed.
+ike-matrix:
+	@./e2e/install.sh
+	IPFW_IKE_MATRIX=1 $(GO) test -count=1 -v -timeout 60m ./e2e/peers
+
+# Two cores of ours through 100,000 random schedules.
+ike-model:
+	IPFW_IKE_SCHEDULES=100000 $(GO) test -count=1 -v -timeout 60m -run TestModel ./ike
 
 fuzz:
 	@set -e; for p in $$($(GO) list $(PKG)); do \

@@ -1,0 +1,108 @@
+package peers
+
+import (
+	"time"
+
+	"github.com/ipfw/ipfw/ike"
+)
+
+func (p *play) do(f func(c *ike.Core, now time.Time) ike.Output) {
+	p.us.with(func(now time.Time) ike.Output { return f(p.us.core, now) })
+}
+
+// whileTraffic pings all the time while f runs, and fails if one is lost. On a
+// busy machine charon's user-space ESP loses a few by itself as it changes SAs;
+// what reaches us must be opened and answered all the same.
+func (p *play) whileTraffic(f func()) {
+	p.Helper()
+	ours, theirs := p.ends()
+	lost := make(chan int)
+	go func() { lost <- p.site.peer.PingFlood(theirs[0], ours[0], 80) }()
+	time.Sleep(100 * time.Millisecond)
+	f()
+	p.us.mu.Lock()
+	bad := p.us.lost
+	p.us.mu.Unlock()
+	if n := <-lost; n > 8 || len(bad) > 0 || n > 0 && !p.site.userSpace {
+		p.Errorf("%d of 80 packets were lost; by us: %q", n, bad)
+	}
+}
+
+// startRekey asks one side or both for a rekey of the child or the IKE SA.
+func (p *play) startRekey(by, what string) ike.EventKind {
+	kind, child, arg := ike.ChildRekeyed, "net", []string{"--rekey", "--child", "net"}
+	if what == "ike" {
+		kind, child, arg = ike.IKERekeyed, "", []string{"--rekey", "--ike", "row"}
+	}
+	us := func() {
+		p.do(func(c *ike.Core, now time.Time) ike.Output { return c.Rekey(now, "peer", child) })
+	}
+	switch by {
+	case "us":
+		us()
+	case "peer":
+		p.site.peer.Do(arg...)
+	default:
+		p.collided = true
+		// Ours goes out when their request is about to be read
+		p.us.delay(func() { us() })
+		p.site.peer.Do(arg...)
+	}
+	return kind
+}
+
+// rekey has one side or both rekey, while packets run.
+func rekey(by, what string) func(*play) {
+	return func(p *play) {
+		p.whileTraffic(func() {
+			kind := p.startRekey(by, what)
+			p.eventually("the rekey", func() bool { return p.us.count(kind) >= 1 })
+			p.same()
+		})
+		p.traffic()
+	}
+}
+
+// rekeyOnce is rekey without much ado, for rows about suites.
+func rekeyOnce(by, what string) func(*play) {
+	return func(p *play) {
+		kind := p.startRekey(by, what)
+		p.eventually("the rekey", func() bool { return p.us.count(kind) >= 1 })
+		p.same()
+		p.traffic()
+	}
+}
+
+// remove has one side delete.
+func remove(by, what string) func(*play) {
+	return func(p *play) {
+		switch {
+		case by == "us" && what == "ike":
+			p.do(func(c *ike.Core, now time.Time) ike.Output { return c.Terminate(now, "peer", "") })
+		case by == "us":
+			p.do(func(c *ike.Core, now time.Time) ike.Output { return c.Terminate(now, "peer", "net") })
+		case what == "ike":
+			p.site.peer.Do("--terminate", "--ike", "row")
+		default:
+			p.site.peer.Do("--terminate", "--child", "net")
+		}
+		if what == "ike" {
+			p.gone()
+			return
+		}
+		p.eventually("the end of the child", func() bool { return p.us.count(ike.ChildDown) == 1 })
+	}
+}
+
+// silence makes one of us deaf; the other must find it dead.
+func silence(who string) func(*play) {
+	return func(p *play) {
+		if who == "us" {
+			p.us.mu.Lock()
+			p.us.hold = true
+			p.us.mu.Unlock()
+			p.eventually("the peer gives us up", func() bool { return !contains(p.site.peer.Do("--list-sas", "--raw"), "list-sa event {row {") })
+		}
+		p.eventually("we give the peer up", func() bool { return p.us.count(ike.IKEDown) == 1 && p.failure() == ike.NoAnswer })
+	}
+}

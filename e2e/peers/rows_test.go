@@ -1,0 +1,240 @@
+package peers
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/ipfw/ipfw/ike"
+)
+
+func contains(s, sub string) bool { return strings.Contains(s, sub) }
+
+// sides are who may call.
+var sides = []string{"us", "peer"}
+
+var (
+	aeads    = []string{"aes-128-gcm-16", "aes-192-gcm-16", "aes-256-gcm-16", "chacha20-poly1305"}
+	ciphers  = []string{"aes-128-cbc", "aes-192-cbc", "aes-256-cbc"}
+	integs   = []string{"hmac-sha2-256-128", "hmac-sha2-384-192", "hmac-sha2-512-256", "hmac-sha1-96"}
+	prfs     = []string{"prf-hmac-sha2-256", "prf-hmac-sha2-384", "prf-hmac-sha2-512", "prf-hmac-sha1"}
+	groups   = []string{"x25519", "p-256", "p-384", "p-521", "modp-2048", "modp-3072", "modp-4096"}
+	outerTwo = []bool{false, true}
+)
+
+// protections are all ciphers with what they need for integrity.
+func protections() (list []string) {
+	list = append(list, aeads...)
+	for _, c := range ciphers {
+		for _, i := range integs {
+			list = append(list, c+" "+i)
+		}
+	}
+	return list
+}
+
+// suiteRows are the suites of IKE and child SAs. In short, every transform
+// meets every side; in full, every suite meets every group.
+func suiteRows() (rows []row) {
+	n := 0
+	add := func(call, suite string, after func(*play)) {
+		r := row{name: "ike " + suite, call: call, after: after}
+		r.suiteIKE = suite
+		rows = append(rows, r)
+	}
+	for _, call := range sides {
+		for i, p := range protections() {
+			for j := range len(prfs) * len(groups) {
+				// In short, each protection meets one pair of the others.
+				if full() || j == i*5%(len(prfs)*len(groups)) {
+					n++
+					add(call, p+" "+prfs[j%len(prfs)]+" "+groups[j/len(prfs)], rekeyOnce(sides[n%2], "ike"))
+				}
+			}
+		}
+		for i, g := range groups {
+			add(call, aeads[i%len(aeads)]+" "+prfs[i%3]+" "+g, nil)
+		}
+		for i, p := range protections() {
+			for j, g := range append([]string{""}, groups...) {
+				if full() || j == i%(len(groups)+1) {
+					r := row{name: strings.TrimSpace("child " + p + " " + g), call: call, after: rekeyOnce(sides[(i+j)%2], "child")}
+					r.suiteChild = p + " " + g + " no-esn"
+					rows = append(rows, r)
+				}
+			}
+		}
+	}
+	return rows
+}
+
+// directRows are everything else without NAT.
+func directRows() (rows []row) {
+	for _, call := range sides {
+		for _, v6 := range outerTwo {
+			rows = append(rows, row{name: "psk, outer " + version(v6), call: call, v6: v6})
+		}
+		for _, kind := range keyKinds {
+			rows = append(rows, certs(row{name: "certificates " + kind, call: call}, kind, "pubkey", 0), rawKeys(row{name: "raw keys " + kind, call: call}, kind))
+		}
+		for _, hash := range []string{"sha256", "sha384", "sha512"} {
+			rows = append(rows, certs(row{name: "certificates rsa pss " + hash, call: call}, "rsa-2048", "rsa/pss-"+hash, 0),
+				certs(row{name: "certificates ecdsa " + hash, call: call}, "ecdsa-256", "ecdsa-"+hash, 0))
+		}
+		rows = append(rows,
+			certs(row{name: "certificates so long that messages are fragmented", call: call, after: fragmented(true)}, "ecdsa-256", "pubkey", 60),
+			certs(row{name: "long certificates without fragmentation (RFC 7383)", call: call, conn: "fragmentation = no", after: fragmented(false)}, "ecdsa-256", "pubkey", 60),
+			row{name: "post-quantum pre-shared key", call: call, conn: "ppk_id = k1\n    ppk_required = yes", secrets: pskAnd("ppk-1 {\n    secret = \"quantum\"\n    id-1 = k1\n  }"), ours: ppk("quantum", true)},
+			row{name: "post-quantum pre-shared key, wanted by them, not had by us", call: call, conn: "ppk_id = k1\n    ppk_required = no", secrets: pskAnd("ppk-1 {\n    secret = \"quantum\"\n    id-1 = k1\n  }")},
+			row{name: "post-quantum pre-shared key, wanted by us, not had by them", call: call, ours: ppk("quantum", false)},
+			row{name: "another group (INVALID_KE_PAYLOAD)", call: call, theirsIKE: either(call == "us", "aes256gcm16-prfsha384-ecp384", "aes256gcm16-prfsha384-curve25519-ecp384"),
+				ours: func(p *ike.Peer, c *ike.Child) {
+					if call == "peer" {
+						p.Proposals = []ike.Proposal{{Protocol: ike.ProtoIKE, Transforms: []ike.Transform{{Type: 1, ID: 20, Bits: 256}, {Type: 2, ID: 6}, {Type: 4, ID: 20}}}}
+					}
+				}},
+			row{name: "narrowed by them", call: call, ours: func(p *ike.Peer, c *ike.Child) {
+				c.RemoteTS = []ike.TrafficSelector{ike.SelectorOf(netip.MustParsePrefix("10.2.0.0/16")), ike.SelectorOf(netip.MustParsePrefix("fd02::/16"))}
+			}},
+			row{name: "icmp only", call: call, ts: "local_ts = 10.2.0.1/32[icmp], fd02::1/128[ipv6-icmp]\n        remote_ts = 10.1.0.1/32[icmp], fd01::1/128[ipv6-icmp]"},
+			row{name: "their rekeys want a key exchange, ours have none", call: call, theirsChild: "aes128gcm16-ecp256", after: rekeyOnce("peer", "child")},
+			row{name: "our default rekey of their child with a key exchange", call: call, theirsChild: "aes128gcm16-ecp256", after: rekeyOnce("us", "child")},
+			row{name: "our default rekey of their child without a key exchange", call: call, theirsChild: "aes128gcm16", after: rekeyOnce("us", "child")},
+			row{name: "childless", call: call, conn: either(call == "us", "", "childless = force"), ours: func(p *ike.Peer, c *ike.Child) { p.Childless = true }},
+			row{name: "without MOBIKE", call: call, conn: "mobike = no"},
+			row{name: "without MOBIKE on our side", call: call, ours: func(p *ike.Peer, c *ike.Child) { p.MOBIKE = ike.Off }},
+			row{name: "cookies", call: call, limits: ike.Limits{CookieAfter: -1}},
+		)
+		for _, by := range []string{"us", "peer", "both"} {
+			for _, what := range []string{"child", "ike"} {
+				rows = append(rows, row{name: fmt.Sprintf("%s rekeys %s under load", by, what), call: call, after: rekey(by, what)})
+			}
+		}
+		for _, by := range sides {
+			for _, what := range []string{"child", "ike"} {
+				rows = append(rows, row{name: fmt.Sprintf("%s deletes %s", by, what), call: call, after: remove(by, what)})
+			}
+		}
+	}
+	return rows
+}
+
+func version(v6 bool) string { return either(v6, "IPv6", "IPv4") }
+
+func either(b bool, yes, no string) string {
+	if b {
+		return yes
+	}
+	return no
+}
+
+// pskAnd is the secrets block with one more secret.
+func pskAnd(more string) string {
+	return "ike-row {\n    secret = \"" + secret + "\"\n  }\n  " + more
+}
+
+func ppk(key string, required bool) func(*ike.Peer, *ike.Child) {
+	return func(p *ike.Peer, c *ike.Child) {
+		p.PPKs, p.PPKID, p.PPKRequired = map[string][]byte{"k1": []byte(key)}, "k1", required
+	}
+}
+
+// fragmented asks the peer's log whether messages were cut.
+func fragmented(want bool) func(*play) {
+	return func(p *play) {
+		log := p.site.peer.Log()
+		for _, what := range []string{"splitting IKE message", "received fragment #"} {
+			if contains(log, what) != want {
+				p.Errorf("the peer's log has %q: %v, want %v", what, !want, want)
+			}
+		}
+	}
+}
+
+// natRows are played with a NAT; inside is who is behind it, and calls.
+func natRows(inside string) (rows []row) {
+	for _, v6 := range outerTwo {
+		r := row{name: "psk, outer " + version(v6), call: inside, v6: v6}
+		rows = append(rows, r)
+		for _, by := range []string{"us", "peer", "both"} {
+			for _, what := range []string{"child", "ike"} {
+				r.name, r.after = fmt.Sprintf("%s rekeys %s under load, outer %s", by, what, version(v6)), rekey(by, what)
+				rows = append(rows, r)
+			}
+		}
+		for _, by := range sides {
+			for _, what := range []string{"child", "ike"} {
+				r.name, r.after = fmt.Sprintf("%s deletes %s, outer %s", by, what, version(v6)), remove(by, what)
+				rows = append(rows, r)
+			}
+		}
+		rows = append(rows, certs(row{name: "fragmented certificates, outer " + version(v6), call: inside, v6: v6, after: fragmented(true)}, "rsa-2048", "pubkey", 60))
+	}
+	return rows
+}
+
+// oldRows are played with a peer that knows no RFC 7427.
+func oldRows() (rows []row) {
+	for _, call := range sides {
+		for _, kind := range []string{"ecdsa-256", "ecdsa-384", "ecdsa-521"} {
+			rows = append(rows, certs(row{name: "certificates by the old methods, " + kind, call: call}, kind, "pubkey", 0))
+		}
+		rows = append(rows, certs(row{name: "certificates by the old methods, rsa with SHA-1 allowed", call: call,
+			ours: func(p *ike.Peer, c *ike.Child) { p.AllowSHA1 = true }}, "rsa-2048", "pubkey", 0))
+		// The peer takes nothing but SHA-1 either.
+		r := row{name: "certificates by the old methods, rsa with SHA-1 refused", call: call, failure: ike.WrongKey, theirs: "received AUTHENTICATION_FAILED"}
+		if call == "us" {
+			r.failure, r.theirs = ike.WrongKeyByPeer, "AUTH_FAILED"
+		}
+		rows = append(rows, certs(r, "rsa-2048", "pubkey", 0))
+	}
+	return rows
+}
+
+// failureRows must fail, each for its reason, ours and theirs.
+func failureRows() (rows []row) {
+	other := func(p *ike.Peer, c *ike.Child) { p.PSK = []byte("another secret") }
+	gcm := func(p *ike.Peer, c *ike.Child) {
+		p.Proposals = []ike.Proposal{{Protocol: ike.ProtoIKE, Transforms: []ike.Transform{{Type: 1, ID: 20, Bits: 128}, {Type: 2, ID: 5}, {Type: 4, ID: 31}}}}
+	}
+	esp := func(p *ike.Peer, c *ike.Child) {
+		c.Proposals = []ike.Proposal{{Protocol: ike.ProtoESP, Transforms: []ike.Transform{{Type: 1, ID: 20, Bits: 128}, {Type: 5}}}}
+	}
+	elsewhere := func(p *ike.Peer, c *ike.Child) {
+		c.RemoteTS = []ike.TrafficSelector{ike.SelectorOf(netip.MustParsePrefix("10.99.0.0/16"))}
+	}
+	rows = []row{
+		{name: "secrets differ", call: "us", ours: other, failure: ike.WrongKeyByPeer, theirs: "MAC mismatched"},
+		{name: "secrets differ", call: "peer", ours: other, failure: ike.WrongKey, theirs: "received AUTHENTICATION_FAILED"},
+		{name: "no IKE proposal in common", call: "us", ours: gcm, theirsIKE: "aes256-sha256-modp2048", failure: ike.NoProposal, theirs: "received proposals unacceptable"},
+		{name: "no IKE proposal in common", call: "peer", ours: gcm, theirsIKE: "aes256-sha256-modp2048", failure: ike.NoProposal, theirs: "received NO_PROPOSAL_CHOSEN"},
+		{name: "no child proposal in common", call: "us", ours: esp, theirsChild: "aes256-sha256", failure: ike.NoProposal, theirs: "no acceptable proposal found"},
+		{name: "no child proposal in common", call: "peer", ours: esp, theirsChild: "aes256-sha256", failure: ike.NoProposal, theirs: "received NO_PROPOSAL_CHOSEN"},
+		{name: "selectors do not overlap", call: "us", ours: elsewhere, failure: ike.NoSelectors, theirs: "TS_UNACCEPT"},
+		{name: "selectors do not overlap", call: "peer", ours: elsewhere, failure: ike.NoSelectors, theirs: "received TS_UNACCEPTABLE"},
+		{name: "they expect somebody else", call: "us", remote: "auth = psk\n      id = other.example", failure: ike.WrongKeyByPeer, theirs: "no matching peer config"},
+		{name: "they expect somebody else", call: "peer", remote: "auth = psk\n      id = other.example", failure: ike.WrongIdentity, theirs: "received AUTHENTICATION_FAILED"},
+		{name: "we expect somebody else", call: "us", ours: func(p *ike.Peer, c *ike.Child) { p.RemoteID = "*.elsewhere" }, failure: ike.WrongIdentity, theirs: "AUTH_FAILED"},
+		{name: "we expect somebody else", call: "peer", ours: func(p *ike.Peer, c *ike.Child) { p.RemoteID = "other.example" }, failure: ike.UnknownPeer, theirs: "received AUTHENTICATION_FAILED"},
+		{name: "EAP is not there", call: "peer", local: "auth = eap-md5\n      id = peer.example\n      eap_id = someone",
+			secrets: pskAnd("eap-1 {\n    secret = x\n    id = someone\n  }"), failure: ike.WrongMethod, theirs: "received AUTHENTICATION_FAILED"},
+		{name: "they want EAP of us", call: "us", remote: "auth = eap-md5\n      id = us.example", failure: ike.WrongKeyByPeer, theirs: "AUTH_FAILED"},
+		{name: "they refuse our AUTH", call: "peer", remote: "auth = pubkey\n      id = us.example", failure: ike.WrongKeyByPeer, theirs: "AUTH_FAILED"},
+		{name: "post-quantum key differs", call: "us", conn: "ppk_id = k1\n    ppk_required = yes", secrets: pskAnd("ppk-1 {\n    secret = \"a\"\n    id-1 = k1\n  }"),
+			ours: ppk("b", true), failure: ike.WrongKeyByPeer, theirs: "MAC mismatched"},
+		{name: "post-quantum key wanted by us, not there", call: "us", ours: ppk("b", true), failure: ike.NoPPK, theirs: "IKE_SA_INIT"},
+	}
+	for _, call := range sides {
+		// Their certificate is of a CA that we do not have.
+		r := certs(row{name: "unknown CA", call: call, failure: ike.BadCertificate, theirs: "AUTH_FAILED",
+			ours: func(p *ike.Peer, c *ike.Child) { p.CAs = nil; strangeCA(p) }}, "ecdsa-256", "pubkey", 0)
+		rows = append(rows, r)
+		for _, who := range sides {
+			if who == "us" {
+				rows = append(rows, row{name: "we fall silent", call: call, conn: "dpd_delay = 1s", retransmit: quick, silent: true,
+					ours: func(p *ike.Peer, c *ike.Child) { p.DPD = 1e9 }, after: silence("us")})
+			}
+		}
+	}
+	return rows
+}
