@@ -56,6 +56,7 @@ type options struct {
 	length      time.Duration
 	rules       []int
 	out         string
+	profile     bool
 }
 
 func parse(args []string) (o options, err error) {
@@ -69,6 +70,7 @@ func parse(args []string) (o options, err error) {
 	f.Float64Var(&seconds, "seconds", 3, "length of one measurement")
 	f.StringVar(&rules, "rules", "", "numbers of rules in the policy (default 10, or 10000, or both, by workload)")
 	f.StringVar(&o.out, "out", "bench/out", "folder for JSON, and for what is downloaded and built")
+	f.BoolVar(&o.profile, "profile", false, "write what the processors were doing to the out folder, by perf")
 	f.BoolVar(&quick, "quick", false, "everything in less than three minutes: fewer and shorter turns")
 	if err := f.Parse(args); err != nil {
 		return o, err

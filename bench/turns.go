@@ -103,7 +103,9 @@ func names(places []*place) (all []string) {
 }
 
 func (b *bench) measure(p *place, w workload, turn int) {
-	for _, f := range w.run(p.site) {
+	var figures []figure
+	b.profiled(p, w, func() { figures = w.run(p.site) })
+	for _, f := range figures {
 		b.Add(report.Key{Workload: f.workload, Contestant: p.c.name, Rules: p.rules}, f.unit, turn, f.value)
 		fmt.Fprintf(b.log, "turn %d/%d  %-14s %6d rules  %-8s %s %s\n", turn+1, b.turns, p.c.name, p.rules, f.workload, report.Figure(f.value), f.unit.Name)
 	}
