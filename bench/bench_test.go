@@ -68,7 +68,7 @@ func TestPrograms(t *testing.T) {
 // that protect do.
 func TestContestants(t *testing.T) {
 	l := lab.New(t)
-	lab.Need(t, "gcc", "nginx", "iperf3")
+	lab.Need(t, "gcc", "nginx", "iperf3", "tcpdump")
 	b := &bench{self: filepath.Join(l.Dir, "bench"), Report: new(report.Report)}
 	b.length = 100 * time.Millisecond
 	if out, err := exec.Command("go", "build", "-o", b.self, ".").CombinedOutput(); err != nil {
@@ -76,7 +76,7 @@ func TestContestants(t *testing.T) {
 	}
 	err := attempt(func(h *harness) {
 		b.compile(h)
-		for _, name := range []string{none, nft, cLoop, cBatch, goCallback, ipfwNative, ipfwUDP, ipfwChaCha} {
+		for _, name := range []string{none, nft, cLoop, cBatch, goCallback, strongswan, ipfwNative, ipfwUDP, ipfwChaCha} {
 			c := &contestants[slices.Index(contestantNames(), name)]
 			err := attempt(func(h *harness) {
 				s := &site{harness: h, b: b, rules: fewRules}
@@ -88,7 +88,7 @@ func TestContestants(t *testing.T) {
 				}
 				tap := s.client.Capture("c0", "ip")
 				s.ask("connect", s.web(), "1", "1")
-				const sealed = "esp or udp port 4500"
+				const sealed = "esp or udp port 4500 or udp port 500"
 				if all, hidden := tap.Count("ip"), tap.Count(sealed); all == 0 || c.protects && hidden != all || !c.protects && hidden > 0 {
 					t.Errorf("%s: of %d packets on the wire %d are sealed", name, all, hidden)
 				}

@@ -46,9 +46,10 @@ var contestants = []contestant{
 	{name: ipfwFlow, what: `ipfw on the server, offload = "flow"`, policy: true, up: func(s *site) { upIPFW(s, "flow") }},
 	{name: ipfwNone, what: `ipfw on the server, offload = "none": every packet comes up`, policy: true, up: func(s *site) { upIPFW(s, "none") }},
 	{name: wireguard, what: "wireguard-go on both hosts: ChaCha20-Poly1305 in UDP", protects: true, up: upWireguard},
-	{name: ipfwNative, what: "ipfw's packet path on both hosts: ESP, AES-GCM-128, transport mode", protects: true, up: func(s *site) { upProtect(s, "aes-128-gcm-16", false) }},
-	{name: ipfwUDP, what: "the same in UDP", protects: true, up: func(s *site) { upProtect(s, "aes-128-gcm-16", true) }},
-	{name: ipfwChaCha, what: "the same in UDP, with the cipher of WireGuard", protects: true, up: func(s *site) { upProtect(s, "chacha20-poly1305", true) }},
+	{name: strongswan, what: "strongSwan on both hosts, ESP in user space (kernel-libipsec): AES-GCM-128 in UDP, tunnel mode", protects: true, up: upStrongswan},
+	{name: ipfwNative, what: "ipfw on both hosts, keys by IKE: ESP, AES-GCM-128, transport mode", protects: true, up: func(s *site) { upProtect(s, "aes-128-gcm-16", "none") }},
+	{name: ipfwUDP, what: "the same in UDP", protects: true, up: func(s *site) { upProtect(s, "aes-128-gcm-16", "udp") }},
+	{name: ipfwChaCha, what: "the same in UDP, with the cipher of WireGuard", protects: true, up: func(s *site) { upProtect(s, "chacha20-poly1305", "udp") }},
 }
 
 // site is two hosts, what runs on them, and one contestant between them.
@@ -111,11 +112,17 @@ func upQueue(s *site, program string, args ...string) {
 
 // upIPFW runs the daemon as a user would.
 func upIPFW(s *site, offload string) {
-	s.daemon = s.server.IPFW(s.lab.File("policy.hcl", ipfwPolicy(s.rules, offload)))
+	s.daemon = s.daemonOn(s.server, s.lab.File("policy.hcl", ipfwPolicy(s.rules, offload)))
+}
+
+// daemonOn runs a daemon that is stopped in the ordinary way.
+func (s *site) daemonOn(on *lab.Host, policy string) *lab.Daemon {
+	d := on.IPFW(policy)
 	s.Cleanup(func() {
-		s.daemon.Signal(syscall.SIGTERM)
-		_ = s.daemon.Wait(5 * time.Second)
+		d.Signal(syscall.SIGTERM)
+		_ = d.Wait(5 * time.Second)
 	})
+	return d
 }
 
 // reader is a program in the background whose output is read line by line.

@@ -20,7 +20,6 @@ import (
 // with the arguments that follow its name.
 var roles = map[string]func(ctx context.Context, args []string, out io.Writer) error{
 	"go-nfqueue": roleCallback,
-	"protect":    roleProtect,
 	"connect":    roleConnect,
 	"request":    roleRequest,
 }
