@@ -44,7 +44,7 @@ func (p *play) startRekey(by, what string) ike.EventKind {
 		p.site.peer.Do(arg...)
 	default:
 		p.collided = true
-		// Ours goes out when their request is about to be read
+		// Ours goes out when their request is about to be read.
 		p.us.delay(func() { us() })
 		p.site.peer.Do(arg...)
 	}
