@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,15 +16,19 @@ import (
 // machine's init.
 const peerPrograms = "/var/cache/ipfw-e2e"
 
-// Charon is strongSwan's IKE daemon in a host, with ESP in user space
-// (kernel-libipsec): tunnel mode, always in UDP. Inner addresses of the host
-// go to its loopback.
+// Charon is strongSwan's IKE daemon. In a host it does ESP itself
+// (kernel-libipsec): tunnel mode, always in UDP. In a guest the kernel does.
 type Charon struct {
 	Dir  string // swanctl's: x509, x509ca, private, pubkey below it
 	lab  *Lab
-	host *Host
-	proc *Process
-	mark int
+	name string
+	uri  string // of the daemon's control socket
+	mark int    // of the log
+
+	within []string // what swanctl is started by
+	try    func(limit time.Duration, args ...string) (string, error)
+	output func(from int) string
+	start  func(args ...string) (wait func() string)
 }
 
 // charonConf is strongswan.conf. Nothing is read from /etc.
@@ -56,7 +61,7 @@ const charonConf = `charon {
     include %[1]s/plugins.conf
     vici {
       load = yes
-      socket = unix://%[1]s/vici
+      socket = unix://%[3]s
     }
   }
 %[2]s
@@ -66,49 +71,108 @@ const charonConf = `charon {
 // charonPlugins are what the tests need; the rest would look for things in the
 // machine's /etc.
 const charonPlugins = "random nonce x509 revocation constraints pubkey pkcs1 pkcs7 pkcs8 pkcs12 sshkey pem openssl gcrypt " +
-	"aes sha1 sha2 gmp curve25519 hmac gcm ctr chapoly kdf drbg mgf1 attr kernel-libipsec kernel-netlink socket-default eap-md5 eap-identity"
+	"aes sha1 sha2 gmp curve25519 hmac gcm ctr chapoly kdf drbg mgf1 attr kernel-netlink socket-default eap-md5 eap-identity"
 
-// Charon starts the daemon. settings are more lines for strongswan.conf's
-// charon block.
-func (h *Host) Charon(settings string) *Charon {
-	l := h.lab
+// swan is where strongSwan is unpacked.
+var swan = filepath.Join(peerPrograms, "strongswan")
+
+// newCharon writes the configuration. settings are more lines for
+// strongswan.conf's charon block. It gives the command that runs the daemon:
+// the plugins' place is compiled in, so theirs is mounted over it.
+func (l *Lab) newCharon(name, settings, plugins, vici string) (*Charon, []string) {
 	l.Helper()
-	root := filepath.Join(peerPrograms, "strongswan")
-	if _, err := os.Stat(filepath.Join(root, "usr/lib/ipsec/charon")); err != nil {
-		Skip(l, "strongSwan is not unpacked in "+root+"; `make test` as root does it")
+	if _, err := os.Stat(filepath.Join(swan, "usr/lib/ipsec/charon")); err != nil {
+		Skip(l, "strongSwan is not unpacked in "+swan+"; `make test` as root does it")
 	}
-	// The plugins' place is compiled in, so theirs is mounted over it, in a
-	// mount namespace of the daemon's own.
 	if err := os.MkdirAll("/usr/lib/ipsec", 0o755); err != nil {
 		l.Fatal(err)
 	}
-	c := &Charon{Dir: filepath.Join(l.Dir, h.Name+"-swan"), lab: l, host: h}
-	var plugins strings.Builder
-	for p := range strings.FieldsSeq(charonPlugins) {
-		fmt.Fprintf(&plugins, "%s {\n  load = yes\n}\n", p)
+	c := &Charon{Dir: filepath.Join(l.Dir, name+"-swan"), lab: l, name: name, uri: "unix://" + vici}
+	var list strings.Builder
+	for p := range strings.FieldsSeq(plugins) {
+		fmt.Fprintf(&list, "%s {\n  load = yes\n}\n", p)
 	}
-	l.File(h.Name+"-swan/plugins.conf", plugins.String())
-	conf := l.File(h.Name+"-swan/strongswan.conf", fmt.Sprintf(charonConf, c.Dir, settings))
-	c.proc = h.Start("unshare", "-m", "sh", "-c", fmt.Sprintf(`
-mount --bind %[1]s/usr/lib/ipsec /usr/lib/ipsec && mount -t tmpfs tmpfs /run &&
-export STRONGSWAN_CONF=%[2]s LD_LIBRARY_PATH=/usr/lib/ipsec:%[1]s/usr/lib/x86_64-linux-gnu &&
-exec /usr/lib/ipsec/charon`, root, conf))
-	l.Eventually(20*time.Second, "charon is ready", func() bool {
-		if c.proc.Wait(0) == nil {
-			l.Fatalf("charon ended:\n%s", c.Log())
-		}
-		_, err := c.Try("--stats")
-		return err == nil
-	})
-	return c
+	l.File(name+"-swan/plugins.conf", list.String())
+	conf := l.File(name+"-swan/strongswan.conf", fmt.Sprintf(charonConf, c.Dir, settings, vici))
+	c.within = []string{"env", "SWANCTL_DIR=" + c.Dir, "STRONGSWAN_CONF=" + conf, "LD_LIBRARY_PATH=/usr/lib/ipsec:" + swan + "/usr/lib/x86_64-linux-gnu"}
+	mount := fmt.Sprintf("mount --bind %[1]s/usr/lib/ipsec /usr/lib/ipsec && ", swan)
+	return c, []string{"sh", "-c", mount + "exec " + strings.Join(c.within, " ") + " /usr/lib/ipsec/charon"}
 }
 
-// Try runs swanctl, where the daemon's files are.
+// ready waits until swanctl gets an answer.
+func (c *Charon) ready() *Charon {
+	c.lab.Helper()
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		out, err := c.Try("--stats")
+		if err == nil {
+			return c
+		}
+		if time.Now().After(end) {
+			c.lab.Fatalf("charon is not ready: %v\n%s\n%s", err, out, c.Log())
+		}
+	}
+}
+
+// Charon starts the daemon in a host, with the host's own mounts and /run.
+func (h *Host) Charon(settings string) *Charon {
+	l := h.lab
+	l.Helper()
+	vici := filepath.Join(l.Dir, h.Name+"-vici")
+	c, cmd := l.newCharon(h.Name, settings, charonPlugins+" kernel-libipsec", vici)
+	cmd[2] = "mount -t tmpfs tmpfs /run && " + cmd[2]
+	proc := h.Start(append([]string{"unshare", "-m"}, cmd...)...)
+	c.within = append(append([]string{"nsenter", "-t", strconv.Itoa(proc.Cmd.Process.Pid), "-m"}, c.within...), swan+"/usr/sbin/swanctl")
+	c.try = h.Try
+	c.output = func(from int) string { return proc.Output()[from:] }
+	c.start = func(args ...string) func() string {
+		out := make(chan string, 1)
+		go func() {
+			s, _ := h.Try(time.Minute, args...)
+			out <- s
+		}()
+		return func() string { return <-out }
+	}
+	return c.ready()
+}
+
+// Charon starts the daemon in a guest.
+func (g *Guest) Charon(settings string) *Charon {
+	l := g.lab
+	l.Helper()
+	const vici = "/run/vici"
+	c, cmd := l.newCharon(g.Name, settings, charonPlugins, vici)
+	log := g.Start(cmd...)
+	c.within = append(c.within, swan+"/usr/sbin/swanctl")
+	c.try = g.Try
+	c.output = func(from int) string {
+		out, _ := g.Try(time.Minute, "tail", "-c", "+"+strconv.Itoa(from+1), log)
+		return out
+	}
+	c.start = func(args ...string) func() string {
+		file := g.Start(args...)
+		return func() string {
+			var out string
+			l.Eventually(time.Minute, strings.Join(args, " ")+" has ended", func() bool {
+				out, _ = g.Read(file)
+				return strings.Contains(out, "packet loss")
+			})
+			return out
+		}
+	}
+	return c.ready()
+}
+
+// Try runs swanctl, where the daemon's files are. What it warns of as it looks
+// for plugins is left out.
 func (c *Charon) Try(args ...string) (string, error) {
-	root := filepath.Join(peerPrograms, "strongswan")
-	all := append([]string{"nsenter", "-t", strconv.Itoa(c.proc.Cmd.Process.Pid), "-m", "env", "SWANCTL_DIR=" + c.Dir,
-		"STRONGSWAN_CONF=" + filepath.Join(c.Dir, "strongswan.conf"), "LD_LIBRARY_PATH=/usr/lib/ipsec", root + "/usr/sbin/swanctl"}, args...)
-	return c.host.Try(30*time.Second, append(all, "--uri", "unix://"+c.Dir+"/vici")...)
+	out, err := c.try(30*time.Second, slices.Concat(c.within, args, []string{"--uri", c.uri})...)
+	var keep strings.Builder
+	for line := range strings.Lines(out) {
+		if !strings.HasPrefix(line, "plugin '") {
+			keep.WriteString(line)
+		}
+	}
+	return keep.String(), err
 }
 
 // Do runs swanctl, which must succeed.
@@ -125,29 +189,30 @@ func (c *Charon) Do(args ...string) string {
 // was logged before is forgotten.
 func (c *Charon) Load(conf string) {
 	c.lab.Helper()
-	c.mark = len(c.proc.Output())
-	c.lab.File(c.host.Name+"-swan/swanctl.conf", conf)
+	c.mark += len(c.output(c.mark))
+	c.lab.File(c.name+"-swan/swanctl.conf", conf)
 	c.Do("--load-all", "--clear", "--noprompt")
 }
 
 // Log is what the daemon has written since Load.
-func (c *Charon) Log() string { return c.proc.Output()[c.mark:] }
-
-// Process is the daemon's process.
-func (c *Charon) Process() *Process { return c.proc }
+func (c *Charon) Log() string { return c.output(c.mark) }
 
 // Ping pings once from the daemon's host.
-func (c *Charon) Ping(from, to netip.Addr) (string, error) {
-	return c.host.Try(10*time.Second, "ping", "-n", "-c", "1", "-W", "2", "-I", from.String(), to.String())
+func (c *Charon) Ping(from, to netip.Addr) error {
+	_, err := c.try(10*time.Second, "ping", "-n", "-c", "1", "-W", "2", "-I", from.String(), to.String())
+	return err
 }
 
-// PingFlood pings n times in quick order and counts what was lost.
-func (c *Charon) PingFlood(from, to netip.Addr, n int) int {
-	out, _ := c.host.Try(time.Minute, "ping", "-n", "-q", "-i", "0.01", "-c", strconv.Itoa(n), "-W", "2", "-I", from.String(), to.String())
-	_, rest, _ := strings.Cut(out, "transmitted, ")
-	var got int
-	if _, err := fmt.Sscanf(rest, "%d received", &got); err != nil {
-		return n
+// PingFlood pings n times in quick order. It gives a function that waits for
+// the end and counts what was lost.
+func (c *Charon) PingFlood(from, to netip.Addr, n int) func() int {
+	wait := c.start("ping", "-n", "-q", "-i", "0.01", "-c", strconv.Itoa(n), "-W", "2", "-I", from.String(), to.String())
+	return func() int {
+		_, rest, _ := strings.Cut(wait(), "transmitted, ")
+		var got int
+		if _, err := fmt.Sscanf(rest, "%d received", &got); err != nil {
+			return n
+		}
+		return n - got
 	}
-	return n - got
 }

@@ -16,14 +16,13 @@ func (p *play) do(f func(c *ike.Core, now time.Time) ike.Output) {
 func (p *play) whileTraffic(f func()) {
 	p.Helper()
 	ours, theirs := p.ends()
-	lost := make(chan int)
-	go func() { lost <- p.site.peer.PingFlood(theirs[0], ours[0], 80) }()
+	lost := p.site.peer.PingFlood(theirs[0], ours[0], 80)
 	time.Sleep(100 * time.Millisecond)
 	f()
 	p.us.mu.Lock()
 	bad := p.us.lost
 	p.us.mu.Unlock()
-	if n := <-lost; n > 8 || len(bad) > 0 || n > 0 && !p.site.userSpace {
+	if n := lost(); n > 8 || len(bad) > 0 || n > 0 && !p.site.userSpace {
 		p.Errorf("%d of 80 packets were lost; by us: %q", n, bad)
 	}
 }

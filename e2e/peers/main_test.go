@@ -10,7 +10,17 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/ipfw/ipfw/e2e/lab"
 )
+
+func TestMain(m *testing.M) {
+	if was, err := lab.Agent(nil); was {
+		fmt.Fprintln(os.Stderr, "agent:", err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
 
 // full plays every combination: IPFW_IKE_MATRIX=1.
 func full() bool { return os.Getenv("IPFW_IKE_MATRIX") != "" }
@@ -59,6 +69,7 @@ func (m *matrix) print(t *testing.T) {
 // TestStrongSwan is the matrix with strongSwan's charon and its ESP in user
 // space.
 func TestStrongSwan(t *testing.T) {
+	t.Parallel()
 	m := new(matrix)
 	t.Run("rows", func(t *testing.T) {
 		m.play(t, "direct", func(t *testing.T) *site { return directSite(t, "") }, append(suiteRows(), directRows()...))
@@ -66,6 +77,17 @@ func TestStrongSwan(t *testing.T) {
 		m.play(t, "peer-nat", func(t *testing.T) *site { return natSite(t, false, "") }, natRows("peer"))
 		m.play(t, "failures", func(t *testing.T) *site { return directSite(t, "") }, failureRows())
 		m.play(t, "old", func(t *testing.T) *site { return directSite(t, "  signature_authentication = no\n") }, oldRows())
+	})
+	m.print(t)
+}
+
+// TestStrongSwanKernel is the matrix with strongSwan in a guest, with the
+// kernel's ESP: transport mode and ESP without UDP are here.
+func TestStrongSwanKernel(t *testing.T) {
+	t.Parallel()
+	m := new(matrix)
+	t.Run("rows", func(t *testing.T) {
+		m.play(t, "kernel", func(t *testing.T) *site { return kernelSite(t, "") }, kernelRows())
 	})
 	m.print(t)
 }

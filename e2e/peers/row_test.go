@@ -332,8 +332,7 @@ func (p *play) traffic() {
 		}
 		// A datagram may be lost, so each is tried more than once.
 		p.eventually(fmt.Sprintf("an answer to the peer's ping %s > %s", b, a), func() bool {
-			_, err := p.site.peer.Ping(b, a)
-			return err == nil
+			return p.site.peer.Ping(b, a) == nil
 		})
 		spec := packet.Spec{Src: a, Dst: b, Protocol: packet.ICMP, ICMPType: 8, EchoID: 77, Payload: []byte("from us")}
 		if a.Is6() {

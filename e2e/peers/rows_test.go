@@ -238,3 +238,41 @@ func failureRows() (rows []row) {
 	}
 	return rows
 }
+
+// kernelRows are played with a peer whose ESP is the kernel's.
+func kernelRows() (rows []row) {
+	for _, call := range sides {
+		for _, mode := range []ike.Mode{ike.Tunnel, ike.Transport} {
+			for _, v6 := range outerTwo {
+				for _, udp := range []string{"", " in UDP"} {
+					r := row{name: fmt.Sprintf("%s%s, outer %s", mode, udp, version(v6)), call: call, v6: v6, mode: mode}
+					if udp != "" {
+						r.conn = "encap = yes"
+					}
+					rows = append(rows, r)
+					for _, by := range []string{"us", "peer", "both"} {
+						for _, what := range []string{"child", "ike"} {
+							if full() || udp == "" && !v6 && (mode == ike.Transport) == (call == "us") && (by == "both") == (mode == ike.Transport) {
+								more := r
+								more.name, more.after = fmt.Sprintf("%s rekeys %s under load, %s", by, what, r.name), rekey(by, what)
+								rows = append(rows, more)
+							}
+						}
+					}
+				}
+			}
+		}
+		for i, p := range protections() {
+			for j, esn := range []string{"no-esn", "esn"} {
+				for k, g := range append([]string{""}, groups...) {
+					if full() || i < 6 && k == (2*i+j)%(len(groups)+1) && (call == "us") == ((i+j)%2 == 0) {
+						r := row{name: fmt.Sprintf("child %s %s %s", p, g, esn), call: call, after: rekeyOnce(sides[(i+j+k)%2], "child")}
+						r.suiteChild = p + " " + g + " " + esn
+						rows = append(rows, r)
+					}
+				}
+			}
+		}
+	}
+	return rows
+}

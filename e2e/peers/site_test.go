@@ -56,3 +56,16 @@ func natSite(t *testing.T, usInside bool, settings string) *site {
 	s.peer = them.Charon(settings)
 	return s
 }
+
+// kernelSite is a peer whose ESP is the kernel's: a guest, on one wire with us.
+func kernelSite(t *testing.T, settings string) *site {
+	l := lab.New(t)
+	guest, us := l.Guest("guest"), l.Host("us")
+	guest.Join(us, "c0", []string{"10.77.0.2/24", "fd77::2/64"}, []string{"10.77.0.1/24", "fd77::1/64"})
+	s := &site{name: "kernel ESP", host: us, ours: addrs("10.77.0.2", "fd77::2"), theirs: addrs("10.77.0.1", "fd77::1")}
+	s.oursSeen, s.theirsSeen = s.ours, s.theirs
+	guest.Run("ip", "addr", "add", innerTheirs[0].String()+"/32", "dev", "lo")
+	guest.Run("ip", "addr", "add", innerTheirs[1].String()+"/128", "dev", "lo", "nodad")
+	s.peer = guest.Charon(settings)
+	return s
+}
