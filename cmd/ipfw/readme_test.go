@@ -21,8 +21,8 @@ func TestReadme(t *testing.T) {
 		return out
 	}
 	hcl := blocks("hcl")
-	if len(hcl) != 2 {
-		t.Fatalf("%d blocks of HCL, want a policy and a test", len(hcl))
+	if len(hcl) != 3 {
+		t.Fatalf("%d blocks of HCL, want a policy, a test, and the policy of two hosts", len(hcl))
 	}
 	if n := strings.Count(hcl[0], "\n"); n > 10 {
 		t.Errorf("the first policy has %d lines, want ten", n)
@@ -36,6 +36,9 @@ func TestReadme(t *testing.T) {
 	}
 	if r := ipfw("fmt", "-check", "first.hcl"); r.exit != 0 {
 		t.Errorf("the first policy is not formatted")
+	}
+	if r := (&run{args: []string{"fmt", "-check", "-"}, stdin: []byte(hcl[2])}).do(); r.exit != 0 {
+		t.Errorf("the policy of two hosts is not formatted: %s%s", r.stdout.String(), r.stderr.String())
 	}
 	if r := ipfw("explain", "-c", "first.hcl", db); !strings.Contains(string(text), r.stdout.String()) {
 		t.Errorf("README does not show what explain says:\n%s", r.stdout.String())

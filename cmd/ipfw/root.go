@@ -52,7 +52,7 @@ changes" where a command compares).`,
 // dryCommands need neither root nor a daemon.
 func dryCommands(a *app) []*cobra.Command {
 	return []*cobra.Command{
-		newValidateCmd(a), newFmtCmd(a), newTestCmd(a), newExplainCmd(a), newReplayCmd(a), newProfileCmd(a),
+		newValidateCmd(a), newFmtCmd(a), newTestCmd(a), newExplainCmd(a), newReplayCmd(a), newProfileCmd(a), newPKICmd(a),
 	}
 }
 

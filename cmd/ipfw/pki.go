@@ -1,0 +1,176 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// The folders that keys go to unless told otherwise.
+const (
+	keyDir = "/etc/ipfw"
+	pkiDir = "/etc/ipfw/pki"
+)
+
+func newPKICmd(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "pki",
+		Short: "Make keys and certificates for IKE",
+		Long: `Make what peers prove themselves by. Two ways:
+
+Raw public keys, one for each host and no authority: "ipfw pki key NAME" on
+each; the public halves go to the others, as peers/NAME.pub. The policy says
+
+    private_key = "NAME.key"
+    public_keys = "peers/"
+    local_id    = "NAME"
+
+Certificates, for many hosts, and for peers that know nothing else: "ipfw pki
+init" makes an authority on one machine, "ipfw pki issue NAME" certificates, and
+"ipfw pki bundle NAME --for ..." what another system takes in. The policy says
+
+    certificate = "NAME.pem"
+    private_key = "NAME.key"
+    ca          = "ca.pem"
+    crl         = "ca.crl"
+
+Whoever has ca.key can be anybody: keep it where nobody gets at it.`,
+	}
+	c.AddCommand(newPKIKeyCmd(a), newPKIInitCmd(a), newPKIIssueCmd(a), newPKIRevokeCmd(a), newPKIBundleCmd(a))
+	return c
+}
+
+func newPKIKeyCmd(a *app) *cobra.Command {
+	dir, kind := keyDir, "ed25519"
+	c := &cobra.Command{
+		Use:   "key NAME",
+		Short: "Make a raw key pair for this host, and print the public half",
+		Long: `Make a raw key pair for this host: DIR/NAME.key, which stays here, and
+DIR/NAME.pub, which is printed too, for the peers:
+
+    ipfw pki key alpha | ssh root@beta 'cat > /etc/ipfw/peers/alpha.pub'
+
+NAME is what this host is called in local_id, a host name as a rule.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			public, err := rawKey(dir, args[0], kind)
+			if err != nil {
+				return err
+			}
+			a.printf("%s", public)
+			return nil
+		},
+	}
+	c.Flags().StringVar(&dir, "dir", dir, "where the key goes")
+	kindFlag(c, &kind)
+	return c
+}
+
+func kindFlag(c *cobra.Command, kind *string) {
+	c.Flags().StringVar(kind, "type", *kind, "the kind of key: "+strings.Join(keyKinds, ", "))
+	c.RegisterFlagCompletionFunc("type", cobra.FixedCompletions(keyKinds, cobra.ShellCompDirectiveNoFileComp))
+}
+
+func pkiFlag(c *cobra.Command, dir *string) {
+	*dir = pkiDir
+	c.Flags().StringVar(dir, "dir", pkiDir, "the folder of the authority")
+}
+
+func newPKIInitCmd(a *app) *cobra.Command {
+	var dir string
+	name := "ipfw CA"
+	c := &cobra.Command{
+		Use:   "init",
+		Short: "Make a certificate authority",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			p := pki{dir, a.now()}
+			if err := p.init(name); err != nil {
+				return err
+			}
+			a.printf("%s, for %d years. Each host needs %s and %s; %s stays here.\n",
+				p.path("ca.pem"), caYears, "ca.pem", "ca.crl", "ca.key")
+			return nil
+		},
+	}
+	pkiFlag(c, &dir)
+	c.Flags().StringVar(&name, "name", name, "what the authority is called")
+	return c
+}
+
+func newPKIIssueCmd(a *app) *cobra.Command {
+	var dir string
+	var also []string
+	kind := "ecdsa"
+	c := &cobra.Command{
+		Use:   "issue NAME",
+		Short: "Make a key and a certificate for a host or a person",
+		Long: `Make a key and a certificate. NAME is a host name, a mail address or an IP
+address, and the identity that the holder proves; --also gives it others.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			p := pki{dir, a.now()}
+			if err := p.issue(args[0], kind, also); err != nil {
+				return err
+			}
+			a.printf("%s and %s, for %d days\n", p.path(args[0]+".pem"), p.path(args[0]+".key"), leafDays)
+			return nil
+		},
+	}
+	pkiFlag(c, &dir)
+	kindFlag(c, &kind)
+	c.Flags().StringSliceVar(&also, "also", nil, "another name of the holder: host name, mail address, IP address")
+	return c
+}
+
+func newPKIRevokeCmd(a *app) *cobra.Command {
+	var dir string
+	c := &cobra.Command{
+		Use:   "revoke NAME",
+		Short: "Let a certificate count no more",
+		Long: `Put a certificate on the authority's list of revocations, ca.crl. It counts no
+more wherever the new list is, after "ipfw reload" there.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			p := pki{dir, a.now()}
+			if err := p.revoke(args[0]); err != nil {
+				return err
+			}
+			a.printf("%s is on the list: copy %s to every host, and `ipfw reload` there\n", args[0], p.path("ca.crl"))
+			return nil
+		},
+	}
+	pkiFlag(c, &dir)
+	return c
+}
+
+func newPKIBundleCmd(a *app) *cobra.Command {
+	var dir, out string
+	b := bundle{}
+	c := &cobra.Command{
+		Use:   "bundle NAME --for SYSTEM --gateway HOST",
+		Short: "Put together what another system needs to connect: " + strings.Join(bundleKinds(), ", "),
+		Long: `Put together what another system needs to connect as NAME, in a folder of its
+own: key, certificate and authority in the form it takes, and a configuration.
+What is protected by a pass phrase says so; it is printed once and stored nowhere.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			b.Name = args[0]
+			if out == "" {
+				out = fmt.Sprintf("%s-%s", b.Name, b.For)
+			}
+			return a.bundle(pki{dir, a.now()}, &b, out)
+		},
+	}
+	pkiFlag(c, &dir)
+	c.Flags().StringVar(&out, "out", "", "the folder to make; default NAME-SYSTEM")
+	c.Flags().StringVar(&b.For, "for", "", "the system: "+strings.Join(bundleKinds(), ", "))
+	c.Flags().StringVar(&b.Gateway, "gateway", "", "host name or address of the ipfw host to connect to")
+	c.Flags().StringVar(&b.GatewayID, "gateway-id", "", "what that host calls itself (its local_id); default the same")
+	c.Flags().StringSliceVar(&b.Networks, "network", nil, "what lies behind the gateway, in CIDR form; default everything")
+	c.MarkFlagRequired("for")
+	c.MarkFlagRequired("gateway")
+	c.RegisterFlagCompletionFunc("for", cobra.FixedCompletions(bundleKinds(), cobra.ShellCompDirectiveNoFileComp))
+	return c
+}
