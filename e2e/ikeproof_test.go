@@ -127,12 +127,12 @@ esac`, lab.Binary(t), dir))
 [ "$1" != -f ] || { back=1; shift; }
 [ "$1" = root@192.0.2.2 ] || exit 255
 shift
-cmd=$(printf '%%s' "$*" | sed 's|/etc/ipfw|%[2]s/etc|g')
+cmd=$(printf '%%s' "$*" | sed 's|%[3]s/etc|%[2]s/etc|g')
 if [ -n "$back" ]; then
   PATH=%[2]s/bin:$PATH ip netns exec %[1]s sh -c "$cmd" >%[2]s/log 2>&1 </dev/null &
 else
   PATH=%[2]s/bin:$PATH ip netns exec %[1]s sh -c "$cmd"
-fi`, beta.NS, etc[beta]))
+fi`, beta.NS, etc[beta], etc[alpha]))
 	l.File("alpha/etc/ipfw.hcl", policy)
 
 	wire := beta.Capture("b0", "host 192.0.2.1")

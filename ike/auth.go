@@ -81,12 +81,13 @@ type authError struct {
 	why     Failure
 	text    string
 	setting string
+	peer    string // the ike block that comes nearest
 }
 
 func (e *authError) Error() string { return e.text }
 
 func authFail(why Failure, setting, format string, a ...any) *authError {
-	return &authError{why, fmt.Sprintf(format, a...), setting}
+	return &authError{why: why, text: fmt.Sprintf(format, a...), setting: setting}
 }
 
 // verifyPeer checks who the peer is. It returns nil only if the peer has

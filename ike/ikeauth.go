@@ -184,7 +184,7 @@ func (c *Core) serveAuth(sa *ikeSA, m *opened, ns notifies, d Datagram) {
 	}
 	withPPK, fail := c.findPeer(sa, cl, want, m.id, ns)
 	if fail != nil {
-		c.refuse(sa, m, d, nAuthFailed, Event{Failure: fail.why, Detail: fail.text, Setting: fail.setting})
+		c.refuse(sa, m, d, nAuthFailed, Event{Failure: fail.why, Detail: fail.text, Setting: fail.setting, Peer: fail.peer})
 		return
 	}
 	p := sa.peer
@@ -249,11 +249,13 @@ func (c *Core) findPeer(sa *ikeSA, cl *claim, want Identity, mid uint32, ns noti
 		if !want.IsZero() && !want.same(p.ownID(sa)) {
 			if fail.why == UnknownPeer {
 				fail = authFail(WrongIdentity, "local_id", "the peer asks for %s, we are %s", want, p.ownID(sa))
+				fail.peer = p.Name
 			}
 			continue
 		}
 		if _, _, ok := choose(p.proposals(), []Proposal{sa.suite.proposal()}, negotiation{}); !ok {
 			fail = authFail(NoProposal, "proposals", "the agreed %s is not what the policy has for %s", &sa.suite, cl.id)
+			fail.peer = p.Name
 			continue
 		}
 		if tried++; tried > maxCandidates {
@@ -271,6 +273,7 @@ func (c *Core) findPeer(sa *ikeSA, cl *claim, want Identity, mid uint32, ns noti
 		}
 		keys.wipe()
 		fail = err
+		fail.peer = p.Name
 	}
 	return false, fail
 }
