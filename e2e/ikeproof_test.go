@@ -143,7 +143,7 @@ fi`, beta.NS, etc[beta], etc[alpha]))
 	for _, c := range commands[:4] {
 		alpha.Run(shell(c)...)
 	}
-	last := alpha.Start(shell(commands[4])...)
+	last := alpha.Start(shell("exec " + commands[4])...) // so that the test can end it
 	t.Cleanup(func() {
 		if t.Failed() {
 			log, _ := os.ReadFile(filepath.Join(etc[beta], "log"))
