@@ -112,7 +112,8 @@ func TestOptions(t *testing.T) {
 		o.turns != 2 || o.length != 500*time.Millisecond || !slices.Equal(o.rules, []int{10, 100}) {
 		t.Errorf("%+v", o)
 	}
-	if q, err := parse([]string{"-quick", "-turns", "4"}); err != nil || q.turns != 4 || q.length != time.Second {
+	if q, err := parse([]string{"-quick", "-turns", "4"}); err != nil || q.turns != 4 || q.length > time.Second ||
+		slices.Contains(q.workloads, tcpMany) || !slices.Contains(q.workloads, lookup) || slices.Contains(q.contestants, ipfwChaCha) {
 		t.Errorf("quick: %+v %v", q, err)
 	}
 	for _, bad := range [][]string{{"-only", "tcp"}, {"-contestants", "pf"}, {"-turns", "0"}, {"-seconds", "0"}, {"-rules", "1"}, {"tcp1"}} {
