@@ -1,8 +1,13 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -146,5 +151,24 @@ func TestMemoryIsReadable(t *testing.T) {
 	}
 	if s, err := busySeconds(); err != nil || s <= 0 {
 		t.Errorf("%v s, %v", s, err)
+	}
+}
+
+// TestLeftBehind takes what carries the number of a process that is gone, and
+// nothing else.
+func TestLeftBehind(t *testing.T) {
+	dir := t.TempDir()
+	gone := exec.Command("true")
+	if err := gone.Run(); err != nil {
+		t.Fatal(err)
+	}
+	dead := filepath.Join(dir, fmt.Sprintf(tempName, gone.Process.Pid)+"x")
+	for _, path := range []string{dead, filepath.Join(dir, fmt.Sprintf(tempName, os.Getpid())+"x"), filepath.Join(dir, "ipfw-bench-x")} {
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := leftBehind(dir+"/*", tempName); !slices.Equal(got, []string{dead}) {
+		t.Errorf("%q, want %q", got, dead)
 	}
 }

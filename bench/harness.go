@@ -70,7 +70,7 @@ func (h *harness) check(err error, what string) {
 
 // TempDir makes a folder that is removed with the laboratory.
 func (h *harness) TempDir() string {
-	dir, err := os.MkdirTemp("", "ipfw-bench-")
+	dir, err := os.MkdirTemp("", fmt.Sprintf(tempName, os.Getpid()))
 	h.check(err, "temporary folder")
 	h.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return dir

@@ -34,17 +34,11 @@ func busySeconds() (float64, error) {
 	return sum / 100, nil
 }
 
-// sweep removes what a benchmark left that was killed before it could: the
-// namespaces that carry the number of a process which is gone, and what runs
-// in them.
+// sweep removes what a benchmark left that was killed before it could: what
+// carries the number of a process that is gone.
 func sweep() {
-	names, _ := filepath.Glob("/run/netns/ipfwlab*")
-	for _, path := range names {
-		var pid int
+	for _, path := range leftBehind("/run/netns/ipfwlab*", "ipfwlab%d-") {
 		name := filepath.Base(path)
-		if n, _ := fmt.Sscanf(name, "ipfwlab%d-", &pid); n != 1 || syscall.Kill(pid, 0) != syscall.ESRCH {
-			continue
-		}
 		out, _ := exec.Command("ip", "netns", "pids", name).Output()
 		for _, f := range bytes.Fields(out) {
 			if p, err := strconv.Atoi(string(f)); err == nil && p > 1 {
@@ -53,4 +47,26 @@ func sweep() {
 		}
 		_ = exec.Command("ip", "netns", "del", name).Run()
 	}
+	for _, path := range leftBehind(filepath.Join(os.TempDir(), "ipfw-bench-*"), tempName) {
+		_ = os.RemoveAll(path)
+	}
+	for _, path := range leftBehind(wgSockets+"/wg*.sock", "wg%d") {
+		_ = os.Remove(path)
+	}
+}
+
+// tempName begins the name of every folder of this program.
+const tempName = "ipfw-bench-%d-"
+
+// leftBehind gives the files whose names say that they belonged to a process
+// that is gone. The form says where in the name its number is.
+func leftBehind(glob, form string) (paths []string) {
+	all, _ := filepath.Glob(glob)
+	for _, path := range all {
+		var pid int
+		if n, _ := fmt.Sscanf(filepath.Base(path), form, &pid); n == 1 && syscall.Kill(pid, 0) == syscall.ESRCH {
+			paths = append(paths, path)
+		}
+	}
+	return paths
 }

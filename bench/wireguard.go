@@ -19,6 +19,9 @@ import (
 // wireguardModule is what the Go proxy is asked for.
 const wireguardModule = "golang.zx2c4.com/wireguard@latest"
 
+// wgSockets is where wireguard-go listens for its configuration.
+const wgSockets = "/var/run/wireguard"
+
 // The tunnel's own addresses, and its port.
 const (
 	wgClient, wgServer = "10.88.0.2", "10.88.0.1"
@@ -37,8 +40,8 @@ func upWireguard(s *site) {
 		key                *ecdh.PrivateKey
 	}
 	ends := [2]end{
-		{host: s.client, link: fmt.Sprintf("wgc%d", os.Getpid()), addr: wgClient, remote: "10.77.0.1"},
-		{host: s.server, link: fmt.Sprintf("wgs%d", os.Getpid()), addr: wgServer, remote: "10.77.0.2"},
+		{host: s.client, link: fmt.Sprintf("wg%dc", os.Getpid()), addr: wgClient, remote: "10.77.0.1"},
+		{host: s.server, link: fmt.Sprintf("wg%ds", os.Getpid()), addr: wgServer, remote: "10.77.0.2"},
 	}
 	for i := range ends {
 		var err error
@@ -47,7 +50,7 @@ func upWireguard(s *site) {
 	}
 	for i, e := range ends {
 		peer := ends[1-i]
-		socket := "/var/run/wireguard/" + e.link + ".sock"
+		socket := filepath.Join(wgSockets, e.link+".sock")
 		s.Cleanup(func() { _ = os.Remove(socket) })
 		e.host.Start("env", "WG_PROCESS_FOREGROUND=1", "LOG_LEVEL=error", program, e.link)
 		s.lab.Eventually(settled, "wireguard-go listens", func() bool {
