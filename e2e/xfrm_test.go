@@ -59,11 +59,9 @@ var xfrmChecks = []xfrmCheck{
 	{"hidden", func(m *xfrmMatrix, _ xfrmRow, _ *xfrmKeys) error { return m.wire.passed() }},
 }
 
-// TestXFRM holds ipfw against the Linux kernel's own IPsec, row by row: every
-// suite, mode, pair of families, extended sequence numbers, UDP encapsulation
-// and alignment. Everyday runs take rows that contain each pair of values;
-// IPFW_MATRIX=all (make matrix) takes the whole product.
-func TestXFRM(t *testing.T) {
+// newXFRMMatrix builds the stage, without ipfw.
+func newXFRMMatrix(t *testing.T) *xfrmMatrix {
+	t.Helper()
 	l := lab.New(t)
 	lab.Need(t, "ping")
 	m := &xfrmMatrix{TB: t, host: l.Host("host"), kernel: newXFRMPeer(l)}
@@ -74,11 +72,20 @@ func TestXFRM(t *testing.T) {
 		m.host.Run("ip", "route", "add", innerKernel[f].String(), "via", outerKernel[f].String(), "src", innerIPFW[f].String())
 		m.kernel.Run("ip", "route", "add", innerIPFW[f].String(), "via", outerIPFW[f].String(), "src", innerKernel[f].String())
 	}
-	m.ours = newXFRMSide(t, m.host)
-	m.wire = newXFRMWire(t, m.kernel.Wire)
 	if err := m.host.Do(func() error { return lab.Serve(7) }); err != nil {
 		t.Fatal(err)
 	}
+	return m
+}
+
+// TestXFRM holds ipfw against the Linux kernel's own IPsec, row by row: every
+// suite, mode, pair of families, extended sequence numbers, UDP encapsulation
+// and alignment. Everyday runs take rows that contain each pair of values;
+// IPFW_MATRIX=all (make matrix) takes the whole product.
+func TestXFRM(t *testing.T) {
+	m := newXFRMMatrix(t)
+	m.ours = newXFRMSide(t, m.host)
+	m.wire = newXFRMWire(t, m.kernel.Wire)
 
 	rows, which := xfrmRows(), "all rows"
 	switch only := os.Getenv("IPFW_MATRIX"); only {

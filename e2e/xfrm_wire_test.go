@@ -115,14 +115,15 @@ func (w *xfrmWire) see(b []byte) {
 		w.clear = append(w.clear, fmt.Sprintf("protocol %d, %v > %v", p.Protocol, p.Src, p.Dst))
 		return
 	}
-	if p.Fragment {
-		return
+	if p.Fragment || len(b) > ethernet+1500 {
+		return // not whole, or several in one: ESP in UDP crosses in super-packets
 	}
 	if spi, ok := w.spiOf(b[ethernet:]); ok {
 		for way := range 2 {
 			if w.spi[way] == spi {
 				w.sealed[way]++
 				w.last[way] = bytes.Clone(b)
+				w.row.mend(w.last[way]) // what a UDP socket sends has no whole checksum yet
 			}
 		}
 	}
@@ -188,8 +189,8 @@ func (w *xfrmWire) put(frame []byte, link int) error {
 }
 
 // alter gives a frame whose byte at from the start of the IPsec header is
-// another, from the end if at is negative; an IPv6 UDP checksum is made right
-// again, lest UDP refuse it before IPsec does.
+// another, from the end if at is negative; a UDP checksum is made right again,
+// lest UDP refuse it before IPsec does.
 func (r xfrmRow) alter(frame []byte, at int) []byte {
 	b := bytes.Clone(frame)
 	if at < 0 {
@@ -198,9 +199,18 @@ func (r xfrmRow) alter(frame []byte, at int) []byte {
 		at += ethernet + r.ipsec()
 	}
 	b[at] ^= 0x40
-	if r.udp && r.outer6 {
-		ours, theirs := r.outer()
-		packet.SetChecksum(b[ethernet+40:], ours, theirs, packet.UDP)
-	}
+	r.mend(b)
 	return b
+}
+
+// mend makes the UDP checksum of a frame right, if there is one.
+func (r xfrmRow) mend(frame []byte) {
+	if !r.udp {
+		return
+	}
+	b := frame[ethernet+r.ipsec()-8:]
+	if b[6] != 0 || b[7] != 0 {
+		ours, theirs := r.outer()
+		packet.SetChecksum(b, ours, theirs, packet.UDP)
+	}
 }

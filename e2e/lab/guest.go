@@ -281,6 +281,9 @@ func (g *Guest) Encapsulate(port uint16) error {
 	return err
 }
 
+// Lab is the lab that the guest is in.
+func (g *Guest) Lab() *Lab { return g.lab }
+
 // Join connects a host to the guest's wire, by an interface with addresses in
 // CIDR form, and gives the guest its own.
 func (g *Guest) Join(h *Host, dev string, addrs, guest []string) {
