@@ -77,6 +77,7 @@ lint:
 	@out=$$($(GO)fmt -l .); [ -z "$$out" ] || { echo "not formatted (gofmt -w):"; echo "$$out"; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags classbench ./engine/classify
+	$(GO) vet -tags guest ./nfq
 	$(GO) vet -tags soak ./e2e
 	$(GO) tool staticcheck ./...
 
