@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -214,8 +215,10 @@ func (p *Peer) revoked(chain []*x509.Certificate, now time.Time) error {
 	return nil
 }
 
-// ownCerts are the CERT payloads that go with our AUTH.
-func (p *Peer) ownCerts() []payload {
+// ownCerts are the CERT payloads that go with our AUTH. A raw key goes only to
+// who asks for one: it is known over there, and OpenIKED refuses what it does
+// not know.
+func (p *Peer) ownCerts(askedRaw bool) []payload {
 	if p.Key == nil {
 		return nil
 	}
@@ -223,7 +226,7 @@ func (p *Peer) ownCerts() []payload {
 	for _, c := range p.Certificates {
 		out = append(out, certPayload(plCERT, certX509, c.Raw))
 	}
-	if len(out) == 0 {
+	if len(out) == 0 && askedRaw {
 		if spki, err := x509.MarshalPKIXPublicKey(p.Key.Public()); err == nil {
 			out = append(out, certPayload(plCERT, certRawKey, spki))
 		}
@@ -231,19 +234,24 @@ func (p *Peer) ownCerts() []payload {
 	return out
 }
 
+// asksRaw says that a message has a CERTREQ for raw keys.
+func asksRaw(list []payload) bool {
+	return slices.ContainsFunc(list, func(p payload) bool {
+		return p.kind == plCERTREQ && len(p.body) > 0 && p.body[0] == certRawKey
+	})
+}
+
 // maxRequested bounds the CAs that one message names: IKE_SA_INIT is answered
 // to anybody, and must not grow by it.
 const maxRequested = 16
 
 // certRequests asks for certificates of the peers' CAs, by the SHA-1 of their
-// public keys (RFC 7296 section 3.7), and for raw keys (RFC 7670).
+// public keys (RFC 7296 section 3.7). Raw keys are not asked for: the policy
+// has them already, and OpenIKED, asked for what it does not have, stops.
 func certRequests(peers ...*Peer) []payload {
-	var out []payload
 	var cas []byte
 	seen := map[[sha1.Size]byte]bool{}
-	raw := false
 	for _, p := range peers {
-		raw = raw || len(p.PublicKeys) > 0
 		for _, ca := range p.CAs {
 			h := sha1.Sum(ca.RawSubjectPublicKeyInfo)
 			if !seen[h] && len(seen) < maxRequested {
@@ -252,13 +260,10 @@ func certRequests(peers ...*Peer) []payload {
 			}
 		}
 	}
-	if len(cas) > 0 {
-		out = append(out, certPayload(plCERTREQ, certX509, cas))
+	if len(cas) == 0 {
+		return nil
 	}
-	if raw {
-		out = append(out, certPayload(plCERTREQ, certRawKey, nil))
-	}
-	return out
+	return []payload{certPayload(plCERTREQ, certX509, cas)}
 }
 
 // ownID is what we call ourselves.

@@ -27,7 +27,7 @@ func (t *authTask) build(c *Core, sa *ikeSA) (uint8, []payload, bool) {
 	}
 	sa.localID = p.ownID(sa)
 	list := []payload{{kind: plIDi, body: sa.localID.body()}}
-	list = append(list, p.ownCerts()...)
+	list = append(list, p.ownCerts(hs.askedRaw)...)
 	list = append(list, certRequests(p)...)
 	if id, err := ParseIdentity(p.RemoteID); err == nil && id.matches(p.RemoteID) && !hasWildcard(p.RemoteID) {
 		list = append(list, payload{kind: plIDr, body: id.body()})
@@ -198,7 +198,7 @@ func (c *Core) serveAuth(sa *ikeSA, m *opened, ns notifies, d Datagram) {
 		return
 	}
 	list := []payload{{kind: plIDr, body: sa.localID.body()}}
-	list = append(list, p.ownCerts()...)
+	list = append(list, p.ownCerts(asksRaw(m.payloads))...)
 	list = append(list, authPayload(method, data))
 	if withPPK {
 		list = append(list, note(nPPKIdentity))

@@ -25,6 +25,7 @@ type handshake struct {
 	hashes    []uint16
 	ppk       bool // both sides know RFC 8784
 	childless bool // the responder knows RFC 6023
+	askedRaw  bool // the responder asks for a raw public key (RFC 7670)
 
 	want  []*Child // to be made; the first goes into IKE_AUTH
 	child *childOffer
@@ -206,7 +207,7 @@ func (c *Core) initAnswer(sa *ikeSA, h header, d Datagram, list []payload, ns no
 	hs.nr, hs.initR = slices.Clone(nr), slices.Clone(d.Data)
 	sa.state = stHalfOpen
 	sa.expireAt = c.now.Add(c.cfg.Limits.HalfOpenTime * 4)
-	hs.hashes, hs.childless = parseHashes(ns), ns.has(nChildless)
+	hs.hashes, hs.childless, hs.askedRaw = parseHashes(ns), ns.has(nChildless), asksRaw(list)
 	hs.ppk = len(sa.peer.PPKs) > 0 && ns.has(nUsePPK)
 	sa.fragment = sa.peer.Fragments == On && ns.has(nFragmentation)
 	sa.learnNAT(ns)

@@ -81,3 +81,29 @@ func TestRekeyWithPeersKeyExchange(t *testing.T) {
 		})
 	}
 }
+
+// Raw keys are sent to who asks for them, and asked for by nobody: OpenIKED
+// knows no CERT payloads of that kind.
+func TestRawKeysAreNotSentUnasked(t *testing.T) {
+	s := newSim(t, 1)
+	pa, pb := pskPeers()
+	withRawKeys(t, pa, pb, "ed25519")
+	a, b := s.twoNodes(pa, pb)
+	s.call(a, "b", "net")
+	s.run(1e9)
+	if len(s.pairs(a, b, "net")) != 1 {
+		s.dump()
+		t.Fatal("no child")
+	}
+	if got := certRequests(pa, pb); got != nil {
+		t.Errorf("CERTREQ: %v", got)
+	}
+	for asked, want := range map[bool]int{false: 0, true: 1} {
+		if got := pa.ownCerts(asked); len(got) != want {
+			t.Errorf("asked %v: %d CERT payloads, want %d", asked, len(got), want)
+		}
+	}
+	if !asksRaw([]payload{certPayload(plCERTREQ, certRawKey, nil)}) || asksRaw([]payload{certPayload(plCERTREQ, certX509, nil)}) {
+		t.Error("asksRaw reads CERTREQ wrongly")
+	}
+}
