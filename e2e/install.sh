@@ -61,6 +61,7 @@ done <<<"$wanted"
 peers() {
   # shellcheck disable=SC2086 # lists of packages
   unpack strongswan $strongswan
+  unpack openiked openiked
 }
 
 if [ ${#missing[@]} = 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

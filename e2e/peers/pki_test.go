@@ -59,7 +59,13 @@ type party struct {
 // fill makes it longer by that many names.
 func issue(t testing.TB, ca *party, name, kind string, fill int) *party {
 	t.Helper()
-	p := &party{key: newKey(t, kind)}
+	return sign(t, ca, name, newKey(t, kind), fill)
+}
+
+// sign is issue for a key that is there.
+func sign(t testing.TB, ca *party, name string, key crypto.Signer, fill int) *party {
+	t.Helper()
+	p := &party{key: key}
 	tmpl := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name, Organization: []string{"Example"}},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), KeyUsage: x509.KeyUsageDigitalSignature}
 	by := p

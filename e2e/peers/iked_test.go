@@ -1,0 +1,195 @@
+package peers
+
+import (
+	"crypto"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ipfw/ipfw/e2e/lab"
+	"github.com/ipfw/ipfw/ike"
+)
+
+func pemOf(kind string, der []byte, err error) string {
+	if err != nil {
+		panic(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+}
+
+// ikedRow is one line of the matrix with OpenIKED. All rows are one
+// configuration: each has an address, an identity and a network of its own.
+type ikedRow struct {
+	name string
+	peer bool   // OpenIKED calls
+	v6   bool   // outer addresses
+	auth string // psk, raw or cert
+	kind string // of our key
+	word string // OpenIKED's for the method that it wants of us
+	ike  string // its suite: "" is its default
+	us   *station
+	addr netip.Addr
+}
+
+func ikedRows() (rows []*ikedRow) {
+	for _, peer := range []bool{false, true} {
+		for _, v6 := range outerTwo {
+			rows = append(rows, &ikedRow{name: "psk, outer " + version(v6), peer: peer, v6: v6, auth: "psk"})
+		}
+		for kind, word := range map[string]string{"ecdsa-256": "ecdsa256", "ecdsa-384": "ecdsa384", "ecdsa-521": "ecdsa521", "rsa-2048": "rfc7427", "rsa-3072": ""} {
+			rows = append(rows, &ikedRow{name: "raw keys " + kind + " " + word, peer: peer, auth: "raw", kind: kind, word: word})
+		}
+		for _, kind := range []string{"ecdsa-256", "rsa-2048"} {
+			rows = append(rows, &ikedRow{name: "certificates " + kind, peer: peer, auth: "cert", kind: kind})
+		}
+		for _, s := range []string{"enc aes-256 auth hmac-sha2-512 prf hmac-sha2-512 group ecp521", "enc aes-256-gcm prf hmac-sha2-384 group ecp384", "enc aes-128 auth hmac-sha2-256 prf hmac-sha2-256 group modp3072"} {
+			rows = append(rows, &ikedRow{name: s, peer: peer, auth: "psk", ike: "ikesa " + s})
+		}
+	}
+	return rows
+}
+
+// TestOpenIKED holds ike against OpenIKED. Its kernel tells which key it
+// receives with: that must be ours to send by.
+func TestOpenIKED(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t)
+	guest, us := l.Guest("guest"), l.Host("us")
+	guest.Join(us, "c0", []string{"10.77.0.2/24", "fd77::2/64"}, []string{"10.77.0.1/24", "fd77::1/64"})
+	theirKey := newKey(t, "ecdsa-256")
+	spki, err := x509.MarshalPKIXPublicKey(theirKey.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca := issue(t, nil, "CA of the test", "ecdsa-256", 0)
+	their := sign(t, ca, "peer.example", theirKey, 0)
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(theirKey)
+	files := map[string]string{"private/local.key": pemOf("PRIVATE KEY", pkcs8, err), "local.pub": pemOf("PUBLIC KEY", spki, nil),
+		"ca/ca.crt": pemOf("CERTIFICATE", ca.cert.Raw, nil), "certs/peer.crt": pemOf("CERTIFICATE", their.cert.Raw, nil)}
+
+	rows := ikedRows()
+	var conf strings.Builder
+	for i, r := range rows {
+		n := i + 10
+		name := fmt.Sprintf("us%d.example", n)
+		id, _ := ike.ParseIdentity(name)
+		local := "10.77.0.1"
+		if r.addr = netip.MustParseAddr(fmt.Sprintf("10.77.0.%d", n)); r.v6 {
+			r.addr, local = netip.MustParseAddr(fmt.Sprintf("fd77::%d", n)), "fd77::1"
+		}
+		us.Run("ip", "addr", "add", r.addr.String()+"/"+either(r.v6, "64", "24"), "dev", "c0")
+		net := func(s string) []ike.TrafficSelector {
+			return []ike.TrafficSelector{ike.SelectorOf(netip.MustParsePrefix(s))}
+		}
+		here, there := fmt.Sprintf("10.1.%d.0/24", n), fmt.Sprintf("10.2.%d.0/24", n)
+		if r.v6 { // its tunnels are of one family
+			here, there = fmt.Sprintf("fd01:%d::/64", n), fmt.Sprintf("fd02:%d::/64", n)
+		}
+		p := &ike.Peer{Name: "peer", LocalID: id, RemoteID: "peer.example", Children: []*ike.Child{{Name: "net", LocalTS: net(here), RemoteTS: net(there)}}}
+		if !r.peer {
+			p.Endpoint = netip.AddrPortFrom(netip.MustParseAddr(local), 500)
+		}
+		how := r.word
+		switch r.auth {
+		case "psk":
+			p.PSK, how = []byte(secret), fmt.Sprintf("psk %q", secret)
+		case "raw":
+			p.Key = newKey(t, r.kind)
+			p.PublicKeys = map[string]crypto.PublicKey{"peer.example": theirKey.Public()}
+			der, err := x509.MarshalPKIXPublicKey(p.Key.Public())
+			files["pubkeys/fqdn/"+name] = pemOf("PUBLIC KEY", der, err)
+		case "cert":
+			mine := issue(t, ca, name, r.kind, 0)
+			p.Key, p.Certificates, p.CAs = mine.key, []*x509.Certificate{mine.cert}, []*x509.Certificate{ca.cert}
+		}
+		fmt.Fprintf(&conf, "ikev2 \"row%d\" %s esp from %s to %s local %s peer %s %s srcid peer.example dstid %s %s\n",
+			n, map[bool]string{true: "active", false: "passive"}[r.peer], there, here, local, r.addr, r.ike, name, how)
+		r.us = newStation(t, us, ike.Config{Peers: []*ike.Peer{p}}, r.addr)
+	}
+	d := guest.IKED(conf.String(), files)
+	// It answers before it has all of its configuration; it calls when it has.
+	l.Eventually(30*time.Second, "OpenIKED calls", func() bool { return strings.Contains(d.Log(), "initiating \"row") })
+	m := new(matrix)
+	for _, r := range rows {
+		t.Run(strings.ReplaceAll(r.name+map[bool]string{true: ", peer calls", false: ", us calls"}[r.peer], "/", "-"), func(t *testing.T) {
+			start := time.Now()
+			defer func() {
+				m.add(t, &site{name: "OpenIKED"}, row{name: r.name, call: either(r.peer, "peer", "us")}, time.Since(start))
+			}()
+			r.run(t, d)
+		})
+	}
+	m.print(t)
+	if t.Failed() {
+		t.Log(d.Log())
+	}
+}
+
+func (r *ikedRow) run(t *testing.T, d *lab.IKED) {
+	p := &play{T: t, us: r.us, start: time.Now()}
+	defer func() {
+		if t.Failed() {
+			for _, e := range r.us.events() {
+				t.Logf("us: %s", e)
+			}
+		}
+	}()
+	if !r.peer {
+		p.do(func(c *ike.Core, now time.Time) ike.Output {
+			o, err := c.Initiate(now, ike.Call{Peer: "peer", Child: "net", Local: netip.AddrPortFrom(r.addr, 0)})
+			if err != nil {
+				t.Error(err)
+			}
+			return o
+		})
+	}
+	up := func() bool { return r.us.count(ike.ChildUp) > 0 }
+	for end := time.Now().Add(15 * time.Second); !up() && time.Now().Before(end); {
+		time.Sleep(20 * time.Millisecond)
+	}
+	if !up() {
+		t.Fatal("no child")
+	}
+	r.sameKey(t, d)
+	for _, what := range []struct {
+		child string
+		kind  ike.EventKind
+	}{{"net", ike.ChildRekeyed}, {"", ike.IKERekeyed}, {"net", ike.ChildRekeyed}} {
+		before := r.us.count(what.kind)
+		p.do(func(c *ike.Core, now time.Time) ike.Output { return c.Rekey(now, "peer", what.child) })
+		p.eventually(what.kind.String(), func() bool { return r.us.count(what.kind) > before })
+	}
+	r.sameKey(t, d)
+	for _, e := range r.us.events() {
+		if e.Failure != ike.NoFailure {
+			t.Errorf("reported %s", e)
+		}
+	}
+}
+
+// sameKey waits until the peer's kernel has the SA that we send by, with our
+// key.
+func (r *ikedRow) sameKey(t *testing.T, d *lab.IKED) {
+	t.Helper()
+	var want, list string
+	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		r.us.mu.Lock()
+		if u := r.us.using["net"]; u != nil {
+			want = fmt.Sprintf("spi 0x%08x", u.SPIOut)
+			list = d.States()
+			if _, rest, ok := strings.Cut(list, want); ok {
+				rest, _, _ = strings.Cut(rest, "\tproto ")
+				if strings.Contains(rest, fmt.Sprintf("0x%x", u.Out.Encryption)) {
+					r.us.mu.Unlock()
+					return
+				}
+			}
+		}
+		r.us.mu.Unlock()
+	}
+	t.Errorf("the peer's kernel has no SA with %s and our key:\n%s", want, list)
+}
