@@ -63,7 +63,7 @@ func bars(r *report.Report) []report.Bar {
 		return report.Bar{Text: text, Want: want, Got: find(workload, who).Ratio(find(workload, to))}
 	}
 	toLoop := func(text string, want float64, workload string) report.Bar {
-		b := ratio(text+" / bare C loop", want, workload, ipfwNone, cLoop)
+		b := ratio(text+" / bare C loop (the better one)", want, workload, ipfwNone, cLoop)
 		if batch := ratio("", want, workload, ipfwNone, cBatch); batch.Got < b.Got || math.IsNaN(b.Got) {
 			b.Got = batch.Got
 		}

@@ -105,7 +105,7 @@ func TestBarsTakeTheHarderRival(t *testing.T) {
 	b.put(udpSmall, ipfwNone, fewRules, 9)
 	b.put(udpSmall, cBatch, fewRules, 10)
 	want := map[string]float64{
-		"one TCP stream, offload = none / bare C loop": 0.5, "64-byte UDP, offload = none / bare C loop": 0.9,
+		"one TCP stream, offload = none / bare C loop (the better one)": 0.5, "64-byte UDP, offload = none / bare C loop (the better one)": 0.9,
 		"memory, 10000 rules and 100000 flows": 160,
 	}
 	for _, bar := range bars(b.Report) {
