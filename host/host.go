@@ -199,6 +199,7 @@ func (d *daemon) serve(ctx context.Context, socket *controlSocket, peers []ikePe
 	if d.o.OnReady != nil {
 		d.o.OnReady(d.status())
 	}
+	giveBack()
 
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()

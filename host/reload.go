@@ -29,6 +29,7 @@ func (d *daemon) reload(confirm time.Duration, ssh string) (ReloadResult, error)
 		return ReloadResult{}, errors.New("ipfw is stopping")
 	}
 	d.notify.reloading()
+	defer giveBack()
 	defer d.notify.ready()
 
 	const stays = "the policy is not good, the one before stays in force"
