@@ -244,3 +244,36 @@ func TestOffloadedFlowsDoNotFillTheTable(t *testing.T) {
 		t.Errorf("%d flows are remembered, the bound is %d", n, flowShards)
 	}
 }
+
+// An error about a flow that the kernel knows to have passed, and the engine
+// has forgotten, passes where the flow would, whichever side opened it.
+func TestRelatedToAForgottenFlow(t *testing.T) {
+	for _, row := range []struct {
+		verdict       Verdict
+		dir           string
+		quoted        string // the packet that the error is about
+		answer        bool   // ... runs against the direction of the flow's opening
+		from, to, why string
+	}{
+		{Bypass, "in", "out udp 198.51.100.10:40000 -> 203.0.113.9:7", false, "192.0.2.1", "198.51.100.10", "a flow of ours"},
+		{Bypass, "in", "out tcp 198.51.100.10:443 -> 203.0.113.9:40000", true, "192.0.2.1", "198.51.100.10", "our answer on the web"},
+		{Discard, "in", "out tcp 198.51.100.10:5432 -> 203.0.113.9:40000", true, "192.0.2.1", "198.51.100.10", "our answer on a shut port"},
+		{Discard, "in", "out tcp 198.51.100.10:40000 -> 203.0.113.9:23", false, "192.0.2.1", "198.51.100.10", "a flow that policy forbids"},
+		{Bypass, "forward", "forward udp 10.1.0.5:40000 -> 192.0.2.53:53", false, "192.0.2.1", "10.1.0.5", "a flow that crosses"},
+		{Discard, "forward", "forward udp 10.1.0.5:40000 -> 192.0.2.53:54", false, "192.0.2.1", "10.1.0.5", "another that may not"},
+		{Discard, "in", "out tcp 10.0.0.5:445 -> 10.0.0.7:40000", true, "192.0.2.1", "10.0.0.5", "a flow to protect"},
+	} {
+		b := newBench(t, webServer(t))
+		in := b.input(row.dir+" icmp 3/4 "+row.from+" -> "+row.to, func(s *packet.Spec) {
+			s.Payload = b.input(row.quoted).Packet.Bytes
+		})
+		in.Tracked, in.Reply = true, !row.answer
+		if r := b.Judge(&in); r.Verdict != row.verdict || row.verdict == Bypass && (r.Reason != ReasonRelated || r.Offload != 0) {
+			t.Errorf("about %s: %v (%v)", row.why, r.Verdict, r.Reason)
+		}
+		in.Tracked = false
+		if r := b.Judge(&in); r.Verdict != Discard {
+			t.Errorf("about %s that the kernel does not know: %v", row.why, r.Verdict)
+		}
+	}
+}

@@ -66,7 +66,10 @@ func (e *Engine) related(s *spd, in *Input) (Result, bool) {
 	shard.Lock()
 	defer shard.Unlock()
 	f := shard.flows[key]
-	if f == nil || f.expires <= in.Now || f.packets[sender] == 0 && !f.offloaded {
+	if f == nil || f.expires <= in.Now {
+		return e.relatedUnknown(s, in, &quoted, key, sender)
+	}
+	if f.packets[sender] == 0 && !f.offloaded {
 		return Result{}, false
 	}
 	if f.generation != s.generation && s.redecide(f).Verdict == Discard {
@@ -80,4 +83,24 @@ func (e *Engine) related(s *spd, in *Input) (Result, bool) {
 		return Result{}, false
 	}
 	return e.conform(s, in, Result{Verdict: f.verdict, Reason: ReasonRelated, Rule: f.rule, Established: true, opened: f.dir}, leaving), true
+}
+
+// relatedUnknown is related for a flow that the kernel knows to have been let
+// through and the engine does not: it is looked up as a packet of its own would
+// be, and passes or not as the packet that the error quotes would.
+func (e *Engine) relatedUnknown(s *spd, in, quoted *Input, key flowKey, sender uint8) (Result, bool) {
+	if !in.Tracked || in.SA != "" {
+		return Result{}, false
+	}
+	if in.Dir != Forward {
+		quoted.Dir = Out - in.Dir // In for Out, Out for In
+	}
+	quoted.Now, quoted.Reply, quoted.InIf, quoted.OutIf = in.Now, !in.Reply, in.OutIf, in.InIf
+	opener := sender
+	if quoted.Reply {
+		opener = 1 - sender
+	}
+	_, r := e.ask(s, quoted, flow{key: key, opener: opener}, sender, again)
+	r.Reason, r.Established, r.Log = ReasonRelated, true, false
+	return r, r.Verdict == Bypass
 }
