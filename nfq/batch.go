@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -27,10 +27,10 @@ import (
 // answers could not be sent. From then on each packet gets its own.
 type batchReceiver struct {
 	queue uint16
-	conn  *netlink.Conn
-	raw   syscall.RawConn
+	sock  *queueSocket
 	early [][]byte // bodies of packets that came before receive was called
 	lost  atomic.Uint64
+	ended sync.Mutex // held while receive runs
 
 	ring    []mmsghdr
 	iov     []unix.Iovec
@@ -39,11 +39,6 @@ type batchReceiver struct {
 	single  bool // no more batch verdicts
 	changed bool // out holds packets that go on as something else
 	pending run  // answers not yet in out
-
-	// What the functions for raw bring back; the functions are made once.
-	readFn, writeFn func(fd uintptr) bool
-	n               int
-	errno           syscall.Errno
 }
 
 // run is a number of packets in a row with the same answer.
@@ -51,12 +46,6 @@ type run struct {
 	answer
 	last uint32
 	n    int
-}
-
-// mmsghdr is struct mmsghdr of recvmmsg(2).
-type mmsghdr struct {
-	hdr unix.Msghdr
-	len uint32
 }
 
 const (
@@ -73,18 +62,18 @@ func openBatch(c queueConfig) (receiver, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &batchReceiver{queue: c.queue, conn: conn}
-	if err := r.open(c); err != nil {
+	r := &batchReceiver{queue: c.queue}
+	if err := r.open(c, conn); err != nil {
 		return nil, errors.Join(err, conn.Close())
+	}
+	if r.sock, err = takeSocket(conn); err != nil {
+		return nil, err
 	}
 	return r, nil
 }
 
-func (r *batchReceiver) open(c queueConfig) (err error) {
-	if err = tune(r.conn, c.readBuffer); err != nil {
-		return err
-	}
-	if r.raw, err = r.conn.SyscallConn(); err != nil {
+func (r *batchReceiver) open(c queueConfig, conn *netlink.Conn) error {
+	if err := tune(conn, c.readBuffer); err != nil {
 		return err
 	}
 	r.ring = make([]mmsghdr, ringSlots)
@@ -97,15 +86,14 @@ func (r *batchReceiver) open(c queueConfig) (err error) {
 		r.ring[i].hdr.Iov = &r.iov[i]
 		r.ring[i].hdr.SetIovlen(1)
 	}
-	r.readFn, r.writeFn = r.recvmmsg, r.write
-	return r.bind(c)
+	return r.bind(c, conn)
 }
 
 // bind takes the queue and sets it up in one message, so that no packet comes
 // up in between. On a queue that packets wait for, some may overtake the
 // kernel's answer: they are kept for receive.
-func (r *batchReceiver) bind(c queueConfig) error {
-	req, err := r.conn.Send(netlink.Message{
+func (r *batchReceiver) bind(c queueConfig, conn *netlink.Conn) error {
+	req, err := conn.Send(netlink.Message{
 		Header: netlink.Header{Type: msgConfig, Flags: netlink.Request | netlink.Acknowledge},
 		Data: appendConfig(nil, c.queue,
 			netlink.Attribute{Type: cfgCmd, Data: []byte{cmdBind, 0, 0, unix.AF_UNSPEC}},
@@ -117,11 +105,11 @@ func (r *batchReceiver) bind(c queueConfig) error {
 	if err != nil {
 		return err
 	}
-	if err := r.conn.SetReadDeadline(time.Now().Add(answerTimeout)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(answerTimeout)); err != nil {
 		return err
 	}
 	for {
-		msgs, err := r.conn.Receive()
+		msgs, err := conn.Receive()
 		if err != nil {
 			return err
 		}
@@ -135,18 +123,15 @@ func (r *batchReceiver) bind(c queueConfig) error {
 			}
 		}
 		if answered {
-			return r.conn.SetReadDeadline(time.Time{})
+			return nil
 		}
 	}
 }
 
 func (r *batchReceiver) receive(ctx context.Context, w *worker) error {
-	if err := r.conn.SetReadDeadline(time.Time{}); err != nil {
-		return err
-	}
-	defer context.AfterFunc(ctx, func() {
-		r.conn.SetReadDeadline(time.Unix(1, 0)) // wakes the reader
-	})()
+	r.ended.Lock()
+	defer r.ended.Unlock()
+	defer context.AfterFunc(ctx, r.sock.stop)()
 
 	now := w.fw.Now()
 	for _, body := range r.early {
@@ -154,49 +139,26 @@ func (r *batchReceiver) receive(ctx context.Context, w *worker) error {
 	}
 	r.early = nil
 	r.finish(w)
-	for {
-		err := r.raw.Read(r.readFn)
-		switch {
-		case ctx.Err() != nil:
-			// Whatever this read has brought still gets its answer.
-		case err != nil:
-			return fmt.Errorf("queue %d: %w", r.queue, err)
-		case r.errno == unix.ENOBUFS:
-			r.lost.Add(1)
-		case r.errno != 0:
-			return fmt.Errorf("queue %d: %w", r.queue, os.NewSyscallError("recvmmsg", r.errno))
-		}
-		if err == nil && r.n > 0 {
-			r.judgeAll(w)
-			r.finish(w)
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-	}
-}
-
-// recvmmsg fills the ring with what is there; false means that nothing is.
-func (r *batchReceiver) recvmmsg(fd uintptr) bool {
-	r.n = 0
-	for {
-		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd,
-			uintptr(unsafe.Pointer(&r.ring[0])), ringSlots, unix.MSG_DONTWAIT, 0, 0)
-		switch r.errno = errno; errno {
+	for !r.sock.stopped() {
+		n, err := r.sock.receive(r.ring)
+		switch err {
 		case 0:
-			r.n = int(n)
-			return true
-		case unix.EINTR:
+			r.judgeAll(w, n)
+			r.finish(w)
+		case unix.ENOBUFS:
+			r.lost.Add(1)
 		default:
-			return errno != unix.EAGAIN
+			return fmt.Errorf("queue %d: %w", r.queue, os.NewSyscallError("recvmmsg", err))
 		}
 	}
+	r.sock.resume()
+	return nil
 }
 
-// judgeAll judges what is in the ring.
-func (r *batchReceiver) judgeAll(w *worker) {
+// judgeAll judges the first n messages in the ring.
+func (r *batchReceiver) judgeAll(w *worker, n int) {
 	now := w.fw.Now()
-	for i := range r.n {
+	for i := range n {
 		b := r.slots[i*slotSize:][:min(r.ring[i].len, slotSize)]
 		for len(b) > 0 {
 			typ, body, rest, ok := splitMessage(b)
@@ -305,29 +267,28 @@ func (r *batchReceiver) flush(w *worker) {
 		return
 	}
 	r.changed = false
+	var err error
 	for range sendTries {
-		err := r.raw.Write(r.writeFn)
-		if err == nil && r.errno == 0 {
+		if err = r.sock.send(r.out); err == nil {
 			r.out = r.out[:0]
 			return
-		}
-		if err != nil {
-			break // closed
 		}
 	}
 	r.single = true
 	w.stats.sendErrors.Add(1)
-	w.fw.cfg.Logger.Error("verdicts not sent", slog.Int("queue", int(r.queue)), slog.Any("error", r.errno))
+	w.fw.cfg.Logger.Error("verdicts not sent", slog.Int("queue", int(r.queue)), slog.Any("error", err))
 	r.out = r.out[:0]
 }
 
-func (r *batchReceiver) write(fd uintptr) bool {
-	_, _, r.errno = unix.RawSyscall(unix.SYS_WRITE, fd, uintptr(unsafe.Pointer(&r.out[0])), uintptr(len(r.out)))
-	return true
+func (r *batchReceiver) setCopyRange(n int) error {
+	return r.sock.send(appendMessage(nil, msgConfig, appendConfig(nil, r.queue, copyParams(n))))
 }
-
-func (r *batchReceiver) setCopyRange(n int) error { return sendCopyRange(r.conn, r.queue, n) }
 
 func (r *batchReceiver) overruns() uint64 { return r.lost.Load() }
 
-func (r *batchReceiver) close() error { return r.conn.Close() }
+func (r *batchReceiver) close() error {
+	r.sock.stop()
+	r.ended.Lock() // a receive that still runs returns
+	defer r.ended.Unlock()
+	return r.sock.close()
+}

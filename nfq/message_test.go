@@ -213,7 +213,7 @@ func fixed(h Handler) *worker {
 
 // fill puts datagrams into the ring as recvmmsg does.
 func (r *batchReceiver) fill(ds ...[]byte) {
-	r.n = len(ds)
+
 	for i, d := range ds {
 		r.ring[i].len = uint32(copy(r.slots[i*slotSize:], d))
 	}
@@ -226,7 +226,7 @@ func offline() *batchReceiver {
 // answers judges datagrams and gives the answers as they would be sent.
 func (r *batchReceiver) answers(w *worker, ds ...[]byte) []byte {
 	r.fill(ds...)
-	r.judgeAll(w)
+	r.judgeAll(w, len(ds))
 	if r.pending.n > 0 {
 		r.settle()
 	}
@@ -327,7 +327,7 @@ func TestNoAllocs(t *testing.T) {
 		netlink.Attribute{Type: attrPayload, Data: udp(t, 7)}))
 	r.fill(d, d, d, d)
 	if n := testing.AllocsPerRun(100, func() {
-		r.judgeAll(w)
+		r.judgeAll(w, 4)
 		r.settle()
 		r.out = r.out[:0]
 	}); n != 0 {

@@ -14,8 +14,8 @@ import (
 //
 //	chain input {                                # forward: the same
 //		type filter hook input priority filter; policy drop;
-//		iiftype loopback accept
 //		ct mark & 0xf9000000 == 0x58000000  ct state & related == 0  accept  # offloaded, generation 2
+//		iiftype loopback accept
 //		ct state related  ct status expected  ct mark & 0xff000000 != 0  ct mark set ct mark & 0x00ffffff
 //		meta mark set meta mark & 0x00ffffff | 0x44000000        # clear ours; queued, generation
 //		ct mark & 0x08000000 != 0  meta mark set meta mark | 0x08000000   # admitted
@@ -96,7 +96,11 @@ func (t *tableSpec) chains() []chainSpec {
 		{"forward", nftables.ChainHookForward, expr.MetaKeyIIFTYPE},
 		{"output", nftables.ChainHookOutput, expr.MetaKeyOIFTYPE},
 	} {
-		rules := [][]expr.Any{{meta(h.device), equal(native16(arphrdLoopback)), accept()}}
+		var rules [][]expr.Any
+		if t.offload { // first, because it is most of the traffic
+			rules = append(rules, t.answer(h.name == "forward"))
+		}
+		rules = append(rules, []expr.Any{meta(h.device), equal(native16(arphrdLoopback)), accept()})
 		if h.name == "output" {
 			rules = append(rules, append(metaIs(uint32(t.marks), t.marks.injected()),
 				meta(expr.MetaKeySKUID), equal(native32(t.uid)), accept()))
@@ -120,28 +124,31 @@ const (
 	statusExpected = 1 << 0
 )
 
-// ask writes on the packet what connection tracking knows and queues it, unless
-// the kernel answers for its connection. Our bits are cleared first, whoever
-// set them.
+// answer lets pass what belongs to a connection that the kernel answers for.
+func (t *tableSpec) answer(forward bool) []expr.Any {
+	return slices.Concat(ctMarkIs(t.marks.asked(), t.marks.answered(t.gen, forward)),
+		ctHasNot(expr.CtKeySTATE, stateRelated), []expr.Any{accept()})
+}
+
+// ask writes on the packet what connection tracking knows and queues it. Our
+// bits are cleared first, whoever set them.
 func (t *tableSpec) ask(hook string) [][]expr.Any {
 	admitted, reply := t.marks.admitted(), t.marks.reply()
-	var rules [][]expr.Any
 	up := t.marks.queued()
 	if t.offload {
-		rules = append(rules, append(append(ctMarkIs(t.marks.asked(), t.marks.answered(t.gen, hook == "forward")),
-			ctHasNot(expr.CtKeySTATE, stateRelated)...), accept()))
 		up |= t.marks.generation(t.gen)
 	}
 	inherited := slices.Concat(ctHas(expr.CtKeySTATE, stateRelated), ctHas(expr.CtKeySTATUS, statusExpected),
 		[]expr.Any{ct(expr.CtKeyMARK), and(uint32(t.marks)), unequal(native32(0))})
-	rules = append(rules, setCtMark(inherited, uint32(t.marks), 0),
+	rules := [][]expr.Any{
+		setCtMark(inherited, uint32(t.marks), 0),
 		setMeta(nil, uint32(t.marks), up),
 		setMeta(ctHas(expr.CtKeyMARK, admitted), admitted, admitted),
 		setMeta([]expr.Any{
 			&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1},
 			equal([]byte{1}), // IP_CT_DIR_REPLY
 		}, reply, reply),
-	)
+	}
 	return append(rules, t.classify(hook)...)
 }
 

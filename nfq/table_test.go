@@ -136,6 +136,7 @@ func TestTableGolden(t *testing.T) {
 		{"table.queue", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2}},
 		{"table.compat", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, compat: true}},
 		{"table.open", tableSpec{marks: 0x00ff00, queue: 1, queues: 1, uid: 1000, failOpen: true, compat: true}},
+		{"table.offload", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, offload: true, gen: 2}},
 		{"table.protect", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, protect: true, device: "ipfw0"}},
 		{"table.encap", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, protect: true, encap: true, device: "ipfw0"}},
 	} {
@@ -159,7 +160,7 @@ func TestTableReadBack(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				spec := &tableSpec{name: "ipfw", marks: marks(DefaultMask), queue: 4301, queues: 2, compat: can.compat}
+				spec := &tableSpec{name: "ipfw", marks: marks(DefaultMask), queue: 4301, queues: 2, compat: can.compat, offload: true, gen: 5}
 				foreign := foreignTable(t, h)
 				// The other kind is what a predecessor may have left.
 				for _, fams := range [][]nftables.TableFamily{families(!inet), families(inet), families(inet)} {
@@ -181,6 +182,9 @@ func TestTableReadBack(t *testing.T) {
 				}
 				if qs, err := r.queuesIn("ipfw"); err != nil || !slices.Equal(qs, []uint16{4301, 4305, 4307}) {
 					t.Errorf("queues in the table: %v, %v", qs, err)
+				}
+				if g, err := r.generationIn("ipfw", spec.marks); err != nil || g != spec.gen {
+					t.Errorf("generation in the table: %d, %v; want %d", g, err, spec.gen)
 				}
 				if err := r.remove("ipfw"); err != nil {
 					return err
