@@ -64,10 +64,10 @@ func openBatch(c queueConfig) (receiver, error) {
 	}
 	r := &batchReceiver{queue: c.queue}
 	if err := r.open(c, conn); err != nil {
-		return nil, errors.Join(err, conn.Close())
+		return nil, errors.Join(err, conn.Close(), r.unmap())
 	}
 	if r.sock, err = takeSocket(conn); err != nil {
-		return nil, err
+		return nil, errors.Join(err, r.unmap())
 	}
 	return r, nil
 }
@@ -78,7 +78,13 @@ func (r *batchReceiver) open(c queueConfig, conn *netlink.Conn) error {
 	}
 	r.ring = make([]mmsghdr, ringSlots)
 	r.iov = make([]unix.Iovec, ringSlots)
-	r.slots = make([]byte, ringSlots*slotSize)
+	// Outside Go's heap, whose size would make it grow in step with memory
+	// that is hardly ever touched.
+	var err error
+	r.slots, err = unix.Mmap(-1, 0, ringSlots*slotSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return os.NewSyscallError("mmap", err)
+	}
 	r.out = make([]byte, 0, ringSlots*64)
 	for i := range r.ring {
 		r.iov[i].Base = &r.slots[i*slotSize]
@@ -290,5 +296,14 @@ func (r *batchReceiver) close() error {
 	r.sock.stop()
 	r.ended.Lock() // a receive that still runs returns
 	defer r.ended.Unlock()
-	return r.sock.close()
+	return errors.Join(r.sock.close(), r.unmap())
+}
+
+func (r *batchReceiver) unmap() error {
+	if r.slots == nil {
+		return nil
+	}
+	slots := r.slots
+	r.slots = nil
+	return os.NewSyscallError("munmap", unix.Munmap(slots))
 }
