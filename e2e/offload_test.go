@@ -190,7 +190,7 @@ func TestManyShortConnections(t *testing.T) {
 	lab.Need(t, "nginx", "curl")
 	startNginx(t, l, server, 80)
 	server.Sysctl("net.netfilter.nf_conntrack_tcp_timeout_time_wait", "1")
-	d := server.IPFW(l.File("policy.hcl", bypassPolicy))
+	d := server.IPFW(l.File("policy.hcl", strings.Replace(bypassPolicy, "policy {\n", "policy {\n  offload = \"flow\"\n", 1)))
 	const n = 200
 	client.Run("sh", "-c", fmt.Sprintf("for i in $(seq %d); do echo url=http://10.77.0.1/index.html; echo output=/dev/null; done | curl -s --no-keepalive -H 'Connection: close' -K -", n))
 	s := status(t, d)
