@@ -46,7 +46,9 @@ type Status struct {
 	// Defaults counts, for "in", "out" and "forward", what no rule named.
 	Defaults map[string]DefaultStatus `json:"defaults"`
 	Queue    QueueStatus              `json:"queue"`
-	Events   EventStatus              `json:"events"`
+	// IKE is the key exchange; absent while the policy needs none.
+	IKE    *IKEStatus  `json:"ike,omitempty"`
+	Events EventStatus `json:"events"`
 }
 
 // PolicyStatus is the policy in force.

@@ -36,6 +36,7 @@ type exchange struct {
 	endpoints atomic.Pointer[map[string]netip.Addr]
 
 	mu     sync.Mutex // orders commit and stop
+	ended  bool       // nothing begins any more
 	peers  []ikePeer  // in force
 	cancel context.CancelFunc
 	done   chan struct{} // of a Server that runs
@@ -53,7 +54,9 @@ func newExchange(d *daemon) *exchange {
 // prepare reads the peers of a policy, with their keys, and opens the ports for
 // the first ones. Nothing of it is in force before commit.
 func (x *exchange) prepare(p *rules.Policy) (peers []ikePeer, err error) {
-	if peers, err = peersOf(p); err != nil || len(peers) == 0 || x.server.Load() != nil {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if peers, err = peersOf(p); err != nil || len(peers) == 0 || x.server.Load() != nil || x.ended {
 		return peers, err
 	}
 	s, err := ike.Listen(ike.ServerConfig{
@@ -150,6 +153,7 @@ const farewell = 2 * time.Second
 func (x *exchange) stop() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.ended = true
 	x.stopLocked()
 }
 

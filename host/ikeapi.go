@@ -53,6 +53,52 @@ type IKEChild struct {
 	Rekey  float64  `json:"rekey"`  // in seconds; 0: under way
 }
 
+// IKEStatus counts what the key exchange has done since it began.
+type IKEStatus struct {
+	// Now: IKE SAs, those of them whose peer has not proved who it is yet,
+	// and SA pairs agreed on.
+	SAs      int `json:"sas"`
+	HalfOpen int `json:"half_open"`
+	Children int `json:"children"`
+	// Up is how many IKE SAs have come up, Failures what has failed, by
+	// reason.
+	Up       uint64            `json:"up"`
+	Failures map[string]uint64 `json:"failures"`
+	// Cookies is how many calls were answered with a cookie, because too
+	// many were under way; Dropped datagrams were of no use; Lost ones came
+	// faster than they could be read; Unsent ones the kernel did not take.
+	Cookies     uint64 `json:"cookies"`
+	Retransmits uint64 `json:"retransmits"`
+	Dropped     uint64 `json:"dropped"`
+	Lost        uint64 `json:"lost"`
+	Unsent      uint64 `json:"unsent"`
+	// Held packets wait for an SA now; HeldSent have gone out sealed after
+	// they had waited, HeldLost have not, for want of room or of an SA.
+	Held     int    `json:"held"`
+	HeldSent uint64 `json:"held_sent"`
+	HeldLost uint64 `json:"held_lost"`
+}
+
+// status counts; nil while there is nothing to count.
+func (x *exchange) status() *IKEStatus {
+	s := x.server.Load()
+	if s == nil {
+		return nil
+	}
+	var st ike.Stats
+	if s.Call(func(c *ike.Core, _ time.Time) ike.Output { st = c.Stats(); return ike.Output{} }) != nil {
+		return nil
+	}
+	out := &IKEStatus{SAs: st.SAs, HalfOpen: st.HalfOpen, Children: st.Children, Up: st.Up, Failures: map[string]uint64{},
+		Cookies: st.Cookies, Retransmits: st.Retransmits, Dropped: st.Dropped,
+		Held: x.hold.waiting(), HeldSent: x.hold.released.Load(), HeldLost: x.hold.lost.Load()}
+	out.Lost, out.Unsent = s.Losses()
+	for f := 1; f < ike.Failures; f++ {
+		out.Failures[ike.Failure(f).String()] = st.Failures[f]
+	}
+	return out
+}
+
 // IKERequest asks for something to be done with a peer.
 type IKERequest struct {
 	// Name is an ike block, with all that belongs to it, or an ipsec block.

@@ -86,6 +86,7 @@ func (d *daemon) status() Status {
 		Rules:       make([]RuleStatus, len(p.Rules)),
 		Defaults:    make(map[string]DefaultStatus, len(p.Default)),
 		Queue:       d.firewall.Status(),
+		IKE:         d.exchange.status(),
 		Events: EventStatus{Written: written, Lost: lost,
 			Suppressed: d.suppressed, Unlogged: d.unlogged.Load()},
 	}

@@ -100,27 +100,67 @@ func parseID(b []byte) (Identity, error) {
 	return id, nil
 }
 
-// matches says that an identity fits a pattern of the policy: "" fits any,
-// "*.example.org" one or more labels before a domain, "*@example.org" any user,
-// everything else exactly.
+// matches says that an identity fits a pattern of the policy, in which "*" is
+// any run of characters: "" fits any identity, "*.example.org" every name below
+// a domain, "*@example.org" every user; without a star it fits exactly. A
+// pattern fits identities of its own kind only.
 func (id Identity) matches(pattern string) bool {
 	if pattern == "" || pattern == "*" {
 		return !id.IsZero()
 	}
-	switch id.Type {
+	kind := patternKind(pattern)
+	if !strings.Contains(pattern, "*") {
+		want, err := ParseIdentity(pattern)
+		return err == nil && id.same(want)
+	}
+	if id.Type != kind {
+		return false
+	}
+	switch kind {
 	case idFQDN:
-		p, s := strings.ToLower(pattern), strings.ToLower(id.Data)
-		if rest, ok := strings.CutPrefix(p, "*."); ok {
-			return strings.HasSuffix(s, "."+rest) && len(s) > len(rest)+1
-		}
-		return p == s
+		return glob(strings.ToLower(pattern), strings.ToLower(id.Data))
 	case idRFC822:
 		user, host, ok := cutLast(id.Data, "@")
-		pu, ph, pok := cutLast(pattern, "@")
-		return ok && pok && strings.EqualFold(host, ph) && (pu == "*" || pu == user)
+		pu, ph, _ := cutLast(pattern, "@")
+		return ok && glob(pu, user) && glob(strings.ToLower(ph), strings.ToLower(host))
+	case idKeyID:
+		return glob(strings.TrimPrefix(pattern, "key-id:"), id.Data)
 	}
-	want, err := ParseIdentity(pattern)
-	return err == nil && id.same(want)
+	return glob(pattern, id.String())
+}
+
+// patternKind is the kind of identity that a pattern is for.
+func patternKind(pattern string) uint8 {
+	switch {
+	case strings.HasPrefix(pattern, "key-id:"):
+		return idKeyID
+	case strings.Contains(pattern, "="):
+		return idDN
+	case strings.Contains(pattern, "@"):
+		return idRFC822
+	}
+	return idFQDN
+}
+
+// glob matches s with a pattern in which "*" is any run of characters.
+func glob(pattern, s string) bool {
+	parts := strings.Split(pattern, "*")
+	if len(parts) == 1 {
+		return pattern == s
+	}
+	first, last := parts[0], parts[len(parts)-1]
+	if len(s) < len(first)+len(last) || !strings.HasPrefix(s, first) || !strings.HasSuffix(s, last) {
+		return false
+	}
+	s = s[len(first) : len(s)-len(last)]
+	for _, p := range parts[1 : len(parts)-1] {
+		i := strings.Index(s, p)
+		if i < 0 {
+			return false
+		}
+		s = s[i+len(p):]
+	}
+	return true
 }
 
 func cutLast(s, sep string) (before, after string, ok bool) {
