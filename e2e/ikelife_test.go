@@ -5,7 +5,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/ipfw/ipfw/e2e/lab"
 )
@@ -68,7 +67,8 @@ func TestIKERekeyUnderLoad(t *testing.T) {
 			a.run(t)
 			b.run(t)
 			a.Run("ping", "-c", "1", "-W", "5", b.addr)
-			load := a.Start("ping", "-q", "-i", "0.004", "-W", "5", b.addr)
+			// By count: what is under way when ping is stopped would seem lost.
+			load := a.Start("ping", "-q", "-c", "1500", "-i", "0.003", "-W", "5", b.addr)
 			for range 3 {
 				for _, h := range []*ikeHost{a, b} {
 					other := map[*ikeHost]string{a: "server", b: "client"}[h]
@@ -84,9 +84,9 @@ func TestIKERekeyUnderLoad(t *testing.T) {
 					t.Errorf("rekey from both sides at once: %v\n%s", err, p.Output())
 				}
 			}
-			time.Sleep(time.Second)
-			load.Signal(syscall.SIGINT)
-			_ = load.Wait(waitLong)
+			if err := load.Wait(3 * waitLong); err != nil {
+				t.Error(err)
+			}
 			out := load.Output()
 			t.Log(lastLines(out, 3))
 			if !strings.Contains(out, " 0% packet loss") {

@@ -151,12 +151,8 @@ fi`, beta.NS, etc[beta], etc[alpha]))
 		}
 	})
 	l.Eventually(waitLong, "both hosts run ipfw", func() bool {
-		for _, dir := range etc {
-			if _, err := os.Stat(filepath.Join(dir, "sock")); err != nil {
-				return false
-			}
-		}
-		return true
+		_, err := alpha.Try(waitLong, shell("ipfw status && ssh root@192.0.2.2 ipfw status")...)
+		return err == nil
 	})
 	alpha.Run("ping", "-c", "2", "-i", "0.2", "-W", "5", "192.0.2.2")
 	beta.Run("ping", "-c", "2", "-i", "0.2", "-W", "5", "192.0.2.1")

@@ -55,6 +55,8 @@ const (
 const (
 	EncrNull        = 11
 	EncrAESCBC      = 12
+	EncrAESCTR      = 13 // RFC 3686; of child SAs only, as the two others
+	EncrAESGMAC     = 21 // ENCR_NULL_AUTH_AES_GMAC, RFC 4543: no encryption
 	EncrAESGCM16    = 20
 	EncrChaCha20    = 28 // ChaCha20-Poly1305, RFC 7634
 	PRFSHA1         = 2
@@ -62,7 +64,10 @@ const (
 	PRFSHA384       = 6
 	PRFSHA512       = 7
 	IntegNone       = 0
-	IntegSHA1       = 2  // HMAC-SHA1-96
+	IntegSHA1       = 2 // HMAC-SHA1-96
+	IntegGMAC128    = 9 // AES-GMAC of AH, RFC 4543
+	IntegGMAC192    = 10
+	IntegGMAC256    = 11
 	IntegSHA256     = 12 // HMAC-SHA2-256-128
 	IntegSHA384     = 13 // HMAC-SHA2-384-192
 	IntegSHA512     = 14 // HMAC-SHA2-512-256

@@ -70,10 +70,17 @@ func (p Proposal) check() error {
 				aeads++
 			}
 			bad = s.encrKeyLen() == 0 || t.ID != EncrChaCha20 && t.Bits != 128 && t.Bits != 192 && t.Bits != 256
+			switch t.ID {
+			case EncrNull: // has no key
+				bad = t.Bits != 0 || p.Protocol == ProtoIKE
+			case EncrAESCTR, EncrAESGMAC:
+				bad = bad || p.Protocol == ProtoIKE
+			}
 		case t.Type == TransformPRF:
 			bad = prfLen(t.ID) == 0
 		case t.Type == TransformINTEG:
-			bad = s.integKeyLen() == 0
+			gmac := t.ID == IntegGMAC128 || t.ID == IntegGMAC192 || t.ID == IntegGMAC256
+			bad = s.integKeyLen() == 0 || gmac && p.Protocol != ProtoAH
 		case t.Type == TransformKE, isAddKE(t.Type):
 			bad = t.ID != KENone && !knownKE(t.ID) || t.Type == TransformKE && t.ID == KEMLKEM768
 		case t.Type == TransformESN:

@@ -18,7 +18,9 @@ type suite struct {
 }
 
 // aead says that the cipher brings its own integrity.
-func aead(encr uint16) bool { return encr == EncrAESGCM16 || encr == EncrChaCha20 }
+func aead(encr uint16) bool {
+	return encr == EncrAESGCM16 || encr == EncrChaCha20 || encr == EncrAESGMAC
+}
 
 // saltLen is how many bytes of an AEAD's keying material are its salt
 // (RFC 4106 section 8.1, RFC 7634 section 2).
@@ -26,7 +28,7 @@ const saltLen = 4
 
 func (s *suite) encrKeyLen() int {
 	switch s.encr {
-	case EncrAESGCM16:
+	case EncrAESGCM16, EncrAESGMAC, EncrAESCTR:
 		return int(s.encrBits)/8 + saltLen
 	case EncrChaCha20:
 		return 32 + saltLen
@@ -40,6 +42,12 @@ func (s *suite) integKeyLen() int {
 	switch s.integ {
 	case IntegSHA1:
 		return 20
+	case IntegGMAC128:
+		return 16 + saltLen
+	case IntegGMAC192:
+		return 24 + saltLen
+	case IntegGMAC256:
+		return 32 + saltLen
 	case IntegSHA256:
 		return 32
 	case IntegSHA384:
@@ -102,6 +110,16 @@ var transformNames = map[Transform]string{
 	{TransformENCR, EncrAESCBC, 128}:   "aes-128-cbc",
 	{TransformENCR, EncrAESCBC, 192}:   "aes-192-cbc",
 	{TransformENCR, EncrAESCBC, 256}:   "aes-256-cbc",
+	{TransformENCR, EncrAESCTR, 128}:   "aes-128-ctr",
+	{TransformENCR, EncrAESCTR, 192}:   "aes-192-ctr",
+	{TransformENCR, EncrAESCTR, 256}:   "aes-256-ctr",
+	{TransformENCR, EncrAESGMAC, 128}:  "aes-128-gmac",
+	{TransformENCR, EncrAESGMAC, 192}:  "aes-192-gmac",
+	{TransformENCR, EncrAESGMAC, 256}:  "aes-256-gmac",
+	{TransformENCR, EncrNull, 0}:       "insecure-null",
+	{TransformINTEG, IntegGMAC128, 0}:  "aes-128-gmac",
+	{TransformINTEG, IntegGMAC192, 0}:  "aes-192-gmac",
+	{TransformINTEG, IntegGMAC256, 0}:  "aes-256-gmac",
 	{TransformPRF, PRFSHA256, 0}:       "prf-hmac-sha2-256",
 	{TransformPRF, PRFSHA384, 0}:       "prf-hmac-sha2-384",
 	{TransformPRF, PRFSHA512, 0}:       "prf-hmac-sha2-512",
