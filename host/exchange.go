@@ -42,7 +42,9 @@ type exchange struct {
 	done   chan struct{} // of a Server that runs
 	kick   chan struct{} // there are names to look up
 
-	fresh []string // blocks with a new SA in this step; the Server's goroutine only
+	// The Server's goroutine only:
+	fresh []string // blocks with a new SA in this step
+	loans loans
 }
 
 func newExchange(d *daemon) *exchange {
@@ -171,6 +173,7 @@ func (x *exchange) stopLocked() {
 	}
 	for _, c := range x.pairs.all() {
 		x.pairs.remove(c.ID)
+		x.loans.end(x.d.firewall, c.ID, x.tell)
 	}
 }
 
@@ -254,6 +257,7 @@ func (x *exchange) act(list []ike.Action) {
 			x.pairs.move(&a.Child)
 		case ike.Remove:
 			x.pairs.remove(a.Child.ID)
+			x.loans.end(x.d.firewall, a.Child.ID, x.tell)
 		}
 	}
 }
@@ -269,6 +273,7 @@ func (x *exchange) install(a *ike.Action) {
 		x.tell(fmt.Sprintf("the SAs that ike %q has agreed for ipsec %q cannot be used: %s", a.Child.Peer, a.Child.Name, err))
 		return
 	}
+	x.loans.begin(x.d.firewall, &a.Child, x.tell)
 	if a.Use {
 		x.fresh = append(x.fresh, a.Child.Name)
 	}

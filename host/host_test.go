@@ -112,6 +112,20 @@ func (k *fakeKernel) IsLocal(a netip.Addr) bool {
 // SourceFor knows no way to anybody.
 func (k *fakeKernel) SourceFor(netip.Addr) netip.Addr { return netip.Addr{} }
 
+func (k *fakeKernel) Assign(a netip.Addr, to []netip.Prefix) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.calls = append(k.calls, fmt.Sprintf("assign %s %v", a, to))
+	return nil
+}
+
+func (k *fakeKernel) Unassign(a netip.Addr) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.calls = append(k.calls, fmt.Sprintf("unassign %s", a))
+	return nil
+}
+
 func (k *fakeKernel) did() string {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -34,6 +34,10 @@ type firewall interface {
 	// SourceFor is the address that this host uses towards another, the
 	// zero Addr without a way there.
 	SourceFor(netip.Addr) netip.Addr
+	// Assign gives this host an address that a peer has lent it, from which
+	// it reaches networks; Unassign takes it back.
+	Assign(netip.Addr, []netip.Prefix) error
+	Unassign(netip.Addr) error
 	// SendIKE and SendKeepalive send by UDP port 4500.
 	SendIKE(*nfq.Datagram) error
 	SendKeepalive(*nfq.Datagram) error

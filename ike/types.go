@@ -66,6 +66,10 @@ type ChildSA struct {
 	LocalPort, RemotePort uint16
 
 	RemoteID Identity // who holds the other end
+
+	// Assigned are the addresses that the peer has lent us (RFC 7296 section
+	// 2.19): they are ours as long as there is a child with them.
+	Assigned []netip.Addr
 }
 
 // ActionKind says what an Action does.
