@@ -239,3 +239,37 @@ func spiOf(list string) string {
 	_, rest, _ := strings.Cut(list, `"spi_i":"`)
 	return rest[:min(16, len(rest))]
 }
+
+// A reload keeps the SAs of blocks that are the same, and ends those of others,
+// on both sides.
+func TestIKEReload(t *testing.T) {
+	l, a, b := ikePair(t, "transport", false, "")
+	lab.Need(t, "ping")
+	a.run(t)
+	b.run(t)
+	a.Run("ping", "-c", "1", "-W", "5", b.addr)
+	spi := spiOf(a.daemon.Ask("ike", "list", "--json"))
+	sas := func(h *ikeHost) int { return strings.Count(h.daemon.Ask("sas", "--json"), "\n") }
+	text := ikePolicy("transport", "esp", "client", a.addr, "server", b.addr, rawKeys)
+	change := func(policy string) {
+		l.File("client/policy.hcl", policy)
+		a.daemon.Ask("reload")
+	}
+	change(text + "rule \"more\" {\n  action = \"bypass\"\n  direction = \"in\"\n  protocol = \"tcp\"\n  local_port = 22\n}\n")
+	if got := spiOf(a.daemon.Ask("ike", "list", "--json")); got != spi || sas(a) != 2 {
+		t.Errorf("another rule has changed the IKE SA: %s, before %s, %d SAs", got, spi, sas(a))
+	}
+	a.Run("ping", "-c", "1", "-W", "5", b.addr)
+
+	change(strings.Replace(text, "  ike      =", "  encryption = \"chacha20-poly1305\"\n  ike      =", 1))
+	l.Eventually(waitLong, "the child that has changed is gone on both sides", func() bool { return sas(a) == 0 && sas(b) == 0 })
+	a.Run("ping", "-c", "1", "-W", "5", b.addr)
+	if out := a.daemon.Ask("sas", "--json"); !strings.Contains(out, "chacha20-poly1305") || spiOf(a.daemon.Ask("ike", "list", "--json")) != spi {
+		t.Errorf("not made anew by the same IKE SA: %s", out)
+	}
+
+	change("policy {\n  inbound  = \"discard\"\n  outbound = \"discard\"\n}\n")
+	l.Eventually(waitLong, "all is gone on both sides", func() bool {
+		return sas(a) == 0 && sas(b) == 0 && b.daemon.Ask("ike", "list", "--json") == ""
+	})
+}
