@@ -22,6 +22,7 @@ func TestIKERemoteUsers(t *testing.T) {
 	bob.Run("ip", "route", "add", "default", "via", "10.77.3.1")
 	inside.Run("ip", "route", "add", "default", "via", "10.1.0.1")
 	gateway.Sysctl("net.ipv4.ip_forward", "1")
+	gateway.Run("ip", "route", "add", "default", "via", "10.77.2.254") // as a gateway has: the pool needs some route
 	l.RawKeys(false, "ann", "bob", "gateway")
 
 	g := &ikeHost{Host: gateway, name: "gateway", policy: l.File("gateway/policy.hcl", `
@@ -96,7 +97,9 @@ ike "work" {
 		t.Fatalf("both have %s", annAddr)
 	}
 	for _, h := range []*ikeHost{a, b} {
-		h.Run("ping", "-c", "3", "-i", "0.2", "-W", "5", "10.1.0.9")
+		if out, err := h.Try(waitLong, "ping", "-c", "3", "-i", "0.2", "-W", "5", "10.1.0.9"); err != nil {
+			t.Fatalf("%s: %v\n%s%s%s\ngateway:\n%s", h.name, err, out, h.daemon.Ask("status"), h.daemon.Ask("sas"), g.daemon.Ask("status"))
+		}
 	}
 	inside.Run("ping", "-c", "2", "-i", "0.2", "-W", "5", bobAddr)
 
