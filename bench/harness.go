@@ -16,7 +16,10 @@ type harness struct {
 }
 
 // failure is what Fatalf throws and caught catches.
-type failure struct{ text string }
+type failure struct{ error }
+
+// errMissing is why a part of the run is skipped: something is not installed.
+var errMissing = errors.New("not here")
 
 // caught does f and gives the failure that ended it, if one did.
 func caught(f func()) (err error) {
@@ -24,7 +27,7 @@ func caught(f func()) (err error) {
 		switch r := recover().(type) {
 		case nil:
 		case failure:
-			err = errors.New(r.text)
+			err = r.error
 		default:
 			panic(r)
 		}
@@ -55,16 +58,18 @@ func (h *harness) Helper()          {}
 func (h *harness) Cleanup(f func()) { h.cleanups = append(h.cleanups, f) }
 
 func (h *harness) Fatalf(format string, args ...any) {
-	panic(failure{fmt.Sprintf(format, args...)})
+	panic(failure{fmt.Errorf(format, args...)})
 }
 
-func (h *harness) Fatal(args ...any)                { h.Fatalf("%s", fmt.Sprint(args...)) }
-func (h *harness) Skipf(format string, args ...any) { h.Fatalf(format, args...) }
+func (h *harness) Fatal(args ...any) { h.Fatalf("%s", fmt.Sprint(args...)) }
+func (h *harness) Skipf(format string, args ...any) {
+	h.Fatalf("%w: "+format, append([]any{errMissing}, args...)...)
+}
 
 // check ends the part of the run if there is an error.
 func (h *harness) check(err error, what string) {
 	if err != nil {
-		h.Fatalf("%s: %v", what, err)
+		h.Fatalf("%s: %w", what, err)
 	}
 }
 
