@@ -12,22 +12,37 @@ import (
 // such as PseudoHeader gives, or 0. Over bytes that hold a right checksum the
 // result is 0.
 func Checksum(b []byte, initial uint32) uint16 {
-	// Eight bytes at a time, the carry coming round (RFC 1071 section 2 (C)).
-	sum := uint64(initial)
-	var carry uint64
+	// Many bytes at a time, the carry coming round (RFC 1071 section 2 (C)),
+	// in the wrong order of bytes, which comes out right in the end (B).
+	var sum, carry uint64
+	le := binary.LittleEndian
+	for ; len(b) >= 64; b = b[64:] {
+		p := (*[64]byte)(b)
+		sum, carry = bits.Add64(sum, le.Uint64(p[:]), carry)
+		sum, carry = bits.Add64(sum, le.Uint64(p[8:]), carry)
+		sum, carry = bits.Add64(sum, le.Uint64(p[16:]), carry)
+		sum, carry = bits.Add64(sum, le.Uint64(p[24:]), carry)
+		sum, carry = bits.Add64(sum, le.Uint64(p[32:]), carry)
+		sum, carry = bits.Add64(sum, le.Uint64(p[40:]), carry)
+		sum, carry = bits.Add64(sum, le.Uint64(p[48:]), carry)
+		sum, carry = bits.Add64(sum, le.Uint64(p[56:]), carry)
+	}
 	for len(b) >= 8 {
-		sum, carry = bits.Add64(sum, binary.BigEndian.Uint64(b), carry)
+		sum, carry = bits.Add64(sum, le.Uint64(b), carry)
 		b = b[8:]
 	}
 	var rest uint64
 	for i, c := range b {
-		rest |= uint64(c) << (56 - 8*i)
+		rest |= uint64(c) << (8 * i)
 	}
 	sum, carry = bits.Add64(sum, rest, carry)
 	sum, carry = bits.Add64(sum, 0, carry)
 	sum += carry
 	sum = sum>>32 + sum&0xffffffff
 	sum = sum>>16&0xffff + sum>>32 + sum&0xffff
+	sum = sum>>16 + sum&0xffff
+	sum = sum>>16 + sum&0xffff
+	sum = uint64(bits.ReverseBytes16(uint16(sum))) + uint64(initial)>>16 + uint64(initial)&0xffff
 	sum = sum>>16 + sum&0xffff
 	sum = sum>>16 + sum&0xffff
 	return ^uint16(sum)

@@ -29,7 +29,7 @@ func TestChecksum(t *testing.T) {
 	}
 	r := rand.New(rand.NewPCG(5, 6))
 	for i := range 20000 {
-		b := make([]byte, r.IntN(100))
+		b := make([]byte, r.IntN(300))
 		for j := range b {
 			b[j] = byte(r.Uint32())
 			if i%3 == 0 {
