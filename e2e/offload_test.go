@@ -263,3 +263,88 @@ rule "open" {
 		t.Errorf("%d packets were lost in full queues, only %d of them of new flows", lost, during.Queue.NewDropped)
 	}
 }
+
+// A connection that a helper of the kernel expects, like FTP's for data,
+// inherits the mark of the one that asked for it. It is judged all the same.
+func TestExpectedConnectionIsJudged(t *testing.T) { lab.EachOffload(t, tryExpectedConnectionIsJudged) }
+
+func tryExpectedConnectionIsJudged(t *testing.T, _ string) {
+	l, client, server := lab.Pair(t)
+	lab.Need(t, "nft")
+	echoServer(t, server, 21)
+	echoServer(t, client, 7005)
+	server.Run("nft", "-f", l.File("helper.nft", `
+table ip helped {
+  ct helper ftp { type "ftp" protocol tcp; }
+  chain pre { type filter hook prerouting priority -150; tcp dport 21 ct helper set "ftp"; }
+  chain out { type filter hook output priority -150; ct state related ct status expected counter; }
+}
+`))
+	policy := `
+policy {
+  inbound  = "discard"
+  outbound = "discard"
+}
+rule "ftp" {
+  action     = "bypass"
+  direction  = "in"
+  protocol   = "tcp"
+  local_port = 21
+}
+`
+	d := server.IPFW(l.File("policy.hcl", policy))
+	reach := func() error {
+		return within(t, server, func() error {
+			c, err := net.DialTimeout("tcp", "10.77.0.2:7005", time.Second)
+			if err == nil {
+				c.Close()
+			}
+			return err
+		})
+	}
+	var control net.Conn
+	if err := within(t, client, func() (err error) {
+		control, err = net.DialTimeout("tcp", "10.77.0.1:21", waitLong)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	defer control.Close()
+	say := func(line string) {
+		t.Helper()
+		_ = control.SetDeadline(time.Now().Add(waitLong))
+		if _, err := control.Write([]byte(line + "\r\n")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := control.Read(make([]byte, 100)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const port = "PORT 10,77,0,2,27,93" // 27*256+93 is 7005
+	say("USER anonymous")               // the helper wants to know where lines begin
+	say(port)
+	if err := reach(); err == nil {
+		t.Error("the expected connection gets out, and the policy forbids it")
+	}
+	if out := server.Run("nft", "list", "chain", "ip", "helped", "out"); strings.Contains(out, "packets 0 ") {
+		t.Fatalf("the kernel expected no connection; the test proves nothing:\n%s", out)
+	}
+	l.File("policy.hcl", policy+`
+rule "data" {
+  action      = "bypass"
+  direction   = "out"
+  protocol    = "tcp"
+  remote_port = 7005
+}
+`)
+	d.Signal(syscall.SIGHUP)
+	l.Eventually(waitLong, "the new policy is in force", func() bool { return strings.Contains(d.Ask("status"), "data") })
+	say(port)
+	if err := reach(); err != nil {
+		t.Errorf("the expected connection does not get out, and the policy allows it: %v", err)
+	}
+	s := status(t, d)
+	if _, _, flows := s.rule("data"); flows != 1 {
+		t.Errorf("the expected connection counts as %d flows of its rule", flows)
+	}
+}
