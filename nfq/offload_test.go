@@ -411,3 +411,34 @@ func TestCountingIsTurnedOn(t *testing.T) {
 		t.Errorf("with offload: %q", got)
 	}
 }
+
+// It works the same where IPv4 and IPv6 have a table each.
+func TestOffloadInSplitTables(t *testing.T) {
+	t.Parallel()
+	client, server := pair(t)
+	server.echo(7)
+	o := new(offloader)
+	o.generation.Store(1)
+	fw := server.start(Config{Offload: 1}, o.judge)
+	fw.mu.Lock()
+	fw.can.inet = false
+	fw.mu.Unlock()
+	o.generation.Store(2)
+	if err := fw.Reload(Config{Offload: 2}); err != nil {
+		t.Fatal(err)
+	}
+	if l := server.listing("ipfw", nftables.TableFamilyINet); l != "" {
+		t.Errorf("a table for both families is left:\n%s", l)
+	}
+	for _, to := range []string{addr4(0, 2).String(), addr6(0, 2).String()} {
+		o.came()
+		c, err := client.dial("tcp", addrOf(to), 7, patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		askOften(t, to, c, 10)
+		if n := o.came(); n < 1 || n > 3 {
+			t.Errorf("%s: %d packets came up, want the first", to, n)
+		}
+	}
+}
