@@ -175,7 +175,8 @@ func TestOffloadAndTakeOver(t *testing.T) {
 		fw := server.start(Config{Offload: 1}, o.judge)
 		seen[fw.generation] = true
 		askOften(t, "a new daemon", c, 5)
-		if n := o.came(); n < 1 || n > 3 {
+		// Without offload, or by an old mark, it would be ten or none.
+		if n := o.came(); n < 1 || n > 8 {
 			t.Errorf("start %d: %d packets came up", i, n)
 		}
 		fw.stop()

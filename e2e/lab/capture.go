@@ -24,7 +24,7 @@ func (h *Host) Capture(dev, filter string) *Capture {
 	Need(h.lab, "tcpdump")
 	h.lab.captures++
 	c := &Capture{host: h, file: filepath.Join(h.lab.Dir, "capture-"+strconv.Itoa(h.lab.captures)+".pcap")}
-	c.proc = h.Start("tcpdump", "-i", dev, "-n", "-U", "-s", "0", "--immediate-mode", "-Z", "root", "-B", "65536", "-w", c.file, filter)
+	c.proc = h.Start("tcpdump", "-i", dev, "-n", "-U", "-s", "0", "-Z", "root", "-B", "65536", "-w", c.file, filter)
 	h.lab.Eventually(10*time.Second, "tcpdump listens", func() bool { return strings.Contains(c.proc.Output(), "listening on") })
 	return c
 }
@@ -36,7 +36,10 @@ func (c *Capture) Stop() string {
 		return c.file
 	}
 	c.done = true
-	time.Sleep(100 * time.Millisecond) // what is in the kernel's buffer
+	// The kernel hands packets over in blocks, at the latest after a second.
+	// Packet by packet (--immediate-mode) it has room for a few hundred only,
+	// and loses some when the machine is busy.
+	time.Sleep(1100 * time.Millisecond)
 	c.proc.Signal(syscall.SIGINT)
 	if err := c.proc.Wait(10 * time.Second); err != nil {
 		c.host.lab.Fatalf("tcpdump: %v\n%s", err, c.proc.Output())
