@@ -10,6 +10,7 @@
 # make matrix     every suite, mode and family against the Linux kernel's IPsec (ROWS=pattern for some)
 # make ike-matrix IKE with the daemons of others, every combination
 # make ike-model  IKE through 100,000 random schedules
+# make ike-figures  handshakes, memory, floods; beside strongSwan in the same run
 # make lint       formatting, vet, staticcheck
 #
 # As root, make test installs what the end-to-end tests use (Debian packages,
@@ -24,7 +25,7 @@ ROWS     ?= all
 TAGS     := $(if $(CLASSBENCH_DIR),-tags classbench)
 export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 
-.PHONY: build test unit e2e fuzz bench bench-esp microbench lint race clean soak matrix ike-matrix ike-model
+.PHONY: build test unit e2e fuzz bench bench-esp microbench lint race clean soak matrix ike-matrix ike-model ike-figures
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ipfw ./cmd/ipfw
@@ -55,6 +56,12 @@ ike-matrix:
 # Two cores of ours through 100,000 random schedules.
 ike-model:
 	IPFW_IKE_SCHEDULES=100000 $(GO) test -count=1 -v -timeout 60m -run TestModel ./ike
+
+# Key exchange in figures: alone, with many SAs, in a flood, and beside strongSwan.
+ike-figures:
+	@./e2e/install.sh
+	$(GO) test -run TestMessageSizes -bench 'Responder|SAs|Flood' -v ./ike
+	$(GO) test -run '^$$' -bench Responder -benchtime 3000x ./e2e/peers
 
 fuzz:
 	@set -e; for p in $$($(GO) list $(PKG)); do \

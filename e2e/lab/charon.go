@@ -20,6 +20,7 @@ const peerPrograms = "/var/cache/ipfw-e2e"
 // (kernel-libipsec): tunnel mode, always in UDP. In a guest the kernel does.
 type Charon struct {
 	Dir  string // swanctl's: x509, x509ca, private, pubkey below it
+	Pid  int    // of the daemon; 0 in a guest
 	lab  *Lab
 	name string
 	uri  string // of the daemon's control socket
@@ -121,7 +122,8 @@ func (h *Host) Charon(settings string) *Charon {
 	c, cmd := l.newCharon(h.Name, settings, charonPlugins+" kernel-libipsec", vici)
 	cmd[2] = "mount -t tmpfs tmpfs /run && " + cmd[2]
 	proc := h.Start(append([]string{"unshare", "-m"}, cmd...)...)
-	c.within = append(append([]string{"nsenter", "-t", strconv.Itoa(proc.Cmd.Process.Pid), "-m"}, c.within...), swan+"/usr/sbin/swanctl")
+	c.Pid = proc.Cmd.Process.Pid
+	c.within = append(append([]string{"nsenter", "-t", strconv.Itoa(c.Pid), "-m"}, c.within...), swan+"/usr/sbin/swanctl")
 	c.try = h.Try
 	c.output = func(from int) string { return proc.Output()[from:] }
 	c.start = func(args ...string) func() string {

@@ -19,6 +19,10 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "agent:", err)
 		os.Exit(1)
 	}
+	if os.Getenv(responderVariable) != "" {
+		fmt.Fprintln(os.Stderr, "responder:", serveResponder())
+		os.Exit(1)
+	}
 	os.Exit(m.Run())
 }
 

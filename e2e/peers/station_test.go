@@ -43,8 +43,13 @@ type station struct {
 	sent  uint16
 
 	before func() // see delay
-	opened int    // packets, of all children
+
+	childless bool // asks for no child, for measurements
+	opened    int  // packets, of all children
 }
+
+// createChildSA is the exchange type, at offset 18 of a message.
+const createChildSA = 36
 
 // pair is one child with both its SAs.
 type pair struct {
@@ -257,6 +262,9 @@ func (s *station) apply(o ike.Output) {
 	}
 	s.log = append(s.log, o.Events...)
 	for _, d := range o.Send {
+		if s.childless && d.Data[18] == createChildSA {
+			continue
+		}
 		data := d.Data
 		if d.Local.Port() == 4500 && !d.Keepalive {
 			data = append(make([]byte, esp.NonESPMarker), data...)
