@@ -40,9 +40,9 @@ const (
 var contestants = []contestant{
 	{name: none, what: "no firewall", up: func(*site) {}},
 	{name: nft, what: "a stateful nftables rule set with the same policy on the server", policy: true, up: upNft},
-	{name: cLoop, what: "a bare C loop on an NFQUEUE of the server: recvmmsg, a verdict for each packet", up: func(s *site) { upQueue(s, s.b.queueLoop) }},
+	{name: cLoop, what: "a bare C loop on an NFQUEUE of the server, for both directions: recvmmsg, a verdict for each packet", up: func(s *site) { upQueue(s, s.b.queueLoop) }},
 	{name: cBatch, what: "the same with one batch verdict for what one recvmmsg brought", up: func(s *site) { upQueue(s, s.b.queueLoop, "-b") }},
-	{name: goCallback, what: "go-nfqueue's callback loop, a verdict for each packet", up: func(s *site) { upQueue(s, s.b.self, "role", "go-nfqueue") }},
+	{name: goCallback, what: "go-nfqueue's callback loop in its place, super-packets taken whole, a verdict for each packet", up: func(s *site) { upQueue(s, s.b.self, "role", "go-nfqueue") }},
 	{name: ipfwFlow, what: `ipfw on the server, offload = "flow"`, policy: true, up: func(s *site) { upIPFW(s, "flow") }},
 	{name: ipfwNone, what: `ipfw on the server, offload = "none": every packet comes up`, policy: true, up: func(s *site) { upIPFW(s, "none") }},
 	{name: wireguard, what: "wireguard-go on both hosts: ChaCha20-Poly1305 in UDP", protects: true, up: upWireguard},
