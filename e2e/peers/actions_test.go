@@ -105,3 +105,25 @@ func silence(who string) func(*play) {
 		p.eventually("we give the peer up", func() bool { return p.us.count(ike.IKEDown) == 1 && p.failure() == ike.NoAnswer })
 	}
 }
+
+// reboot takes our Core away without a word; another one calls, says that this
+// is the first contact, and the peer forgets what was.
+func reboot(p *play) {
+	p.us.stop()
+	p.us = newStation(p.T, p.site.host, ike.Config{Peers: []*ike.Peer{p.row.peer(p.site)}}, p.site.ours[:]...)
+	p.initiate()
+	p.eventually("a child after the reboot", func() bool { return p.us.count(ike.ChildUp) == 1 })
+	p.traffic()
+	p.same()
+}
+
+// move changes our address (RFC 4555).
+func move(p *play) {
+	from, to := p.site.ours[0], p.site.more[0]
+	p.do(func(c *ike.Core, now time.Time) ike.Output { return c.AddressChange(now, from, to) })
+	p.eventually("the move", func() bool { return p.us.count(ike.Moved) >= 1 })
+	p.eventually("the peer follows", func() bool { return contains(p.site.peer.Do("--list-sas", "--raw"), "remote-host="+to.String()) })
+	p.traffic()
+	p.same()
+	rekeyOnce("us", "child")(p)
+}

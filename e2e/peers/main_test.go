@@ -5,6 +5,7 @@ package peers
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -80,6 +81,12 @@ func TestStrongSwan(t *testing.T) {
 		m.play(t, "nat", func(t *testing.T) *site { return natSite(t, true, "") }, natRows("us"))
 		m.play(t, "peer-nat", func(t *testing.T) *site { return natSite(t, false, "") }, natRows("peer"))
 		m.play(t, "failures", func(t *testing.T) *site { return directSite(t, "") }, failureRows())
+		m.play(t, "roam", func(t *testing.T) *site {
+			s := directSite(t, "")
+			s.more = []netip.Addr{netip.MustParseAddr("10.77.0.4")}
+			s.host.Run("ip", "addr", "add", "10.77.0.4/24", "dev", "c0")
+			return s
+		}, roamRows())
 		m.play(t, "old", func(t *testing.T) *site { return directSite(t, "  signature_authentication = no\n") }, oldRows())
 	})
 	m.print(t)

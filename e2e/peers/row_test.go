@@ -18,6 +18,7 @@ type site struct {
 	name       string
 	host       *lab.Host
 	peer       *lab.Charon
+	more       []netip.Addr  // further addresses of ours
 	userSpace  bool          // the peer's ESP is charon's own
 	ours       [2]netip.Addr // our own addresses, IPv4 and IPv6
 	theirs     [2]netip.Addr // their own
@@ -49,6 +50,8 @@ type row struct {
 	theirsIKE, theirsChild string
 	proposals, child       []ike.Proposal // made from them
 	ts                     string         // the peer's selectors
+	pools                  string         // the peer's, for addresses of ours
+	leased                 string         // who gets addresses: "us", "peer" or nobody
 	// local and remote are lines for the peer's blocks "local" and "remote",
 	// from its side; nil means a pre-shared key.
 	local, remote, secrets, conn, children string
@@ -170,9 +173,12 @@ func (r *row) swanctl(s *site) string {
 secrets {
   %s
 }
+pools {
+  %s
+}
 `, s.theirs[f], remote, or(r.theirsIKE, swan(r.proposals)), r.conn,
 		or(r.local, "auth = psk\n      id = peer.example"), or(r.remote, "auth = psk\n      id = us.example"),
-		or(r.theirsChild, swan(r.child)), ts, r.children, or(r.secrets, "ike-row {\n    secret = \""+secret+"\"\n  }"))
+		or(r.theirsChild, swan(r.child)), ts, r.children, or(r.secrets, "ike-row {\n    secret = \""+secret+"\"\n  }"), r.pools)
 }
 
 // peer writes our configuration.
@@ -199,7 +205,6 @@ func (r *row) peer(s *site) *ike.Peer {
 // begin configures both sides and lets whoever calls call.
 func (r row) begin(t *testing.T, s *site) *play {
 	t.Helper()
-	f := s.family(r.v6)
 	clean(t, s)
 	if r.suiteIKE != "" {
 		r.proposals = proposal(t, ike.ProtoIKE, r.suiteIKE)
@@ -212,7 +217,7 @@ func (r row) begin(t *testing.T, s *site) *play {
 	}
 	p := &play{T: t, row: r, site: s}
 	s.peer.Load(r.swanctl(s))
-	p.us = newStation(t, s.host, ike.Config{Peers: []*ike.Peer{r.peer(s)}, Retransmit: r.retransmit, Limits: r.limits}, s.ours[0], s.ours[1])
+	p.us = newStation(t, s.host, ike.Config{Peers: []*ike.Peer{r.peer(s)}, Retransmit: r.retransmit, Limits: r.limits}, append(s.more, s.ours[:]...)...)
 	t.Cleanup(func() {
 		if t.Failed() {
 			p.dump()
@@ -222,13 +227,7 @@ func (r row) begin(t *testing.T, s *site) *play {
 	})
 	p.start = time.Now()
 	if r.call == "us" {
-		p.us.with(func(now time.Time) ike.Output {
-			o, err := p.us.core.Initiate(now, ike.Call{Peer: "peer", Child: "net", Local: netip.AddrPortFrom(s.ours[f], 0)})
-			if err != nil {
-				t.Error(err)
-			}
-			return o
-		})
+		p.initiate()
 		return p
 	}
 	out, err := s.peer.Try("--initiate", "--child", "net", "--timeout", "20")
@@ -236,6 +235,18 @@ func (r row) begin(t *testing.T, s *site) *play {
 		t.Fatalf("the peer's call failed: %v\n%s", err, out)
 	}
 	return p
+}
+
+// initiate has us call.
+func (p *play) initiate() {
+	f := p.site.family(p.row.v6)
+	p.do(func(c *ike.Core, now time.Time) ike.Output {
+		o, err := c.Initiate(now, ike.Call{Peer: "peer", Child: "net", Local: netip.AddrPortFrom(p.site.ours[f], 0)})
+		if err != nil {
+			p.Error(err)
+		}
+		return o
+	})
 }
 
 // run plays the whole row.
@@ -313,6 +324,15 @@ func (p *play) failure() ike.Failure {
 
 // ends are the addresses that talk through the child.
 func (p *play) ends() (ours, theirs []netip.Addr) {
+	if p.row.leased != "" {
+		p.us.mu.Lock()
+		st := p.us.core.Status()[0]
+		p.us.mu.Unlock()
+		if p.row.leased == "us" {
+			return st.Assigned, innerTheirs[:]
+		}
+		return innerOurs[:], st.Leased
+	}
 	if p.row.mode == ike.Tunnel {
 		return innerOurs[:], innerTheirs[:]
 	}

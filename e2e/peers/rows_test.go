@@ -119,6 +119,25 @@ func directRows() (rows []row) {
 	return rows
 }
 
+// roamRows are remote users and hosts that move or start anew.
+func roamRows() []row {
+	pools := []netip.Prefix{netip.MustParsePrefix("10.9.0.0/24"), netip.MustParsePrefix("fd09::/112")}
+	rows := []row{
+		{name: "they get addresses from our pool", call: "peer", leased: "peer", conn: "vips = 0.0.0.0, ::", ts: "remote_ts = 10.1.0.1/32, fd01::1/128",
+			ours: func(p *ike.Peer, c *ike.Child) { p.Pools, c.RemoteTS = pools, nil }},
+		{name: "we get addresses from their pool", call: "us", leased: "us", conn: "pools = four, six", ts: "local_ts = 10.2.0.1/32, fd02::1/128",
+			pools: "four {\n    addrs = 10.9.0.0/24\n  }\n  six {\n    addrs = fd09::/112\n  }",
+			ours:  func(p *ike.Peer, c *ike.Child) { p.RequestIPv4, p.RequestIPv6, c.LocalTS = true, true, nil }},
+		{name: "we start anew", call: "us", after: reboot},
+		{name: "our address changes", call: "us", after: move},
+	}
+	for _, r := range rows[:2] {
+		r.name, r.after = r.name+", rekeyed", rekeyOnce(r.call, "child")
+		rows = append(rows, r)
+	}
+	return rows
+}
+
 func version(v6 bool) string { return either(v6, "IPv6", "IPv4") }
 
 func either(b bool, yes, no string) string {

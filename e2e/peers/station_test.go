@@ -44,8 +44,9 @@ type station struct {
 
 	before func() // see delay
 
-	childless bool // asks for no child, for measurements
-	opened    int  // packets, of all children
+	stop      func() // closes everything, without a word to the peer
+	childless bool   // asks for no child, for measurements
+	opened    int    // packets, of all children
 }
 
 // createChildSA is the exchange type, at offset 18 of a message.
@@ -121,7 +122,7 @@ func newStation(t testing.TB, h *lab.Host, cfg ike.Config, addrs ...netip.Addr) 
 		all.Go(func() { s.receiveRaw(v6, fd) })
 	}
 	all.Go(s.timer)
-	t.Cleanup(func() {
+	s.stop = sync.OnceFunc(func() {
 		close(s.done)
 		for _, c := range s.udp {
 			c.Close()
@@ -131,6 +132,7 @@ func newStation(t testing.TB, h *lab.Host, cfg ike.Config, addrs ...netip.Addr) 
 			unix.Close(fd)
 		}
 	})
+	t.Cleanup(s.stop)
 	return s
 }
 
