@@ -75,7 +75,7 @@ func Listen(cfg ServerConfig) (*Server, error) {
 	runtime.LockOSThread() // all sockets in one network namespace
 	defer runtime.UnlockOSThread()
 	ports := []uint16{core.cfg.Port}
-	if cfg.SendNAT == nil {
+	if cfg.SendNAT == nil && core.cfg.NATPort != core.cfg.Port {
 		ports = append(ports, core.cfg.NATPort)
 	}
 	for _, port := range ports {
