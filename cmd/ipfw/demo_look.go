@@ -2,24 +2,22 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"encoding/csv"
+	"encoding/hex"
+	"fmt"
+	"strings"
 
 	"github.com/ipfw/ipfw/esp"
 	"github.com/ipfw/ipfw/host"
+	"github.com/ipfw/ipfw/packet"
 )
 
 // look goes through what passed on the cable: it counts, finds the packet that
 // carried the request, by opening it, and anything that should not be there.
 func (f *sealedFlow) look(frames []frame) {
-	block, _ := f.server.FindIPsec("lan")
-	conf, out, err := block.ManualSAs()
-	if err != nil {
-		f.differ("the keys are gone: %v", err)
-		return
-	}
-	sa, err := esp.New(conf)
-	for _, k := range []esp.Key{conf.EncryptionKey, conf.IntegrityKey, out.EncryptionKey, out.IntegrityKey} {
-		k.Wipe()
-	}
+	sa, err := esp.New(f.keys)
+	f.keys.EncryptionKey.Wipe()
 	if err != nil {
 		f.differ("the keys are not good: %v", err)
 		return
@@ -36,13 +34,16 @@ func (f *sealedFlow) look(frames []frame) {
 		switch {
 		case !ok || p.Src != keyedAddr && p.Dst != keyedAddr:
 			continue
+		case p.Protocol == packet.UDP && (p.DstPort == 500 || p.DstPort == 4500):
+			f.IKEPackets++
+			continue
 		case p.Protocol != uint8(esp.ESP):
 			f.ClearPackets++
 			f.differ("a packet of protocol %d crossed in the clear", p.Protocol)
 			continue
 		}
 		f.ESPPackets++
-		if p.SPI != toServerSPI {
+		if p.SPI != f.keys.SPI {
 			continue
 		}
 		opened, _, fault := sa.Open(bytes.Clone(p.Bytes[:p.Len]), 0)
@@ -89,4 +90,43 @@ func flowsOf(st *host.Status, rule string) (n uint64) {
 		}
 	}
 	return n
+}
+
+// keysOf asks a daemon for the keys of the SA that it receives by: the demo is
+// root, and the demo's own.
+func keysOf(ctx context.Context, client *host.Client) (c esp.Config, err error) {
+	var in *host.SA
+	if err := client.SAs(ctx, func(s host.SA) error {
+		if s.Direction == "in" {
+			in = &s
+		}
+		return nil
+	}); err != nil {
+		return c, err
+	}
+	if in == nil {
+		return c, fmt.Errorf("the server has no SA to receive by")
+	}
+	k, err := client.WiresharkKeys(ctx)
+	if err != nil {
+		return c, err
+	}
+	for _, row := range k.Rows {
+		f, err := csv.NewReader(strings.NewReader(row)).Read()
+		if err != nil || len(f) != 8 || f[3] != fmt.Sprintf("%#08x", in.SPI) {
+			continue
+		}
+		key, err := hex.DecodeString(strings.TrimPrefix(f[5], "0x"))
+		if err != nil {
+			continue
+		}
+		suite, err := esp.NewSuite(esp.ESP, in.Suite, "")
+		if err != nil {
+			return c, err
+		}
+		c = esp.Config{SPI: in.SPI, Direction: esp.In, Mode: esp.Transport, Suite: suite, ESN: in.ESN, EncryptionKey: esp.NewKey(key)}
+		clear(key)
+		return c, nil
+	}
+	return c, fmt.Errorf("the server does not give the key of SA %#08x", in.SPI)
 }

@@ -83,6 +83,7 @@ func (s *screen) endSealed(f *sealedFlow) {
 	if len(f.Disagree) > 0 {
 		s.printf("\n")
 	} else {
+		s.printf("  The hosts agreed on the keys by %s of IKE while the first packet waited.\n", plural(f.IKEPackets, "packet"))
 		s.printf("  %s crossed the cable, and nothing of the connection in the clear. The packet shown, opened\n", s.paint(cyan, plural(f.ESPPackets, "ESP packet")))
 		s.printf("  with its key, holds what the client wrote. Dry run, cable and both daemons agree.\n\n")
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"fmt"
 	"net"
 	"net/netip"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/ipfw/ipfw/engine"
+	"github.com/ipfw/ipfw/esp"
 	"github.com/ipfw/ipfw/host"
 	"github.com/ipfw/ipfw/rules"
 )
@@ -27,7 +27,8 @@ import (
 //	+---------------------------------+ * +---------------------------------+
 //	                                    * every frame is caught here
 //
-// The keys are made for this one run and go with it.
+// Each host has a key pair and the other's public key, made for this one run;
+// they agree on keys by IKE when the first packet needs them, and it waits.
 var (
 	filesAddr  = netip.MustParseAddr("10.0.0.2")
 	keyedAddr  = netip.MustParseAddr("10.0.0.7")
@@ -39,10 +40,8 @@ const (
 	filesPath = "/payroll.txt"
 )
 
-// clientPolicy and serverPolicy protect one port; each takes the SPI and the
-// keys of the other in the other direction.
-const (
-	sealedPolicy = `policy {
+// sealedPolicy protects one port. Both hosts have it, each from its side.
+const sealedPolicy = `policy {
   inbound  = "discard"
   outbound = "bypass"
 }
@@ -56,21 +55,18 @@ rule "smb" {
 }
 
 ipsec "lan" {
-  mode            = "transport"
-  local_endpoint  = "%s"
+  mode       = "transport"
+  ike        = "lan"
+  encryption = "aes-256-gcm-16"
+}
+
+ike "lan" {
   remote_endpoint = "%s"
-  replay_window   = 1024
-  manual {
-    spi_in     = "%#x"
-    spi_out    = "%#x"
-    encryption = "aes-256-cbc"
-    integrity  = "hmac-sha2-256-128"
-    key_file   = "%s"
-  }
+  local_id        = "%s"
+  private_key     = "%s.key"
+  public_keys     = "peers/"
 }
 `
-	toServerSPI, toClientSPI = 0x1001, 0x1002
-)
 
 // sealedFlow is one request under IPsec and what everybody says about it; and
 // what became of packets that imitate it.
@@ -114,8 +110,12 @@ type sealedFlow struct {
 	// agree.
 	Disagree []string `json:"disagree,omitempty"`
 
+	// IKEPackets are those by which the hosts agreed on the keys.
+	IKEPackets uint64 `json:"ike_packets"`
+
 	client, server *rules.Policy
-	frame          frame // that carried the request
+	keys           esp.Config // of the SA to the server; wiped by look
+	frame          frame      // that carried the request
 }
 
 // refusal is something that must not get through.
@@ -140,37 +140,35 @@ func (h hexBytes) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%x", 
 // newSealedFlow writes keys and policies for both hosts and asks the dry run.
 func newSealedFlow(dir string) (*sealedFlow, error) {
 	f := &sealedFlow{From: keyedAddr.String(), To: netip.AddrPortFrom(filesAddr, filesPort).String()}
-	key := make([]byte, 4*32)
-	rand.Read(key) // never fails
-	defer clear(key)
+	public := map[string][]byte{}
 	for _, side := range []struct {
-		policy          **rules.Policy
-		name, dir, rule string
-		here, there     netip.Addr
-		spiIn, spiOut   uint32
-		in, out         []byte
+		policy                **rules.Policy
+		name, dir, rule, peer string
 	}{
-		{&f.client, "client", "out", fmt.Sprintf("local_address  = %q\n  remote_address = %q\n  remote_port    = %d", keyedAddr, filesAddr, filesPort),
-			keyedAddr, filesAddr, toClientSPI, toServerSPI, key[:64], key[64:]},
-		{&f.server, "server", "in", fmt.Sprintf("remote_address = %q\n  local_port     = %d", "10.0.0.0/24", filesPort),
-			filesAddr, keyedAddr, toServerSPI, toClientSPI, key[64:], key[:64]},
+		{&f.client, "client", "out", fmt.Sprintf("local_address  = %q\n  remote_address = %q\n  remote_port    = %d", keyedAddr, filesAddr, filesPort), filesAddr.String()},
+		{&f.server, "server", "in", fmt.Sprintf("remote_address = %q\n  local_port     = %d", "10.0.0.0/24", filesPort), "10.0.0.0/24"},
 	} {
-		keys := fmt.Appendf(nil, "encryption_in = %x\nintegrity_in = %x\nencryption_out = %x\nintegrity_out = %x\n",
-			side.in[:32], side.in[32:], side.out[:32], side.out[32:])
-		policy := fmt.Sprintf(sealedPolicy, side.dir, side.rule, side.here, side.there, side.spiIn, side.spiOut, side.name+".keys")
-		path := filepath.Join(dir, side.name+".hcl")
-		if err := os.WriteFile(filepath.Join(dir, side.name+".keys"), keys, 0o600); err != nil {
+		home := filepath.Join(dir, side.name)
+		key, err := rawKey(home, side.name, "ed25519")
+		if err != nil {
 			return nil, err
 		}
+		public[side.name] = key
+		policy := fmt.Sprintf(sealedPolicy, side.dir, side.rule, side.peer, side.name, side.name)
+		path := filepath.Join(home, side.name+".hcl")
 		if err := os.WriteFile(path, []byte(policy), 0o600); err != nil {
 			return nil, err
 		}
-		clear(keys)
 		p, diags := rules.Load([]string{path}, rules.LoadOptions{CheckFiles: true})
 		if p == nil || diags.HasErrors() {
 			return nil, fmt.Errorf("the demo's own policy: %w", diags.Err())
 		}
 		*side.policy = p
+	}
+	for name, other := range map[string]string{"client": "server", "server": "client"} {
+		if err := os.WriteFile(filepath.Join(dir, name, "peers", other+".pub"), public[other], 0o644); err != nil {
+			return nil, err
+		}
 	}
 	return f, f.dryRun()
 }
@@ -195,7 +193,7 @@ func (f *sealedFlow) dryRun() error {
 	if o.Rule != nil {
 		f.Rule, f.Place = o.Rule.Name, filepath.Base(o.Rule.Place)
 	}
-	if x := protectionOf(f.client, &o, 1500); x != nil && x.Seals && len(x.Forms) == 1 {
+	if x := protectionOf(f.client, &o, 1500); x != nil && x.Seals && len(x.Forms) > 0 { // with and without UDP, one suite
 		f.Mode, f.Suite = x.Protocol+" "+x.Mode, x.Forms[0].Suite
 	} else {
 		f.differ("the dry run does not say that the request leaves sealed")
@@ -231,7 +229,8 @@ func demoSealed(ctx context.Context, dir string, show *screen) (*sealedFlow, err
 	defer servers.close()
 	var daemons [2]*demoDaemon // client, server
 	for i, n := range []*namespace{lab.client, lab.server} {
-		policy := filepath.Join(dir, [...]string{"client.hcl", "server.hcl"}[i])
+		name := [...]string{"client", "server"}[i]
+		policy := filepath.Join(dir, name, name+".hcl")
 		if daemons[i], err = startDaemon(ctx, n, policy, policy+".sock"); err != nil {
 			return nil, err
 		}
@@ -283,7 +282,11 @@ func (f *sealedFlow) request(ctx context.Context, lab *lab, servers *servers, ca
 		return err
 	}
 	f.Clear = written.bytes()
-	f.look(frames)
+	if f.keys, err = keysOf(ctx, daemons[1].client); err != nil {
+		f.differ("%s", err)
+	} else {
+		f.look(frames)
+	}
 	f.count(&st[0], &st[1])
 	return nil
 }
