@@ -269,6 +269,15 @@ func (x *exchange) install(a *ike.Action) {
 		a.Child.Out.Wipe()
 		return // a policy without it has just come in force
 	}
+	if b.Encap == rules.EncapNone && a.Child.UDPEncap {
+		a.Child.In.Wipe()
+		a.Child.Out.Wipe()
+		x.tell(fmt.Sprintf("a NAT is between this host and %s of ike %q, and ipsec %q says encapsulation = \"none\": what goes there is discarded; look at encapsulation in %s", a.Child.Remote, a.Child.Peer, b.Name, b.Place))
+		if s, id := x.server.Load(), a.Child.ID; s != nil {
+			s.Post(func(c *ike.Core, now time.Time) ike.Output { return c.DeleteChild(now, id) })
+		}
+		return
+	}
 	if _, err := x.pairs.install(&a.Child, b.IPsec, a.Use, x.d.now()); err != nil {
 		x.tell(fmt.Sprintf("the SAs that ike %q has agreed for ipsec %q cannot be used: %s", a.Child.Peer, a.Child.Name, err))
 		return
@@ -287,7 +296,10 @@ func (x *exchange) release() {
 	var in engine.Input
 	var out engine.Output
 	for _, b := range blocks {
-		for _, p := range x.hold.take(b) {
+		ready := func(p *heldPacket) bool {
+			return packet.Parse(&in.Packet, p.bytes, len(p.bytes)) == packet.OK && x.pairs.outbound(b, &in.Packet) != nil
+		}
+		for _, p := range x.hold.take(b, ready) {
 			in = p.in
 			in.Now = x.d.now()
 			if packet.Parse(&in.Packet, p.bytes, len(p.bytes)) != packet.OK {

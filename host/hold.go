@@ -92,13 +92,13 @@ func (h *hold) add(n need, in *engine.Input) (ask, ok bool) {
 	return ask, true
 }
 
-// take takes out all packets that wait for SAs of an ipsec block, and forgets
-// that those were asked for.
-func (h *hold) take(block string) (list []heldPacket) {
+// take takes out the packets that wait for SAs of an ipsec block, of those peers
+// for whose first packet ready says that there is one now.
+func (h *hold) take(block string, ready func(*heldPacket) bool) (list []heldPacket) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for n, l := range h.lines {
-		if n.block == block {
+		if n.block == block && len(l.packets) > 0 && ready(&l.packets[0]) {
 			list = append(list, l.packets...)
 			h.forget(n, l)
 		}

@@ -24,10 +24,14 @@ func TestHold(t *testing.T) {
 	if ask, _ := h.add(n, &in); !ask {
 		t.Error("the key exchange is not asked again")
 	}
-	if got := h.take("y"); len(got) != 0 {
+	yes := func(*heldPacket) bool { return true }
+	if got := h.take("y", yes); len(got) != 0 {
 		t.Errorf("%d packets of another block", len(got))
 	}
-	list := h.take("x")
+	if got := h.take("x", func(*heldPacket) bool { return false }); len(got) != 0 {
+		t.Errorf("%d packets for which there is no SA", len(got))
+	}
+	list := h.take("x", yes)
 	if len(list) != holdPackets || h.waiting() != 0 || h.bytes != 0 {
 		t.Errorf("%d packets taken, %d and %d bytes left", len(list), h.waiting(), h.bytes)
 	}

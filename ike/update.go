@@ -137,11 +137,25 @@ func (c *Core) eachOf(p *Peer, f func(*ikeSA)) {
 // RekeyChild rekeys one child: its SA has come to the end of its numbers, or of
 // what the policy lets it carry.
 func (c *Core) RekeyChild(now time.Time, id uint64) Output {
+	return c.withChild(now, id, func(sa *ikeSA, ch *child) {
+		if !ch.rekeying && ch.next == nil {
+			c.rekeyChild(sa, ch)
+		}
+	})
+}
+
+// DeleteChild deletes one child: its SAs are of no use here.
+func (c *Core) DeleteChild(now time.Time, id uint64) Output {
+	return c.withChild(now, id, c.deleteChild)
+}
+
+// withChild calls f for a child that is up.
+func (c *Core) withChild(now time.Time, id uint64, f func(*ikeSA, *child)) Output {
 	c.begin(now)
 	c.each("", func(sa *ikeSA) {
 		for _, ch := range sa.children {
-			if ch.ID == id && ch.state == chUp && !ch.rekeying && ch.next == nil {
-				c.rekeyChild(sa, ch)
+			if ch.ID == id && ch.state == chUp {
+				f(sa, ch)
 				c.settle(sa)
 				return
 			}

@@ -57,6 +57,17 @@ func TestUpdateRefusesBadPeers(t *testing.T) {
 	}
 }
 
+// DeleteChild ends one child, on both sides, and leaves the IKE SA.
+func TestDeleteChild(t *testing.T) {
+	s, a, b := upTwo(t, nil)
+	s.take(a, a.DeleteChild(s.now, a.out["net"]))
+	s.run(10 * time.Second)
+	if len(a.sad)+len(b.sad) != 0 || a.Core.Stats().SAs != 1 {
+		s.dump()
+		t.Errorf("%d and %d children", len(a.sad), len(b.sad))
+	}
+}
+
 // RekeyChild replaces one child, make before break.
 func TestRekeyChild(t *testing.T) {
 	s, a, b := upTwo(t, nil)
