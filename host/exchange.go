@@ -289,7 +289,9 @@ func (x *exchange) install(a *ike.Action) {
 }
 
 // release sends the packets that have waited for what is there now. Each is
-// judged again, under the policy and the SAs of this moment.
+// judged again, under the policy and the SAs of this moment: the host's own on
+// their way through the kernel, so that connection tracking sees the first
+// packet of a flow; others, and such as are too long for that, here.
 func (x *exchange) release() {
 	blocks := x.fresh
 	x.fresh = nil
@@ -305,20 +307,34 @@ func (x *exchange) release() {
 			if packet.Parse(&in.Packet, p.bytes, len(p.bytes)) != packet.OK {
 				continue
 			}
-			if r := x.d.engine.Process(&in, &out); r.Verdict != engine.Protect {
-				continue // a reason is counted; it may wait again
+			if in.PartialChecksum && !in.Packet.Fragment {
+				packet.SetChecksum(p.bytes[in.Packet.Transport:], in.Packet.Src, in.Packet.Dst, in.Packet.Protocol)
+				in.PartialChecksum = false
 			}
-			if out.Replace != nil {
-				out.Send = append(out.Send, out.Replace)
+			if in.Dir == engine.Out && x.d.firewall.Again(p.bytes) == nil {
+				x.hold.released.Add(1)
+				continue
 			}
-			for _, b := range out.Send {
-				if err := x.d.firewall.Send(b); err != nil {
-					x.hold.lost.Add(1)
-				} else {
-					x.hold.released.Add(1)
-				}
-			}
+			if r := x.d.engine.Process(&in, &out); r.Verdict == engine.Protect {
+				x.sendHeld(&out)
+			} // else a reason is counted; it may wait again
 		}
+	}
+}
+
+// sendHeld sends what was made of a packet that had waited.
+func (x *exchange) sendHeld(out *engine.Output) {
+	if out.Replace != nil {
+		out.Send = append(out.Send, out.Replace)
+	}
+	sent := true
+	for _, b := range out.Send {
+		sent = x.d.firewall.Send(b) == nil && sent
+	}
+	if sent {
+		x.hold.released.Add(1)
+	} else {
+		x.hold.lost.Add(1)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/ipfw/ipfw/engine"
 	"github.com/ipfw/ipfw/nfq"
 	"github.com/ipfw/ipfw/packet"
+	"golang.org/x/sys/unix"
 )
 
 // fakeKernel is the kernel's side in memory: it notes what the daemon asks of
@@ -111,6 +112,8 @@ func (k *fakeKernel) IsLocal(a netip.Addr) bool {
 
 // SourceFor knows no way to anybody.
 func (k *fakeKernel) SourceFor(netip.Addr) netip.Addr { return netip.Addr{} }
+
+func (k *fakeKernel) Again([]byte) error { return unix.EMSGSIZE }
 
 func (k *fakeKernel) Assign(a netip.Addr, to []netip.Prefix) error {
 	k.mu.Lock()

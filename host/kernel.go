@@ -34,6 +34,9 @@ type firewall interface {
 	// SourceFor is the address that this host uses towards another, the
 	// zero Addr without a way there.
 	SourceFor(netip.Addr) netip.Addr
+	// Again sends a packet of this host that was held back, to be judged
+	// like any other.
+	Again(b []byte) error
 	// Assign gives this host an address that a peer has lent it, from which
 	// it reaches networks; Unassign takes it back.
 	Assign(netip.Addr, []netip.Prefix) error

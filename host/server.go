@@ -90,7 +90,6 @@ func (d *daemon) status() Status {
 		Events: EventStatus{Written: written, Lost: lost,
 			Suppressed: d.suppressed, Unlogged: d.unlogged.Load()},
 	}
-	s.Queue.Sealed += d.exchange.hold.released.Load() // those that waited for keys went out beside the queue
 	for r := range st.Reasons {
 		s.Reasons[engine.Reason(r).String()] = st.Reasons[r]
 	}

@@ -15,6 +15,8 @@ import (
 // methods may be called concurrently.
 type injector struct {
 	raw4, raw6 int // raw sockets, mark set; raw6 is -1 on a host without IPv6
+	again4     int // the same without a mark: what they send is judged
+	again6     int
 
 	port4, port6 *udpSocket // UDP port 4500
 
@@ -23,7 +25,7 @@ type injector struct {
 }
 
 func openInjector(mark uint32) (*injector, error) {
-	i := &injector{raw4: -1, raw6: -1, udp4: -1, udp6: -1}
+	i := &injector{raw4: -1, raw6: -1, again4: -1, again6: -1, udp4: -1, udp6: -1}
 	err := i.open(mark)
 	if err == nil {
 		i.port4, err = openUDPSocket(false, mark)
@@ -41,6 +43,9 @@ func (i *injector) open(mark uint32) (err error) {
 	if i.raw4, err = rawSocket(unix.AF_INET, mark); err != nil {
 		return err
 	}
+	if i.again4, err = rawSocket(unix.AF_INET, 0); err != nil {
+		return err
+	}
 	// IPPROTO_RAW already says that the header is included (ip(7)).
 	if i.udp4, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
 		return err
@@ -52,8 +57,13 @@ func (i *injector) open(mark uint32) (err error) {
 	if err != nil {
 		return err
 	}
-	if err = unix.SetsockoptInt(i.raw6, unix.IPPROTO_IPV6, unix.IPV6_HDRINCL, 1); err != nil {
+	if i.again6, err = rawSocket(unix.AF_INET6, 0); err != nil {
 		return err
+	}
+	for _, fd := range []int{i.raw6, i.again6} {
+		if err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_HDRINCL, 1); err != nil {
+			return err
+		}
 	}
 	i.udp6, err = unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	return err
@@ -81,6 +91,24 @@ func (i *injector) send(b []byte, to netip.Addr, link uint32) error {
 		return unix.EAFNOSUPPORT
 	}
 	return unix.Sendto(i.raw6, b, 0, &unix.SockaddrInet6{Addr: to.As16(), ZoneId: zone(to, link)})
+}
+
+// Again sends a packet of this host that the Handler had held back, with its
+// checksums filled in: it meets the output chain, and the Handler, like any
+// other. So connection tracking sees the flow begin with it.
+func (f *Firewall) Again(b []byte) error {
+	to, ok := destination(b)
+	switch {
+	case !ok:
+		return errors.New("no IP datagram")
+	case to.IsLinkLocalUnicast():
+		return unix.EADDRNOTAVAIL // by which interface, the packet does not say
+	case to.Is4():
+		return unix.Sendto(f.inject.again4, b, 0, &unix.SockaddrInet4{Addr: to.As4()})
+	case f.inject.again6 < 0:
+		return unix.EAFNOSUPPORT
+	}
+	return unix.Sendto(f.inject.again6, b, 0, &unix.SockaddrInet6{Addr: to.As16()})
 }
 
 // sourceFor gives the address that this host would use towards a peer; the
@@ -152,7 +180,7 @@ func zone(a netip.Addr, link uint32) uint32 {
 
 func (i *injector) close() error {
 	var errs []error
-	for _, fd := range []int{i.raw4, i.raw6, i.udp4, i.udp6} {
+	for _, fd := range []int{i.raw4, i.raw6, i.again4, i.again6, i.udp4, i.udp6} {
 		if fd >= 0 {
 			errs = append(errs, unix.Close(fd))
 		}

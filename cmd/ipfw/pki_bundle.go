@@ -66,7 +66,7 @@ connections {
     children {
       ipfw {
         remote_ts = {{join .Networks ", "}}
-        esp_proposals = aes256gcm16-esn-noesn
+        esp_proposals = aes256gcm16
       }
     }
   }
