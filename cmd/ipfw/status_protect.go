@@ -1,6 +1,8 @@
 package main
 
 import (
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/ipfw/ipfw/engine"
@@ -65,8 +67,32 @@ func (a *app) printProtected(s *host.Status) {
 		parts = append(parts, a.paint(yellow, count(q.Unsent)+" lost because the kernel would not take them"))
 	}
 	a.printf("\nProtected traffic: %s\n", strings.Join(parts, ", "))
+	a.printIKECounts(s.IKE)
 	if len(t.rows) > 0 {
 		a.printf("  discarded:\n")
 		t.print(a, 0)
 	}
+}
+
+// printIKECounts tells how the key exchange does, what has failed in yellow.
+func (a *app) printIKECounts(k *host.IKEStatus) {
+	if k == nil {
+		return
+	}
+	parts := []string{plural(uint64(k.SAs), "IKE SA"), plural(uint64(k.Children), "pair") + " of SAs agreed on"}
+	if k.HeldSent > 0 || k.Held > 0 {
+		parts = append(parts, plural(k.HeldSent, "packet")+" sent after a wait for keys")
+	}
+	if k.Held > 0 {
+		parts = append(parts, plural(uint64(k.Held), "packet")+" waiting")
+	}
+	if k.HeldLost > 0 {
+		parts = append(parts, a.paint(yellow, count(k.HeldLost)+" waited in vain"))
+	}
+	for _, f := range slices.Sorted(maps.Keys(k.Failures)) {
+		if n := k.Failures[f]; n > 0 {
+			parts = append(parts, a.paint(yellow, count(n)+" "+f))
+		}
+	}
+	a.printf("Key exchange: %s\n", strings.Join(parts, ", "))
 }
