@@ -375,7 +375,10 @@ func (x *exchange) rekey(sa *esp.SA) {
 		return
 	}
 	id := c.ID
-	s.Post(func(core *ike.Core, now time.Time) ike.Output { return core.RekeyChild(now, id) })
+	again := func(core *ike.Core, now time.Time) ike.Output { return core.RekeyChild(now, id) }
+	if !s.Post(again) { // it is said once only, and must not be lost
+		go func() { _ = s.Call(again) }() // fails only when all ends
+	}
 }
 
 // tick does what is due once a second.
