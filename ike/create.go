@@ -155,10 +155,7 @@ func (t *createTask) request(c *Core, sa *ikeSA) (list []payload, err error) {
 		props = t.offer.props
 	}
 	list = append(list, saPayload(props), payload{kind: plNonce, body: t.ni})
-	g := t.group
-	for i := 0; g == KENone && i < len(props); i++ {
-		g = props[i].group()
-	}
+	g := t.guess(sa.suite.ke, props)
 	if g != KENone {
 		if t.kex, err = c.kex.start(g); err != nil {
 			return nil, err
@@ -169,6 +166,23 @@ func (t *createTask) request(c *Core, sa *ikeSA) (list []payload, err error) {
 		list = append(list, t.offer.tsPayloads()...)
 	}
 	return list, nil
+}
+
+// guess is the key exchange to make: the one that the peer has asked for, else
+// the one that the IKE SA was made with, else the first offered. libreswan
+// answers another one than it would choose by INVALID_SYNTAX.
+func (t *createTask) guess(known uint16, props []Proposal) uint16 {
+	g := t.group
+	for _, p := range props {
+		switch {
+		case t.group != KENone:
+		case slices.Contains(p.Transforms, Transform{Type: TransformKE, ID: known}):
+			return known
+		case g == KENone:
+			g = p.group()
+		}
+	}
+	return g
 }
 
 // tryLater puts a task back into the queue.

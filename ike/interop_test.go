@@ -107,3 +107,24 @@ func TestRawKeysAreNotSentUnasked(t *testing.T) {
 		t.Error("asksRaw reads CERTREQ wrongly")
 	}
 }
+
+// The key exchange that the IKE SA was made with is the one that a rekey of a
+// child begins with: libreswan takes no other without an argument.
+func TestRekeyGuessesTheGroupOfTheIKESA(t *testing.T) {
+	s, a, b := upTwo(t, func(a, b *Peer) {
+		for _, p := range []*Peer{a, b} {
+			p.Proposals = []Proposal{ikeProp(tGCM128, tPRF, tP256)}
+			p.Children[0].Proposals = []Proposal{childProp(tGCM128, tX25519, tP256, tESN)}
+		}
+	})
+	s.take(a, a.Rekey(s.now, "b", "net"))
+	s.run(10e9)
+	if len(s.pairs(a, b, "net")) != 1 {
+		t.Fatal("no pair")
+	}
+	for _, e := range b.log {
+		if e.Kind == ChildRekeyed && e.Suite != "aes-128-gcm-16,p-256,esn" {
+			t.Errorf("rekeyed to %s", e.Suite)
+		}
+	}
+}
