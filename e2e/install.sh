@@ -62,6 +62,7 @@ peers() {
   # shellcheck disable=SC2086 # lists of packages
   unpack strongswan $strongswan
   unpack openiked openiked
+  unpack libreswan libreswan libldns3 libevent-pthreads-2.1-7 libnss3-tools
 }
 
 if [ ${#missing[@]} = 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
