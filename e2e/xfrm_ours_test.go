@@ -156,7 +156,7 @@ func (s *xfrmSide) probe(t testing.TB, r xfrmRow) []byte {
 
 // sees waits until the inbound SA has counted n of a fault, and nothing else.
 func (s *xfrmSide) sees(f esp.Fault, n, packets uint64) bool {
-	for end := time.Now().Add(waitLong / 2); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(waitLong / 4); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		c := s.in.Counters()
 		if c.Faults[f] == n && c.Packets == packets {
 			for g, k := range c.Faults {
