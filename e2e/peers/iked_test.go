@@ -81,7 +81,11 @@ func TestOpenIKED(t *testing.T) {
 		if r.addr = netip.MustParseAddr(fmt.Sprintf("10.77.0.%d", n)); r.v6 {
 			r.addr, local = netip.MustParseAddr(fmt.Sprintf("fd77::%d", n)), "fd77::1"
 		}
-		us.Run("ip", "addr", "add", r.addr.String()+"/"+either(r.v6, "64", "24"), "dev", "c0")
+		add := []string{"ip", "addr", "add", r.addr.String() + "/" + either(r.v6, "64", "24"), "dev", "c0"}
+		if r.v6 {
+			add = append(add, "nodad") // else it cannot be bound yet
+		}
+		us.Run(add...)
 		net := func(s string) []ike.TrafficSelector {
 			return []ike.TrafficSelector{ike.SelectorOf(netip.MustParsePrefix(s))}
 		}
