@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/ipfw/ipfw/e2e/lab"
@@ -12,6 +13,10 @@ func ikePolicy(mode, proto, self, selfAddr, peer, peerAddr, more string) string 
 	ends := ""
 	if mode == "tunnel" {
 		ends = fmt.Sprintf("  local_address  = %q\n", selfAddr)
+	}
+	proto, native := strings.CutSuffix(proto, " native") // not in UDP, as two ipfw hosts would have it
+	if native {
+		proto += "\"\n  encapsulation = \"none"
 	}
 	return fmt.Sprintf(`
 policy {
@@ -26,7 +31,7 @@ rule "all" {
 %s}
 ipsec "peer" {
   mode     = %q
-  protocol = %q
+  protocol = "%s"
   ike      = %q
 }
 ike %q {
@@ -47,10 +52,11 @@ func TestIKEFirstPacket(t *testing.T) {
 	for _, row := range []struct {
 		name, mode, proto, client, server string
 	}{
-		{"transport-v4", "transport", "esp", "10.77.0.2", "10.77.0.1"},
+		{"transport-v4", "transport", "esp native", "10.77.0.2", "10.77.0.1"},
 		{"transport-v6", "transport", "esp", "fd77::2", "fd77::1"},
+		{"transport-v6-native", "transport", "esp native", "fd77::2", "fd77::1"},
 		{"tunnel-v4", "tunnel", "esp", "10.77.0.2", "10.77.0.1"},
-		{"tunnel-v6", "tunnel", "esp", "fd77::2", "fd77::1"},
+		{"tunnel-v6", "tunnel", "esp native", "fd77::2", "fd77::1"},
 		{"ah-transport-v4", "transport", "ah", "10.77.0.2", "10.77.0.1"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -70,8 +76,11 @@ func TestIKEFirstPacket(t *testing.T) {
 			if n := wire.Count(clearText + " and not udp port 500"); n > 0 {
 				t.Errorf("%d packets crossed the wire in the clear:\n%s", n, wire.Text(clearText+" and not udp port 500"))
 			}
-			if n := wire.Count("esp or ah"); n < 8 {
-				t.Errorf("only %d protected packets on the wire", n)
+			if n := wire.Count("esp or ah"); (n < 8) != (row.proto == "esp") {
+				t.Errorf("%d packets of native ESP or AH on the wire", n)
+			}
+			if n := wire.Count("udp port 4500"); n < 8 && row.proto == "esp" {
+				t.Errorf("only %d packets of ESP in UDP on the wire", n)
 			}
 		})
 	}

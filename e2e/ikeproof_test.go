@@ -156,7 +156,7 @@ fi`, beta.NS, etc[beta], etc[alpha]))
 	})
 	alpha.Run("ping", "-c", "2", "-i", "0.2", "-W", "5", "192.0.2.2")
 	beta.Run("ping", "-c", "2", "-i", "0.2", "-W", "5", "192.0.2.1")
-	if out := alpha.Run(shell("ipfw sas")...); !strings.Contains(out, "esp transport") {
+	if out := alpha.Run(shell("ipfw sas")...); !strings.Contains(out, "esp/udp transport") {
 		t.Errorf("ipfw sas:\n%s", out)
 	}
 	sealed(t, wire)

@@ -14,20 +14,21 @@ import (
 func TestWiresharkKeys(t *testing.T) {
 	lab.Need(t, "tshark", "ping")
 	const client4, server4 = "10.77.0.2", "10.77.0.1"
-	for _, keys := range []string{"manual", "ike"} {
+	for _, keys := range []string{"manual", "ike", "ike native"} {
 		t.Run(keys, func(t *testing.T) {
 			l, client, server := lab.Pair(t)
 			var a, b string
-			if keys == "ike" {
+			if keys != "manual" {
+				proto := strings.Replace(keys, "ike", "esp", 1)
 				l.RawKeys(false, "client", "server")
-				a = l.File("client/policy.hcl", ikePolicy("transport", "esp", "client", client4, "server", server4, rawKeys))
-				b = l.File("server/policy.hcl", ikePolicy("transport", "esp", "server", server4, "client", client4, rawKeys))
+				a = l.File("client/policy.hcl", ikePolicy("transport", proto, "client", client4, "server", server4, rawKeys))
+				b = l.File("server/policy.hcl", ikePolicy("transport", proto, "server", server4, "client", client4, rawKeys))
 			} else {
 				first, second := l.Blocks("a", lab.Manual{Local: client4, Remote: server4})
 				a = l.File("client.hcl", fmt.Sprintf(protectAll, server4)+first)
 				b = l.File("server.hcl", fmt.Sprintf(protectAll, client4)+second)
 			}
-			wire := server.Capture("s0", "esp")
+			wire := server.Capture("s0", "esp or udp port 4500")
 			client.IPFW(a)
 			d := server.IPFW(b)
 			client.Run("ping", "-c", "3", "-i", "0.2", "-W", "5", "-p", "6970667764656d6f", server4)

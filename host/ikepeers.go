@@ -59,6 +59,7 @@ func peerOf(p *rules.Policy, k *rules.IKE) (*ike.Peer, error) {
 			if ch != nil {
 				x.Children = append(x.Children, ch)
 				x.ForceEncap = x.ForceEncap || s.Encap == rules.EncapUDP
+				x.PreferEncap = (x.PreferEncap || len(x.Children) == 1) && s.Encap != rules.EncapNone && !s.AH
 			}
 		}
 	}

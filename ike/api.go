@@ -274,7 +274,7 @@ func (c *Core) Status() (out []IKEStatus) {
 	c.each("", func(sa *ikeSA) {
 		s := IKEStatus{ID: sa.id, Up: sa.state == stUp, Initiator: sa.began, SPIi: sa.spiI, SPIr: sa.spiR,
 			Local: sa.local, Remote: sa.remote, LocalID: sa.localID, RemoteID: sa.remoteID, Since: sa.up, Rekey: sa.rekeyAt,
-			NAT: sa.encap(), MOBIKE: sa.mobike, Assigned: sa.assigned, Leased: sa.lease.addrs()}
+			NAT: sa.natHere || sa.natPeer, MOBIKE: sa.mobike, Assigned: sa.assigned, Leased: sa.lease.addrs()}
 		if sa.peer != nil {
 			s.Peer = sa.peer.Name
 		}

@@ -97,7 +97,10 @@ type Peer struct {
 	Fragments  Switch // RFC 7383
 	MOBIKE     Switch // RFC 4555
 	ForceEncap bool   // pretend to be behind a NAT: ESP in UDP always
-	Childless  bool   // RFC 6023: as initiator, make the IKE SA without a child
+	// PreferEncap carries ESP in UDP with a peer that prefers it as well,
+	// NAT or not: where both ends are ipfw it is faster. All children are ESP.
+	PreferEncap bool
+	Childless   bool // RFC 6023: as initiator, make the IKE SA without a child
 
 	// As a gateway: addresses and resolvers for callers (RFC 7296 section 3.15).
 	Pools []netip.Prefix

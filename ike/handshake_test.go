@@ -181,6 +181,9 @@ func TestHandshakes(t *testing.T) {
 		"transport mode":           {func(a, b *Peer) { a.Children[0].Mode, b.Children[0].Mode = Transport, Transport }, "transport"},
 		"forced encapsulation":     {func(a, b *Peer) { a.ForceEncap = true }, "udp"},
 		"encapsulation by answer":  {func(a, b *Peer) { b.ForceEncap = true }, "udp"},
+		"both prefer UDP":          {both(func(p *Peer) { p.PreferEncap = true }), "udp"},
+		"one prefers UDP":          {func(a, b *Peer) { a.PreferEncap = true }, "native"},
+		"the other prefers UDP":    {func(a, b *Peer) { b.PreferEncap = true }, "native"},
 		"no fragments":             {func(a, b *Peer) { b.Fragments = Off }, ""},
 		"no MOBIKE":                {func(a, b *Peer) { b.MOBIKE = Off }, ""},
 		"AH":                       {both(func(p *Peer) { p.Children[0].Protocol = ProtoAH }), "ah"},
@@ -203,6 +206,8 @@ func TestHandshakes(t *testing.T) {
 			got := strings.Join([]string{a.Status()[0].Suite, x.Mode.String(), x.Encryption, x.Integrity}, " ")
 			if x.UDPEncap {
 				got += " udp"
+			} else {
+				got += " native"
 			}
 			if x.Protocol == ProtoAH {
 				got += " ah"

@@ -1,6 +1,7 @@
 package ike
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"slices"
@@ -85,6 +86,9 @@ func (c *Core) sendInit(sa *ikeSA) {
 	if sa.peer.Fragments == On {
 		list = append(list, note(nFragmentation))
 	}
+	if sa.peer.PreferEncap {
+		list = append(list, prefersUDP())
+	}
 	list = append(list, hashesNotify(), note(nIntermediate))
 	if len(sa.peer.PPKs) > 0 {
 		list = append(list, note(nUsePPK))
@@ -104,6 +108,14 @@ func natNotes(sa *ikeSA, local, remote netip.AddrPort) []payload {
 		clear(src)
 	}
 	return []payload{note(nNATSource, src...), note(nNATDest, natHash(sa.spiI, sa.spiR, remote)...)}
+}
+
+// prefersUDP is the Vendor ID payload (RFC 7296 section 3.12) of ipfw's own by
+// which two ends agree to carry ESP in UDP without a NAT. Others ignore it.
+func prefersUDP() payload { return payload{kind: plVendor, body: []byte("ipfw: ESP in UDP, 1")} }
+
+func saysPrefersUDP(list []payload) bool {
+	return slices.ContainsFunc(list, func(p payload) bool { return p.kind == plVendor && bytes.Equal(p.body, prefersUDP().body) })
 }
 
 // learnNAT reads the peer's NAT detection.
@@ -211,6 +223,7 @@ func (c *Core) initAnswer(sa *ikeSA, h header, d Datagram, list []payload, ns no
 	hs.ppk = len(sa.peer.PPKs) > 0 && ns.has(nUsePPK)
 	sa.fragment = sa.peer.Fragments == On && ns.has(nFragmentation)
 	sa.learnNAT(ns)
+	sa.prefersUDP = sa.peerNATT && sa.peer.PreferEncap && saysPrefersUDP(list)
 	sa.nextOut = 1
 	if !c.keySA(sa, seedInit(s.prf, hs.ni, hs.nr, shared)) {
 		return
@@ -336,7 +349,7 @@ func (c *Core) serveInit(h header, d Datagram) {
 		c.reply(d, encodePlain(answer, []payload{note(nInvalidKEPayload, byte(s.ke>>8), byte(s.ke))}))
 		return
 	}
-	c.openHalf(h, d, s, chosen, ni, public, ns)
+	c.openHalf(h, d, s, chosen, ni, public, ns, list)
 }
 
 // chooseIKE negotiates with every peer that may call from that address.
@@ -364,7 +377,7 @@ func (c *Core) chooseIKE(d Datagram, theirs []Proposal, group uint16, ns notifie
 }
 
 // openHalf makes a half-open IKE SA and answers.
-func (c *Core) openHalf(h header, d Datagram, s suite, chosen Proposal, ni, public []byte, ns notifies) {
+func (c *Core) openHalf(h header, d Datagram, s suite, chosen Proposal, ni, public []byte, ns notifies, asked []payload) {
 	sa := &ikeSA{
 		state: stHalfOpen, spiI: h.spiI, local: d.Local, remote: d.Remote, suite: s, nextIn: 1, index: -1,
 		created: c.now, heard: c.now, expireAt: c.now.Add(c.cfg.Limits.HalfOpenTime),
@@ -392,6 +405,10 @@ func (c *Core) openHalf(h header, d Datagram, s suite, chosen Proposal, ni, publ
 			clear(nat[0].body[4:])
 		}
 		list = append(list, nat...)
+	}
+	if sa.peerNATT && saysPrefersUDP(asked) && len(callers) > 0 && !anyPeer(func(p *Peer) bool { return !p.PreferEncap }) {
+		sa.prefersUDP = true
+		list = append(list, prefersUDP())
 	}
 	if ns.has(nFragmentation) && anyPeer(func(p *Peer) bool { return p.Fragments == On }) {
 		sa.fragment = true

@@ -54,6 +54,7 @@ type ikeSA struct {
 	mobike           bool
 	peerNATT         bool   // the peer sent NAT detection payloads
 	natHere, natPeer bool   // who is behind a NAT
+	prefersUDP       bool   // both ends said so
 	mapping          []byte // the hash of what the peer last saw as our address
 
 	children []*child
@@ -96,7 +97,7 @@ func (sa *ikeSA) theirs() uint64 {
 
 // encap says that child SAs of this IKE SA travel in UDP.
 func (sa *ikeSA) encap() bool {
-	return sa.natHere || sa.natPeer
+	return sa.natHere || sa.natPeer || sa.prefersUDP
 }
 
 // header is for a message of ours.

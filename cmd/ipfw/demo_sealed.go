@@ -55,9 +55,10 @@ rule "smb" {
 }
 
 ipsec "lan" {
-  mode       = "transport"
-  ike        = "lan"
-  encryption = "aes-256-gcm-16"
+  mode          = "transport"
+  ike           = "lan"
+  encryption    = "aes-256-gcm-16"
+  encapsulation = "none" # ESP itself on the cable, for all to see; two ipfw hosts would put it in UDP
 }
 
 ike "lan" {
