@@ -3,9 +3,7 @@ package nfq
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"os"
 	"sync/atomic"
 
 	"github.com/mdlayher/netlink"
@@ -61,7 +59,7 @@ func (a *addresses) follow() {
 	defer close(a.done)
 	for {
 		_, err := a.events.Receive()
-		if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) || errors.Is(err, unix.EBADF) {
+		if isClosed(err) {
 			return
 		}
 		_ = a.read() // what was known before is better than nothing

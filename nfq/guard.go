@@ -1,11 +1,8 @@
 package nfq
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"os"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -38,7 +35,7 @@ func (g *guard) watch(table string, port uint32, renew func()) {
 	for {
 		msgs, err := g.conn.Receive()
 		switch {
-		case errors.Is(err, net.ErrClosed), errors.Is(err, os.ErrClosed), errors.Is(err, unix.EBADF):
+		case isClosed(err):
 			return
 		case err != nil:
 			renew()

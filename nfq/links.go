@@ -93,7 +93,7 @@ func (l *linkNames) follow() {
 	for {
 		msgs, err := l.events.Receive()
 		switch {
-		case errors.Is(err, net.ErrClosed), errors.Is(err, os.ErrClosed), errors.Is(err, unix.EBADF):
+		case isClosed(err):
 			return
 		case err != nil:
 			// News was lost (ENOBUFS): forget everything, names are asked
@@ -145,6 +145,11 @@ func (l *linkNames) learn(msgs []netlink.Message, asked uint32) {
 		}
 	}
 	l.names.Store(&names)
+}
+
+// isClosed says that a socket was closed under its reader.
+func isClosed(err error) bool {
+	return errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) || errors.Is(err, unix.EBADF)
 }
 
 func cString(b []byte) string {
