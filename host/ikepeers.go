@@ -215,10 +215,8 @@ func fewer(list []ike.TrafficSelector) []ike.TrafficSelector {
 // The algorithms that are proposed for what a policy leaves open; those of
 // ike's own defaults.
 var (
-	defaultCiphers   = []string{"aes-256-gcm-16", "aes-128-gcm-16", "chacha20-poly1305", "aes-256-cbc", "aes-128-cbc"}
-	defaultIntegrity = []string{"hmac-sha2-256-128", "hmac-sha2-384-192", "hmac-sha2-512-256"}
-	defaultPRFs      = []string{"prf-hmac-sha2-256", "prf-hmac-sha2-384", "prf-hmac-sha2-512"}
-	defaultGroups    = []string{"x25519+ml-kem-768", "p-256+ml-kem-768", "p-384+ml-kem-768", "p-521+ml-kem-768",
+	defaultPRFs   = []string{"prf-hmac-sha2-256", "prf-hmac-sha2-384", "prf-hmac-sha2-512"}
+	defaultGroups = []string{"x25519+ml-kem-768", "p-256+ml-kem-768", "p-384+ml-kem-768", "p-521+ml-kem-768",
 		"x25519", "p-256", "p-384", "p-521", "modp-4096", "modp-3072", "modp-2048"}
 )
 
@@ -278,10 +276,10 @@ func proposals(proto uint8, encryption, integrity, prf, groups, esn []string) ([
 	if proto == ike.ProtoIKE {
 		common = named(ike.TransformPRF, or(prf, defaultPRFs))
 	}
-	macs := named(ike.TransformINTEG, or(integrity, defaultIntegrity))
+	macs := named(ike.TransformINTEG, or(integrity, rules.DefaultIntegrity()))
 
 	var ciphers [2][]ike.Transform // combined ones, others
-	for _, t := range named(ike.TransformENCR, or(encryption, defaultCiphers)) {
+	for _, t := range named(ike.TransformENCR, or(encryption, rules.DefaultEncryption())) {
 		if ike.Combined(t.ID) {
 			ciphers[0] = append(ciphers[0], t)
 		} else {

@@ -7,12 +7,16 @@ import (
 	"github.com/ipfw/ipfw/esp"
 )
 
-// What IKE proposes for ESP and AH where a policy names nothing, best first: the
-// MUST and SHOULD of RFC 8221, without what is on its way out.
-var (
-	defaultEncryption = []string{"aes-256-gcm-16", "aes-128-gcm-16", "chacha20-poly1305", "aes-256-cbc", "aes-128-cbc"}
-	defaultIntegrity  = []string{"hmac-sha2-256-128", "hmac-sha2-384-192", "hmac-sha2-512-256"}
-)
+// DefaultEncryption is what IKE proposes where a policy names nothing, best
+// first: the MUST and SHOULD of RFC 8221, without what is on its way out.
+func DefaultEncryption() []string {
+	return []string{"aes-256-gcm-16", "aes-128-gcm-16", "chacha20-poly1305", "aes-256-cbc", "aes-128-cbc"}
+}
+
+// DefaultIntegrity is DefaultEncryption for integrity algorithms.
+func DefaultIntegrity() []string {
+	return []string{"hmac-sha2-256-128", "hmac-sha2-384-192", "hmac-sha2-512-256"}
+}
 
 // Protocol is that of the block's SAs.
 func (s *IPsec) Protocol() esp.Protocol {
@@ -43,10 +47,10 @@ func (s *IPsec) Suites() []esp.Suite {
 	}
 	encryption, integrity := s.Encryption, s.Integrity
 	if len(encryption) == 0 {
-		encryption = defaultEncryption
+		encryption = DefaultEncryption()
 	}
 	if len(integrity) == 0 {
-		integrity = defaultIntegrity
+		integrity = DefaultIntegrity()
 	}
 	if s.AH {
 		encryption = []string{""}
