@@ -51,6 +51,11 @@ type Options struct {
 	// Hold is asked about a packet for which Outbound gave no SA: true says
 	// that a copy of it waits until there is one, and comes again then.
 	Hold func(*Rule, *Input) bool
+	// Early is asked about a packet that arrived for an SPI of which there is
+	// no SA: true says that a copy of it waits until there is one, and is
+	// given to Process then, or, where sealed is not nil, to Unseal. The
+	// peer may use an SA before its answer, which brings the keys, is here.
+	Early func(in *Input, sealed []byte) bool
 	// Carries says whether the packet that came out of an SA is of those that
 	// the two ends have agreed on for it (RFC 4301 section 5.2 step 4); nil:
 	// the rules alone decide. in is the inner packet.

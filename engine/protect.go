@@ -234,7 +234,7 @@ func (e *Engine) arrive(s *spd, in *Input, out *Output) Result {
 		return Result{Reason: reasonOfESP(esp.UnknownSPI), Rule: NoRule}
 	}
 	clear, sa, rekey, f := e.options.SAD.Open(p.Bytes[:p.Len], in.Now)
-	if r, ok := e.proved(in, sa, rekey, f); !ok {
+	if r, ok := e.proved(in, nil, sa, rekey, f); !ok {
 		return r
 	}
 	inner := &out.inner

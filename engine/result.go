@@ -59,7 +59,7 @@ const (
 	ReasonFlow                          // belongs to a flow that was let through
 	ReasonRelated                       // an ICMP error about such a flow
 	ReasonNoSA                          // policy says protect, and there is no SA
-	ReasonHeld                          // the same, but a copy waits for one: it is counted again when it goes
+	ReasonHeld                          // there is no SA, but a copy waits for one: it is counted again when it goes
 	ReasonClear                         // arrived in the clear, policy says protect
 	ReasonWrongSA                       // came out of an SA that policy does not name for it (RFC 4301 section 5.2 step 4)
 	ReasonTCPState                      // TCP segment that fits no flow and opens none

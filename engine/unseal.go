@@ -42,7 +42,7 @@ func (e *Engine) unseal(in *Input, b []byte, u *Unsealed) Result {
 		return Result{Reason: reasonOfESP(esp.UnknownSPI), Rule: NoRule}
 	}
 	payload, next, sa, rekey, f := e.options.SAD.OpenPayload(b, in.Packet.Dst, in.Now)
-	if r, ok := e.proved(in, sa, rekey, f); !ok {
+	if r, ok := e.proved(in, b, sa, rekey, f); !ok {
 		return r
 	}
 	if sa.Mode() == esp.Tunnel {
@@ -76,10 +76,14 @@ func notESP(b []byte) (Result, bool) {
 	return Result{}, false
 }
 
-// proved deals with what the SAD says of a packet that arrived.
-func (e *Engine) proved(in *Input, sa *esp.SA, rekey bool, f esp.Fault) (Result, bool) {
+// proved deals with what the SAD says of a packet that arrived. sealed is what
+// Unseal was given, nil for Process.
+func (e *Engine) proved(in *Input, sealed []byte, sa *esp.SA, rekey bool, f esp.Fault) (Result, bool) {
 	if rekey && e.options.Rekey != nil {
 		e.options.Rekey(sa)
+	}
+	if f == esp.UnknownSPI && e.options.Early != nil && e.options.Early(in, sealed) {
+		return Result{Reason: ReasonHeld, Rule: NoRule}, false
 	}
 	if f != esp.OK {
 		return Result{Reason: reasonOfESP(f), Rule: NoRule}, false

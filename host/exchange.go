@@ -25,10 +25,12 @@ import (
 //	              ^                  |                   |
 //	              |  again, sealed <-+-- release <-- act +--> SAD, pairs
 //	arriving --> opened: seen, roamed -------------------+
+//	              `--unknown SPI--> early, until act has its SA
 type exchange struct {
 	d     *daemon
 	pairs *pairs
 	hold  *hold
+	early *early
 	names *names
 
 	server atomic.Pointer[ike.Server] // nil while the policy has no ike block
@@ -43,12 +45,13 @@ type exchange struct {
 	kick   chan struct{} // there are names to look up
 
 	// The Server's goroutine only:
-	fresh []string // blocks with a new SA in this step
+	fresh []string      // blocks with a new SA in this step
+	came  []earlyPacket // before the SAs of this step
 	loans loans
 }
 
 func newExchange(d *daemon) *exchange {
-	x := &exchange{d: d, pairs: d.keeper.agreed, hold: newHold(), names: newNames(), kick: make(chan struct{}, 1)}
+	x := &exchange{d: d, pairs: d.keeper.agreed, hold: newHold(), early: newEarly(), names: newNames(), kick: make(chan struct{}, 1)}
 	x.endpoints.Store(&map[string]netip.Addr{})
 	return x
 }
@@ -250,11 +253,16 @@ func (x *exchange) act(list []ike.Action) {
 		switch a.Kind {
 		case ike.Install:
 			x.install(a)
+			x.came = append(x.came, x.early.take(a.Child.SPIIn, x.d.now())...)
 		case ike.UseSA:
 			x.pairs.use(a.Child.ID)
 			x.fresh = append(x.fresh, a.Child.Name)
 		case ike.Move:
 			x.pairs.move(&a.Child)
+		case ike.Expect:
+			x.early.expect(a.Child.SPIIn)
+		case ike.Forget:
+			x.early.forget(a.Child.SPIIn)
 		case ike.Remove:
 			x.pairs.remove(a.Child.ID)
 			x.loans.end(x.d.firewall, a.Child.ID, x.tell)
@@ -288,13 +296,15 @@ func (x *exchange) install(a *ike.Action) {
 	}
 }
 
-// release sends the packets that have waited for what is there now. Each is
+// release opens what came too early, and sends the packets that have waited for
+// what is there now. Each is
 // judged again, under the policy and the SAs of this moment: the host's own on
 // their way through the kernel, so that connection tracking sees the first
 // packet of a flow; others, and such as are too long for that, here.
 func (x *exchange) release() {
+	x.open(x.came)
 	blocks := x.fresh
-	x.fresh = nil
+	x.came, x.fresh = nil, nil
 	var in engine.Input
 	var out engine.Output
 	for _, b := range blocks {
@@ -384,6 +394,7 @@ func (x *exchange) rekey(sa *esp.SA) {
 // tick does what is due once a second.
 func (x *exchange) tick(now int64, n uint64) {
 	x.hold.expire(now)
+	x.open(x.early.expire(now))
 	s := x.server.Load()
 	if s == nil {
 		return

@@ -140,7 +140,7 @@ func run(ctx context.Context, o Options, open opener) error {
 	d.exchange = newExchange(d)
 	d.engine = engine.New(&first.Engine, engine.Options{
 		SAD: d.keeper.sad, Outbound: d.keeper.outbound, PathReport: d.keeper.pathReport,
-		Hold: d.exchange.wait, Carries: d.keeper.agreed.carries, Opened: d.exchange.opened, Rekey: d.exchange.rekey,
+		Hold: d.exchange.wait, Carries: d.keeper.agreed.carries, Opened: d.exchange.opened, Rekey: d.exchange.rekey, Early: d.exchange.early.add,
 		IsLocal: func(a netip.Addr) bool { return d.firewall.IsLocal(a) },
 	})
 	d.logRate.Store(first.Settings.LogRate)

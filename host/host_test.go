@@ -1,6 +1,7 @@
 package host
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,15 +25,16 @@ import (
 // fakeKernel is the kernel's side in memory: it notes what the daemon asks of
 // it and hands it packets.
 type fakeKernel struct {
-	mu      sync.Mutex
-	h       nfq.Handler
-	calls   []string
-	refuse  error // what Reload answers
-	drops   uint64
-	carried []engine.Carried
-	sent    [][]byte
-	fail    chan error
-	running chan struct{}
+	mu        sync.Mutex
+	h         nfq.Handler
+	calls     []string
+	refuse    error // what Reload answers
+	drops     uint64
+	carried   []engine.Carried
+	sent      [][]byte
+	delivered [][]byte
+	fail      chan error
+	running   chan struct{}
 }
 
 func newFakeKernel() *fakeKernel {
@@ -114,6 +116,13 @@ func (k *fakeKernel) IsLocal(a netip.Addr) bool {
 func (k *fakeKernel) SourceFor(netip.Addr) netip.Addr { return netip.Addr{} }
 
 func (k *fakeKernel) Again([]byte) error { return unix.EMSGSIZE }
+
+func (k *fakeKernel) Deliver(b []byte) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.delivered = append(k.delivered, bytes.Clone(b))
+	return nil
+}
 
 func (k *fakeKernel) Assign(a netip.Addr, to []netip.Prefix) error {
 	k.mu.Lock()

@@ -77,6 +77,10 @@ type IKEStatus struct {
 	Held     int    `json:"held"`
 	HeldSent uint64 `json:"held_sent"`
 	HeldLost uint64 `json:"held_lost"`
+	// EarlyOpened packets came sealed before the answer that brought their
+	// keys, and were opened after it; EarlyLost were not.
+	EarlyOpened uint64 `json:"early_opened"`
+	EarlyLost   uint64 `json:"early_lost"`
 }
 
 // status counts; nil while there is nothing to count.
@@ -91,7 +95,8 @@ func (x *exchange) status() *IKEStatus {
 	}
 	out := &IKEStatus{SAs: st.SAs, HalfOpen: st.HalfOpen, Children: st.Children, Up: st.Up, Failures: map[string]uint64{},
 		Cookies: st.Cookies, Retransmits: st.Retransmits, Dropped: st.Dropped,
-		Held: x.hold.waiting(), HeldSent: x.hold.released.Load(), HeldLost: x.hold.lost.Load()}
+		Held: x.hold.waiting(), HeldSent: x.hold.released.Load(), HeldLost: x.hold.lost.Load(),
+		EarlyOpened: x.early.opened.Load(), EarlyLost: x.early.lost.Load()}
 	out.Lost, out.Unsent = s.Losses()
 	for f := 1; f < ike.Failures; f++ {
 		out.Failures[ike.Failure(f).String()] = st.Failures[f]

@@ -37,6 +37,9 @@ type firewall interface {
 	// Again sends a packet of this host that was held back, to be judged
 	// like any other.
 	Again(b []byte) error
+	// Deliver hands a packet that came out of an SA, and has been judged, to
+	// the kernel as one that has come in.
+	Deliver(b []byte) error
 	// Assign gives this host an address that a peer has lent it, from which
 	// it reaches networks; Unassign takes it back.
 	Assign(netip.Addr, []netip.Prefix) error

@@ -68,7 +68,7 @@ type childOffer struct {
 	tsi, tsr []TrafficSelector
 }
 
-// reserve draws an inbound SPI; release gives it back.
+// reserve draws an inbound SPI; release gives it back, unless a child has it.
 func (c *Core) reserve() (uint32, error) {
 	s, err := c.newChildSPI()
 	if err == nil {
@@ -80,6 +80,7 @@ func (c *Core) reserve() (uint32, error) {
 func (c *Core) release(spi uint32) {
 	if ch, ok := c.spis[spi]; ok && ch == nil {
 		delete(c.spis, spi)
+		c.act(Action{Kind: Forget, Child: ChildSA{SPIIn: spi}})
 	}
 }
 
@@ -108,6 +109,7 @@ func (c *Core) offerChild(sa *ikeSA, cfg *Child, inAuth bool) (*childOffer, erro
 			o.props = append(o.props, q)
 		}
 	}
+	c.act(Action{Kind: Expect, Child: ChildSA{SPIIn: o.spi, Protocol: cfg.proto(), Peer: sa.peer.Name, Name: cfg.Name}})
 	return o, nil
 }
 

@@ -137,7 +137,7 @@ func playModel(t *testing.T, seed uint64) (one bool, err error) {
 		err = fmt.Errorf("IKE SAs: %d and %d", up, b.Stats().SAs)
 	}
 	for _, n := range s.nodes {
-		if err == nil && (len(n.spis) != len(n.sad) || n.guard.total != 0 || len(n.inits) != 0) {
+		if err == nil && (len(n.spis) != len(n.sad) || len(n.expected) != 0 || n.guard.total != 0 || len(n.inits) != 0) {
 			err = fmt.Errorf("%s holds %d SPIs for %d children, %d half-open", n.name, len(n.spis), len(n.sad), n.guard.total)
 		}
 	}

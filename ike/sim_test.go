@@ -25,7 +25,9 @@ type node struct {
 	name string
 	addr netip.Addr
 	sad  map[uint64]*installed
-	log  []Event
+	// expected are SPIs whose keys the peer's answer will bring
+	expected map[uint32]bool
+	log      []Event
 	// order of use of the outbound SAs by child name
 	out map[string]uint64
 }
@@ -74,7 +76,7 @@ func (s *sim) add(name, addr string, cfg Config) *node {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	n := &node{Core: c, name: name, addr: netip.MustParseAddr(addr), sad: map[uint64]*installed{}, out: map[string]uint64{}}
+	n := &node{Core: c, name: name, addr: netip.MustParseAddr(addr), sad: map[uint64]*installed{}, expected: map[uint32]bool{}, out: map[string]uint64{}}
 	s.nodes = append(s.nodes, n)
 	return n
 }
@@ -87,7 +89,12 @@ func (s *sim) take(n *node, o Output) {
 		}
 		x := n.sad[a.Child.ID]
 		switch a.Kind {
+		case Expect:
+			n.expected[a.Child.SPIIn] = true
+		case Forget:
+			delete(n.expected, a.Child.SPIIn)
 		case Install:
+			delete(n.expected, a.Child.SPIIn)
 			if x != nil {
 				s.t.Fatalf("%s: child %d installed twice", n.name, a.Child.ID)
 			}

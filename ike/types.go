@@ -88,9 +88,16 @@ const (
 	Remove
 	// Move changes the endpoints and ports to those in Child (RFC 4555).
 	Move
+	// Expect says that the peer is being offered Child.SPIIn, and may send by
+	// it before its answer, which brings the keys, is here: what comes may wait
+	// for Install or Forget. Of Child only SPIIn, Protocol, Peer and Name are
+	// set.
+	Expect
+	// Forget takes Expect back: nothing will come of that SPI.
+	Forget
 )
 
-var actionNames = [...]string{"install", "use", "remove", "move"}
+var actionNames = [...]string{"install", "use", "remove", "move", "expect", "forget"}
 
 // String gives a word for logs.
 func (k ActionKind) String() string { return actionNames[k] }

@@ -104,6 +104,16 @@ func (t *tunnel) receive(pkt []byte) error {
 	return err
 }
 
+// Deliver hands a packet that came out of an SA to the kernel, as one that has
+// come in by the device of protected packets. It has been judged: no Handler is
+// asked any more. It needs a Config that says Protect.
+func (f *Firewall) Deliver(b []byte) error {
+	if to, ok := destination(b); !ok || to.IsLinkLocalUnicast() {
+		return unix.EADDRNOTAVAIL // a link-local address is good on its own link only
+	}
+	return f.tunnel.receive(b)
+}
+
 // writev is receive for a packet in pieces, the first of which is a struct
 // virtio_net_hdr.
 func (t *tunnel) writev(iov []unix.Iovec) error {

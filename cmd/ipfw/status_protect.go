@@ -89,6 +89,12 @@ func (a *app) printIKECounts(k *host.IKEStatus) {
 	if k.HeldLost > 0 {
 		parts = append(parts, a.paint(yellow, count(k.HeldLost)+" waited in vain"))
 	}
+	if k.EarlyOpened > 0 {
+		parts = append(parts, plural(k.EarlyOpened, "packet")+" came before their keys")
+	}
+	if k.EarlyLost > 0 {
+		parts = append(parts, a.paint(yellow, count(k.EarlyLost)+" came before their keys and were lost"))
+	}
 	for _, f := range slices.Sorted(maps.Keys(k.Failures)) {
 		if n := k.Failures[f]; n > 0 {
 			parts = append(parts, a.paint(yellow, count(n)+" "+f))
