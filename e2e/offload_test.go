@@ -14,7 +14,7 @@ import (
 	"github.com/ipfw/ipfw/packet"
 )
 
-// statusOf is what the tests of offload read of `ipfw status --json`.
+// statusOf is what tests read of `ipfw status --json`.
 type statusOf struct {
 	Rules []struct {
 		Name                  string
@@ -27,6 +27,10 @@ type statusOf struct {
 		QueueDropped  uint64 `json:"queue_dropped"`
 		SocketDropped uint64 `json:"socket_dropped"`
 		NewDropped    uint64 `json:"new_dropped"`
+	}
+	IKE struct {
+		EarlyOpened uint64 `json:"early_opened"`
+		EarlyLost   uint64 `json:"early_lost"`
 	}
 }
 
