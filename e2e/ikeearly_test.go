@@ -3,7 +3,6 @@ package e2e
 import (
 	"strings"
 	"testing"
-
 )
 
 // The answer that brings the keys is lost on its way, and the responder sends by
@@ -42,4 +41,3 @@ func TestIKEEarlyPackets(t *testing.T) {
 		})
 	}
 }
-

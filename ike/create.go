@@ -315,6 +315,15 @@ func (t *createTask) failed(c *Core, sa *ikeSA, n notify) {
 	case collided:
 	case n.kind == nTemporaryFailure || n.kind == nStateNotFound:
 		c.tryLater(sa, t)
+	case n.kind == nNoAdditionalSAs && (t.purpose != newChild || len(sa.children) == 0) && len(sa.children) < 2:
+		// The peer makes children with an IKE SA only (RFC 7296 section 4):
+		// another one replaces all.
+		if t.purpose == newChild {
+			sa.enqueue(t)
+		}
+		ev := c.peerError(sa, n)
+		ev.Detail = "the peer makes no SAs but with a new IKE SA: this one ends"
+		c.farewell(sa, ev)
 	case n.kind == nChildSANotFound && t.purpose == rekeyChild:
 		// RFC 7296 section 2.25: the child is gone over there; begin anew.
 		if slices.Contains(sa.children, t.old) {

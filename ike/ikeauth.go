@@ -125,6 +125,10 @@ func (t *authTask) answer(c *Core, sa *ikeSA, m *opened, ns notifies) {
 		if n != nil {
 			toR, toI := childKeys(sa.suite.prf, sa.keys.d, &n.suite, nil, ni, nr)
 			c.addChild(sa, n, toI, toR, true, nil, origin{true, low})
+		} else if ns.has(nInvalidSyntax) { // it ends all (RFC 7296 section 2.21.3)
+			sa.queue = nil
+			c.farewell(sa, ev)
+			return
 		} else {
 			c.fail(sa, ev)
 		}
@@ -225,6 +229,9 @@ func (c *Core) serveAuth(sa *ikeSA, m *opened, ns notifies, d Datagram) {
 		if n != nil {
 			c.release(n.spiIn)
 		}
+	case slices.ContainsFunc(list, isInvalidSyntax): // for the peer that was all
+		c.fail(sa, ev)
+		c.destroy(sa, true)
 	case n != nil:
 		toR, toI := childKeys(sa.suite.prf, sa.keys.d, &n.suite, nil, ni, nr)
 		c.addChild(sa, n, toR, toI, true, nil, origin{false, lowest(ni, nr)})

@@ -73,8 +73,8 @@ func (c *Core) serveInformational(sa *ikeSA, m *opened, ns notifies, d Datagram)
 		// so an initiator tells that it does not accept our AUTH.
 		ended = ended || n.kind == nAuthFailed || n.kind == nInvalidSyntax || n.kind == nUnsupportedCritical
 	}
-	c.respond(sa, m, d, reply)
-	if ended {
+	c.respondOrEnd(sa, m, d, reply)
+	if ended && sa.state != stDead {
 		c.peerEnds(sa)
 	}
 }

@@ -190,7 +190,11 @@ func (c *Core) destroy(sa *ikeSA, failed bool) {
 	if sa.hs != nil {
 		lost = append(lost, sa.hs.want...)
 	}
-	for _, q := range sa.queue {
+	plans := sa.queue
+	if sa.req != nil {
+		plans = append(plans, queued{task: sa.req.task})
+	}
+	for _, q := range plans {
 		if t, ok := q.task.(*createTask); ok && t.purpose == newChild && !sa.surplus {
 			lost = append(lost, t.cfg)
 		}
@@ -400,8 +404,8 @@ func (c *Core) restartLater(sa *ikeSA, lost []*Child, wasUp bool) {
 			continue
 		}
 		tries := sa.tries + 1
-		if wasUp {
-			tries = 1
+		if wasUp && c.now.Sub(sa.up) > time.Minute {
+			tries = 1 // else what ends it again and again would be asked for too often
 		}
 		wait := min(time.Second<<min(tries, 6), time.Minute)
 		c.again = append(c.again, restart{c.now.Add(c.jitter(wait)), sa.peer, ch, sa.caller, sa.callee, tries})

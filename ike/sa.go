@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"math"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -235,8 +236,31 @@ func (c *Core) handleResponse(sa *ikeSA, h header, d Datagram) {
 	}
 	sa.heard = c.now
 	c.roam(sa, d.Local, d.Remote)
-	sa.req, sa.outFrag = nil, reassembly{}
+	sa.outFrag = reassembly{}
+	if n, ok := ns.failure(); ok && sa.endedBy(n) {
+		ev := c.peerError(sa, n)
+		ev.Detail = "in answer to " + exchangeName(m.exchange) + ": the two sides do not agree on where they stand, so the IKE SA ends"
+		c.farewell(sa, ev)
+		return
+	}
+	sa.req = nil
 	r.task.answer(c, sa, m, ns)
+}
+
+// endedBy says that an error in answer to a request of ours ends the IKE SA.
+// INVALID_SYNTAX does on both sides, without a Delete (RFC 7296 section
+// 2.21.3). The others of this list, and any error in answer to INFORMATIONAL
+// that has no meaning there, say that the two sides do not have the same state.
+func (sa *ikeSA) endedBy(n notify) bool {
+	if sa.state != stUp && sa.state != stReplaced {
+		return false
+	}
+	switch n.kind {
+	case nInvalidSyntax, nUnsupportedCritical, nInvalidIKESPI, nInvalidMajorVersion, nInvalidMessageID, nAuthFailed:
+		return true
+	}
+	_, probe := sa.req.task.(*infoTask)
+	return probe && n.kind != nTemporaryFailure
 }
 
 // handleRequest takes an encrypted request of the peer.
@@ -341,12 +365,31 @@ func (c *Core) serve(sa *ikeSA, m *opened, bad error, d Datagram) {
 	case exIKEAuth:
 		c.serveAuth(sa, m, ns, d)
 	case exCreateChildSA:
-		c.respond(sa, m, d, c.serveCreate(sa, m, ns))
+		c.respondOrEnd(sa, m, d, c.serveCreate(sa, m, ns))
 	case exFollowupKE:
-		c.respond(sa, m, d, c.serveFollowup(sa, m, ns))
+		c.respondOrEnd(sa, m, d, c.serveFollowup(sa, m, ns))
 	case exInformational:
 		c.serveInformational(sa, m, ns, d)
 	default:
-		c.respond(sa, m, d, []payload{note(nInvalidSyntax)})
+		c.respondOrEnd(sa, m, d, []payload{note(nInvalidSyntax)})
 	}
+}
+
+// respondOrEnd answers, and ends the IKE SA if the answer is INVALID_SYNTAX: the
+// peer ends it as well when it hears that (RFC 7296 section 2.21.3).
+func (c *Core) respondOrEnd(sa *ikeSA, m *opened, d Datagram, list []payload) {
+	c.respond(sa, m, d, list)
+	if sa.state == stDead || !slices.ContainsFunc(list, isInvalidSyntax) {
+		return
+	}
+	if n := len(c.out.Events); n == 0 || c.out.Events[n-1].Failure != Malformed {
+		c.fail(sa, Event{Failure: Malformed, Detail: exchangeName(m.exchange) + " of the peer cannot be understood"})
+	}
+	c.destroy(sa, true)
+}
+
+// isInvalidSyntax says that a payload is a note of INVALID_SYNTAX.
+func isInvalidSyntax(p payload) bool {
+	n, err := parseNotify(p.body)
+	return p.kind == plNotify && err == nil && n.kind == nInvalidSyntax
 }
