@@ -1,7 +1,9 @@
 package ike
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -56,8 +58,8 @@ func (c *Core) Initiate(now time.Time, call Call) (Output, error) {
 // one.
 func (c *Core) want(p *Peer, ch *Child, local, remote netip.AddrPort, tries int) {
 	var home *ikeSA
-	for _, sa := range c.sas {
-		if sa.peer != p || sa.surplus || sa.state > stUp || sa.remote.Addr() != remote.Addr() && sa.callee != remote {
+	for _, sa := range c.index.at[spot{p, remote.Addr()}] {
+		if sa.surplus || sa.state > stUp || sa.remote.Addr() != remote.Addr() && sa.callee != remote {
 			continue
 		}
 		if sa.hasChild(ch) || sa.hs != nil && slices.Contains(sa.hs.want, ch) || sa.plans(ch) {
@@ -107,7 +109,7 @@ func (c *Core) startAll() {
 				c.want(p, ch, netip.AddrPortFrom(local, c.cfg.Port), remote, 0)
 			} else if !slices.ContainsFunc(c.again, func(r restart) bool { return r.peer == p && r.child == ch }) {
 				// No way there yet: try again, as after a call that failed.
-				c.again = append(c.again, restart{c.now.Add(c.jitter(noRouteWait)), p, ch, netip.AddrPort{}, remote, 1})
+				c.plan(restart{c.now.Add(c.jitter(noRouteWait)), p, ch, netip.AddrPort{}, remote, 1})
 			}
 		}
 	}
@@ -129,12 +131,16 @@ func (c *Core) source(p *Peer, remote netip.Addr) netip.Addr {
 // made; an empty name means all peers.
 func (c *Core) each(peer string, f func(*ikeSA)) {
 	var list []*ikeSA
-	for _, sa := range c.sas {
-		if peer == "" || sa.peer != nil && sa.peer.Name == peer {
-			list = append(list, sa)
+	if peer == "" {
+		list = slices.AppendSeq(make([]*ikeSA, 0, len(c.sas)), maps.Values(c.sas))
+	} else {
+		for p, all := range c.index.ofPeer { // one that the policy has no more may have the same name
+			if p.Name == peer {
+				list = slices.AppendSeq(list, maps.Keys(all))
+			}
 		}
 	}
-	slices.SortFunc(list, func(a, b *ikeSA) int { return int(a.id) - int(b.id) })
+	slices.SortFunc(list, func(a, b *ikeSA) int { return cmp.Compare(a.id, b.id) })
 	for _, sa := range list {
 		if sa.state != stDead {
 			f(sa)
@@ -207,26 +213,21 @@ type Usage struct {
 // limits are rekeyed.
 func (c *Core) Report(now time.Time, list []Usage) Output {
 	c.begin(now)
-	by := make(map[uint64]Usage, len(list))
 	for _, u := range list {
-		by[u.ID] = u
-	}
-	c.each("", func(sa *ikeSA) {
-		for _, ch := range slices.Clone(sa.children) {
-			u, ok := by[ch.ID]
-			if !ok {
-				continue
-			}
-			if u.LastIn.After(sa.heard) && !u.LastIn.After(c.now) {
-				sa.heard = u.LastIn
-			}
-			over := ch.cfg.Bytes > 0 && u.Bytes >= ch.cfg.Bytes || ch.cfg.Packets > 0 && u.Packets >= ch.cfg.Packets
-			if over && ch.state == chUp && !ch.rekeying && ch.next == nil {
-				c.rekeyChild(sa, ch)
-			}
+		ch := c.index.ids[u.ID]
+		if ch == nil || ch.home == nil {
+			continue
 		}
-		c.settle(sa)
-	})
+		sa := ch.home
+		if u.LastIn.After(sa.heard) && !u.LastIn.After(c.now) {
+			sa.heard = u.LastIn // its timer finds out
+		}
+		over := ch.cfg.Bytes > 0 && u.Bytes >= ch.cfg.Bytes || ch.cfg.Packets > 0 && u.Packets >= ch.cfg.Packets
+		if over && ch.state == chUp && !ch.rekeying && ch.next == nil {
+			c.rekeyChild(sa, ch)
+			c.settle(sa)
+		}
+	}
 	return c.end()
 }
 

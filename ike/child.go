@@ -20,6 +20,7 @@ const (
 // child is one child SA pair.
 type child struct {
 	ChildSA // without keys
+	home    *ikeSA
 	cfg     *Child
 	suite   suite
 	state   childState
@@ -351,7 +352,7 @@ func asSent(ts, sent []TrafficSelector) []TrafficSelector {
 // not kept.
 func (c *Core) addChild(sa *ikeSA, n *negotiated, in, out Keys, use bool, old *child, from origin) *child {
 	c.nextID++
-	ch := &child{cfg: n.cfg, suite: n.suite, using: use, origin: from, ChildSA: ChildSA{
+	ch := &child{home: sa, cfg: n.cfg, suite: n.suite, using: use, origin: from, ChildSA: ChildSA{
 		ID: c.nextID, IKE: sa.id, Peer: sa.peer.Name, Name: n.cfg.Name,
 		Protocol: n.suite.proto, Mode: n.mode, SPIIn: n.spiIn, SPIOut: n.spiOut,
 		ESN: n.suite.esn, NoTFC: n.noTFC, LocalTS: n.local, RemoteTS: n.remote, RemoteID: sa.remoteID,
@@ -373,6 +374,7 @@ func (c *Core) addChild(sa *ikeSA, n *negotiated, in, out Keys, use bool, old *c
 	}
 	sa.children = append(sa.children, ch)
 	c.spis[ch.SPIIn] = ch
+	c.index.ids[ch.ID] = ch
 	full := ch.ChildSA
 	full.In, full.Out = in, out
 	c.act(Action{Kind: Install, Use: use, Child: full})
@@ -427,8 +429,10 @@ func (c *Core) use(ch *child) {
 // dropChild removes a child, at once or after it has lingered.
 func (c *Core) dropChild(ch *child, failed bool, linger time.Duration) {
 	delete(c.spis, ch.SPIIn)
+	delete(c.index.ids, ch.ID)
 	if linger > 0 {
 		c.going = append(c.going, lingering{c.now.Add(linger), ch.ChildSA})
+		c.gone[ch.SPIIn] = struct{}{}
 		return
 	}
 	c.act(Action{Kind: Remove, Child: ch.ChildSA, Failed: failed})

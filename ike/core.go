@@ -21,11 +21,14 @@ type Core struct {
 	inits  map[initKey]*ikeSA
 	spis   map[uint32]*child // by inbound SPI; nil: reserved
 	held   map[holder][]*ikeSA
+	index  index
 	timers timers
 	guard  guard
 	ghosts ghosts
 	going  []lingering
+	gone   map[uint32]struct{} // the inbound SPIs of going
 	again  []restart
+	due    time.Time // when the first of again is; zero: none
 	leases leases
 
 	now    time.Time
@@ -59,6 +62,7 @@ func New(cfg Config) (*Core, error) {
 	return &Core{
 		cfg: cfg.withDefaults(), kex: kexSource{rand: cfg.Rand},
 		sas: map[uint64]*ikeSA{}, inits: map[initKey]*ikeSA{}, spis: map[uint32]*child{}, held: map[holder][]*ikeSA{},
+		index: newIndex(), gone: map[uint32]struct{}{},
 		guard: guard{perAddr: map[netip.Prefix]int{}}, ghosts: ghosts{m: map[uint64]ghost{}},
 		leases: leases{m: map[leaseKey]*lease{}, taken: map[netip.Addr]leaseKey{}},
 	}, nil
@@ -92,8 +96,8 @@ func (c *Core) Next() (time.Time, bool) {
 	if len(c.going) > 0 {
 		t = sooner(t, c.going[0].at)
 	}
-	for _, r := range c.again {
-		t = sooner(t, r.at)
+	if !c.due.IsZero() {
+		t = sooner(t, c.due)
 	}
 	return t, !t.IsZero()
 }
@@ -108,6 +112,7 @@ func (c *Core) Tick(now time.Time) Output {
 	}
 	for len(c.going) > 0 && !c.going[0].at.After(c.now) {
 		c.act(Action{Kind: Remove, Child: c.going[0].child})
+		delete(c.gone, c.going[0].child.SPIIn)
 		c.going = c.going[1:]
 	}
 	c.restartDue()
@@ -208,7 +213,9 @@ func (c *Core) newChildSPI() (uint32, error) {
 			return 0, err
 		}
 		s := binary.BigEndian.Uint32(b)
-		if _, used := c.spis[s]; s > 255 && !used && !c.lingers(s) {
+		_, used := c.spis[s]
+		_, lingers := c.gone[s]
+		if s > 255 && !used && !lingers {
 			return s, nil
 		}
 	}
@@ -235,15 +242,6 @@ func (c *Core) retryDelay() time.Time {
 type lingering struct {
 	at    time.Time
 	child ChildSA
-}
-
-func (c *Core) lingers(spi uint32) bool {
-	for _, l := range c.going {
-		if l.child.SPIIn == spi {
-			return true
-		}
-	}
-	return false
 }
 
 func sooner(a, b time.Time) time.Time {
@@ -283,6 +281,7 @@ func (c *Core) settle(sa *ikeSA) {
 	if sa.state != stDead {
 		c.pump(sa)
 	}
+	c.index.place(sa)
 	if sa.state == stDead {
 		if sa.index >= 0 {
 			heap.Remove(&c.timers, sa.index)

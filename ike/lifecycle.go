@@ -155,8 +155,8 @@ func (sa *ikeSA) hasChild(cfg *Child) bool {
 
 // inContact says whether an IKE SA with this peer is up.
 func (c *Core) inContact(sa *ikeSA) bool {
-	for _, o := range c.sas {
-		if o != sa && o.peer == sa.peer && (o.state == stUp || o.state == stReplaced) &&
+	for o := range c.index.ofPeer[sa.peer] {
+		if o != sa && (o.state == stUp || o.state == stReplaced) &&
 			(o.remote.Addr() == sa.remote.Addr() || sa.peer.Endpoint.IsValid()) {
 			return true
 		}
@@ -236,6 +236,7 @@ func (c *Core) forget(sa *ikeSA) {
 	sa.keys.wipe()
 	sa.in.wipe()
 	sa.out.wipe()
+	c.index.place(sa)
 	if sa.index >= 0 {
 		c.settle(sa)
 	}
@@ -408,18 +409,27 @@ func (c *Core) restartLater(sa *ikeSA, lost []*Child, wasUp bool) {
 			tries = 1 // else what ends it again and again would be asked for too often
 		}
 		wait := min(time.Second<<min(tries, 6), time.Minute)
-		c.again = append(c.again, restart{c.now.Add(c.jitter(wait)), sa.peer, ch, sa.caller, sa.callee, tries})
+		c.plan(restart{c.now.Add(c.jitter(wait)), sa.peer, ch, sa.caller, sa.callee, tries})
 	}
 }
 
+// plan enters an attempt.
+func (c *Core) plan(r restart) {
+	c.again = append(c.again, r)
+	c.due = sooner(c.due, r.at)
+}
+
 func (c *Core) restartDue() {
-	for i := 0; i < len(c.again); {
-		r := c.again[i]
+	if c.due.IsZero() || c.due.After(c.now) {
+		return
+	}
+	list := c.again
+	c.again, c.due = nil, time.Time{}
+	for _, r := range list {
 		if r.at.After(c.now) {
-			i++
+			c.plan(r)
 			continue
 		}
-		c.again = append(c.again[:i:i], c.again[i+1:]...)
 		// Either side may have another address by now.
 		if r.peer.Endpoint.IsValid() && len(r.peer.From) == 0 {
 			r.remote = netip.AddrPortFrom(r.peer.Endpoint.Addr(), or(r.peer.Endpoint.Port(), 500))
@@ -429,7 +439,7 @@ func (c *Core) restartDue() {
 		}
 		if !r.local.IsValid() {
 			r.at = c.now.Add(c.jitter(noRouteWait))
-			c.again = append(c.again, r)
+			c.plan(r)
 			continue
 		}
 		c.want(r.peer, r.child, r.local, r.remote, r.tries)

@@ -118,7 +118,7 @@ func (c *Core) adopt(old, fresh *ikeSA) {
 	fresh.children = append(fresh.children, old.children...)
 	old.children = nil
 	for _, ch := range fresh.children {
-		ch.IKE = fresh.id
+		ch.IKE, ch.home = fresh.id, fresh
 	}
 	for _, q := range old.queue {
 		switch t := q.task.(type) {

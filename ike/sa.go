@@ -80,6 +80,7 @@ type ikeSA struct {
 	counted                           netip.Prefix // half-open is counted for this
 	at                                time.Time
 	index                             int
+	spots                             [2]spot // where Core.index has it
 }
 
 func (sa *ikeSA) mine() uint64 {

@@ -152,15 +152,10 @@ func (c *Core) DeleteChild(now time.Time, id uint64) Output {
 // withChild calls f for a child that is up.
 func (c *Core) withChild(now time.Time, id uint64, f func(*ikeSA, *child)) Output {
 	c.begin(now)
-	c.each("", func(sa *ikeSA) {
-		for _, ch := range sa.children {
-			if ch.ID == id && ch.state == chUp {
-				f(sa, ch)
-				c.settle(sa)
-				return
-			}
-		}
-	})
+	if ch := c.index.ids[id]; ch != nil && ch.state == chUp && slices.Contains(ch.home.children, ch) {
+		f(ch.home, ch)
+		c.settle(ch.home)
+	}
 	return c.end()
 }
 
@@ -170,13 +165,8 @@ func (c *Core) withChild(now time.Time, id uint64, f func(*ikeSA, *child)) Outpu
 func (c *Core) Roamed(now time.Time, spi uint32, local, remote netip.AddrPort) Output {
 	c.begin(now)
 	if ch := c.spis[spi]; ch != nil {
-		for _, sa := range c.sas {
-			if sa.id == ch.IKE {
-				c.roam(sa, local, remote)
-				c.settle(sa)
-				break
-			}
-		}
+		c.roam(ch.home, local, remote)
+		c.settle(ch.home)
 	}
 	return c.end()
 }
