@@ -64,7 +64,7 @@ func New(cfg Config) (*Core, error) {
 		sas: map[uint64]*ikeSA{}, inits: map[initKey]*ikeSA{}, spis: map[uint32]*child{}, held: map[holder][]*ikeSA{},
 		index: newIndex(), gone: map[uint32]struct{}{},
 		guard: guard{perAddr: map[netip.Prefix]int{}}, ghosts: ghosts{m: map[uint64]ghost{}},
-		leases: leases{m: map[leaseKey]*lease{}, taken: map[netip.Addr]leaseKey{}},
+		leases: newLeases(),
 	}, nil
 }
 

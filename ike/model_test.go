@@ -111,6 +111,9 @@ func playModel(t *testing.T, seed uint64) (one bool, err error) {
 			}
 		}
 		s.run(time.Duration(s.rng.IntN(4000)) * time.Millisecond)
+		if e := checkIndex(n.Core); e != nil {
+			return false, fmt.Errorf("%s: %w", n.name, e)
+		}
 		// The host reports first packets on new SAs now and then.
 		if s.rng.IntN(3) == 0 {
 			for _, x := range n.sad {
@@ -139,6 +142,11 @@ func playModel(t *testing.T, seed uint64) (one bool, err error) {
 	for _, n := range s.nodes {
 		if err == nil && (len(n.spis) != len(n.sad) || len(n.expected) != 0 || n.guard.total != 0 || len(n.inits) != 0) {
 			err = fmt.Errorf("%s holds %d SPIs for %d children, %d half-open", n.name, len(n.spis), len(n.sad), n.guard.total)
+		}
+	}
+	for _, n := range s.nodes {
+		if e := checkIndex(n.Core); err == nil && e != nil {
+			err = fmt.Errorf("%s: %w", n.name, e)
 		}
 	}
 	if err != nil && dumpModel {

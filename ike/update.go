@@ -114,14 +114,7 @@ func (c *Core) expel(p *Peer) {
 		c.deleteIKE(sa)
 	})
 	// Another policy may have another pool.
-	for k, l := range c.leases.m {
-		if k.peer == p.Name {
-			for _, a := range l.key.addrs() {
-				delete(c.leases.taken, a)
-			}
-			delete(c.leases.m, k)
-		}
-	}
+	c.leases.forget(p.Name)
 }
 
 // eachOf calls f for the IKE SAs of one peer and settles them.

@@ -1,0 +1,208 @@
+package ike
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// leaseKey is who holds a lease: one identity of one peer block, with the
+// addresses it holds. The zero key holds nothing.
+type leaseKey struct {
+	peer     string
+	id       Identity
+	ip4, ip6 netip.Addr
+}
+
+func (k leaseKey) addrs() (out []netip.Addr) {
+	for _, a := range []netip.Addr{k.ip4, k.ip6} {
+		if a.IsValid() {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// who is the key without addresses.
+func (k leaseKey) who() leaseKey { return leaseKey{peer: k.peer, id: k.id} }
+
+// lease is an address pair that an identity has or had. It stays its own
+// until the pool runs out, so that a caller who comes back is who he was.
+type lease struct {
+	key    leaseKey
+	holder uint64 // ID of the IKE SA; 0: free
+	freed  uint64 // order in which leases became free
+}
+
+type leases struct {
+	m     map[leaseKey]*lease // by who
+	taken map[netip.Addr]leaseKey
+	clock uint64
+	pools map[netip.Prefix]*pool
+	// freed are leases of a peer block in the order in which they became free.
+	freed map[string][]freedLease
+}
+
+// pool is what of a prefix is given out, and where the search for a free address
+// goes on: a pool of tens of thousands is not searched from its beginning each
+// time.
+type pool struct {
+	first, last, next netip.Addr // first is invalid: there is none
+	used, size        int
+}
+
+type freedLease struct {
+	*lease
+	at uint64 // lease.freed; another: it has been held since
+}
+
+func newLeases() leases {
+	return leases{m: map[leaseKey]*lease{}, taken: map[netip.Addr]leaseKey{}, pools: map[netip.Prefix]*pool{}, freed: map[string][]freedLease{}}
+}
+
+func (l *leases) release(k leaseKey, holder uint64) {
+	if x := l.m[k.who()]; x != nil && x.holder == holder {
+		l.clock++
+		x.holder, x.freed = 0, l.clock
+		l.freed[k.peer] = append(l.freed[k.peer], freedLease{x, l.clock})
+	}
+}
+
+func (l *leases) pass(k leaseKey, from, to uint64) {
+	if x := l.m[k.who()]; x != nil && x.holder == from {
+		x.holder = to
+	}
+}
+
+// maxPool bounds how many addresses of a prefix are given out.
+const maxPool = 1 << 16
+
+// pool gives the state of a prefix. The network address and the first host,
+// which is the gateway's by habit, are left out, and so is the broadcast address.
+func (l *leases) pool(p netip.Prefix) *pool {
+	if x := l.pools[p]; x != nil {
+		return x
+	}
+	x := &pool{}
+	a, end := p.Masked().Addr(), lastOf(p)
+	if a != end {
+		a = a.Next().Next()
+	}
+	for ; x.size < maxPool && p.Contains(a) && (a.Is6() || a != end || p.Bits() >= 31); a = a.Next() {
+		if x.size++; x.size == 1 {
+			x.first, x.next = a, a
+		}
+		x.last = a
+		if _, used := l.taken[a]; used { // by another ike block with the same addresses
+			x.used++
+		}
+	}
+	l.pools[p] = x
+	return x
+}
+
+func (x *pool) has(a netip.Addr) bool {
+	return x.size > 0 && a.BitLen() == x.first.BitLen() && x.first.Compare(a) <= 0 && a.Compare(x.last) <= 0
+}
+
+// pick finds a free address of a family in the pools.
+func (l *leases) pick(pools []netip.Prefix, is6 bool) (netip.Addr, bool) {
+	for _, p := range pools {
+		if p.Addr().Is6() != is6 {
+			continue
+		}
+		for x := l.pool(p); x.used < x.size; {
+			a := x.next
+			if x.next = a.Next(); a == x.last {
+				x.next = x.first
+			}
+			if _, used := l.taken[a]; !used {
+				return a, true
+			}
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// take and free keep the books of an address.
+func (l *leases) take(a netip.Addr, k leaseKey) {
+	l.taken[a] = k
+	for _, x := range l.pools {
+		if x.has(a) {
+			x.used++
+		}
+	}
+}
+
+func (l *leases) free(a netip.Addr) {
+	delete(l.taken, a)
+	for _, x := range l.pools {
+		if x.has(a) {
+			x.used--
+			x.next = a
+		}
+	}
+}
+
+// reclaim forgets the lease that has been free for longest.
+func (l *leases) reclaim(peer string) bool {
+	for len(l.freed[peer]) > 0 {
+		f := l.freed[peer][0]
+		l.freed[peer] = l.freed[peer][1:]
+		if f.holder != 0 || f.lease.freed != f.at || l.m[f.key.who()] != f.lease {
+			continue
+		}
+		for _, a := range f.key.addrs() {
+			l.free(a)
+		}
+		delete(l.m, f.key.who())
+		return true
+	}
+	return false
+}
+
+// forget takes back all leases of a peer block.
+func (l *leases) forget(peer string) {
+	for k, x := range l.m {
+		if k.peer == peer {
+			for _, a := range x.key.addrs() {
+				l.free(a)
+			}
+			delete(l.m, k)
+		}
+	}
+	delete(l.freed, peer)
+	clear(l.pools) // another policy may have others
+}
+
+// give finds a lease for an identity. A second IKE SA of the same identity
+// takes over the lease of the first.
+func (l *leases) give(p *Peer, id Identity, holder uint64, want4, want6 bool) (leaseKey, bool) {
+	k := leaseKey{peer: p.Name, id: id}
+	x := l.m[k]
+	if x == nil {
+		x = &lease{key: k}
+	}
+	for _, f := range []struct {
+		want bool
+		is6  bool
+		at   *netip.Addr
+	}{{want4, false, &x.key.ip4}, {want6, true, &x.key.ip6}} {
+		if !f.want || f.at.IsValid() || !slices.ContainsFunc(p.Pools, func(q netip.Prefix) bool { return q.Addr().Is6() == f.is6 }) {
+			continue
+		}
+		a, ok := l.pick(p.Pools, f.is6)
+		for !ok && l.reclaim(p.Name) { // until it is of this family
+			a, ok = l.pick(p.Pools, f.is6)
+		}
+		if ok {
+			*f.at = a
+			l.take(a, k)
+		}
+	}
+	if len(x.key.addrs()) == 0 {
+		return leaseKey{}, false
+	}
+	x.holder = holder
+	l.m[k] = x
+	return x.key, true
+}
