@@ -399,7 +399,7 @@ func (x *exchange) tick(now int64, n uint64) {
 	if s == nil {
 		return
 	}
-	for local, remote := range x.locals() {
+	for local, remote := range x.pairs.locals() {
 		if x.d.firewall.IsLocal(local) {
 			continue
 		}
@@ -413,25 +413,19 @@ func (x *exchange) tick(now int64, n uint64) {
 	}
 }
 
-// locals are the addresses of this host that SAs use, each with a peer's.
-func (x *exchange) locals() map[netip.Addr]netip.Addr {
-	m := map[netip.Addr]netip.Addr{}
-	for _, c := range x.pairs.all() {
-		src, dst, _ := c.out.Endpoints()
-		m[src] = dst
-	}
-	return m
-}
-
 // reportPeriod is how many seconds pass between reports of what children carry.
 const reportPeriod = 5
 
-// usage is what each child has carried.
+// usage is what each child has carried of which that is another than before.
 func (x *exchange) usage() []ike.Usage {
-	all := x.pairs.all()
-	list := make([]ike.Usage, 0, len(all))
-	for _, c := range all {
+	var list []ike.Usage
+	for _, c := range x.pairs.all() {
 		in, out := c.in.Counters(), c.out.Counters()
+		if n := in.Packets + out.Packets; n == c.reported {
+			continue
+		} else {
+			c.reported = n
+		}
 		u := ike.Usage{ID: c.ID, Bytes: in.Bytes + out.Bytes, Packets: in.Packets + out.Packets}
 		if in.Packets > 0 {
 			u.LastIn = x.d.started.Add(time.Duration(in.Used))

@@ -27,6 +27,8 @@ type pair struct {
 	// roamed is set while the key exchange has a packet to look at that came
 	// from elsewhere than the peer was.
 	roamed atomic.Bool
+
+	reported uint64 // packets that the key exchange knows of; its tick's only
 }
 
 // pairs are the children in the SAD. One goroutine, the key exchange's, changes
@@ -39,6 +41,8 @@ type pairs struct {
 
 	mu   sync.Mutex
 	byID map[uint64]*pair
+	far  map[netip.Addr][]*pair // by the peer's address
+	near map[netip.Addr]*near   // by our own
 	// ways leads to the SAs that what leaves under an ipsec block goes by.
 	ways atomic.Pointer[map[string]*atomic.Pointer[ways]]
 }
@@ -47,8 +51,15 @@ type pairs struct {
 // selectors, the newest first.
 type ways = bart.Table[[]*pair]
 
+// near is how many pairs use an address of ours, and the address of a peer to
+// which it leads.
+type near struct {
+	n    int
+	peer netip.Addr
+}
+
 func newPairs(sad *esp.SAD) *pairs {
-	p := &pairs{sad: sad, byID: map[uint64]*pair{}}
+	p := &pairs{sad: sad, byID: map[uint64]*pair{}, far: map[netip.Addr][]*pair{}, near: map[netip.Addr]*near{}}
 	p.ways.Store(&map[string]*atomic.Pointer[ways]{})
 	return p
 }
@@ -162,6 +173,7 @@ func (s *pairs) install(c *ike.ChildSA, b *rules.IPsec, use bool, now int64) (*p
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.byID[x.ID] = x
+	s.enter(x)
 	if use {
 		s.route(x)
 	}
@@ -227,6 +239,8 @@ func (s *pairs) move(c *ike.ChildSA) {
 		return
 	}
 	in, out := encapOf(c)
+	s.leave(x)
+	defer s.enter(x)
 	x.Local, x.Remote, x.UDPEncap, x.LocalPort, x.RemotePort = c.Local, c.Remote, c.UDPEncap, c.LocalPort, c.RemotePort
 	x.in.Move(c.Remote, c.Local, in)
 	x.out.Move(c.Local, c.Remote, out)
@@ -242,9 +256,53 @@ func (s *pairs) remove(id uint64) {
 		return
 	}
 	delete(s.byID, id)
+	s.leave(x)
 	s.unroute(x)
 	s.sad.Remove(x.out)
 	s.sad.Remove(x.in)
+}
+
+// enter lets a pair be found by its addresses; leave takes it out. s.mu is held.
+func (s *pairs) enter(x *pair) {
+	s.far[x.Remote] = append(s.far[x.Remote], x)
+	if s.near[x.Local] == nil {
+		s.near[x.Local] = &near{}
+	}
+	s.near[x.Local].n++
+	s.near[x.Local].peer = x.Remote
+}
+
+func (s *pairs) leave(x *pair) {
+	list := s.far[x.Remote]
+	if i := slices.Index(list, x); i >= 0 {
+		list = slices.Delete(list, i, i+1)
+	}
+	if s.far[x.Remote] = list; len(list) == 0 {
+		delete(s.far, x.Remote)
+	}
+	if n := s.near[x.Local]; n != nil {
+		if n.n--; n.n == 0 {
+			delete(s.near, x.Local)
+		}
+	}
+}
+
+// towards gives the pairs with a peer at an address.
+func (s *pairs) towards(a netip.Addr) []*pair {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.far[a])
+}
+
+// locals are the addresses of this host that pairs use, each with a peer's.
+func (s *pairs) locals() map[netip.Addr]netip.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := make(map[netip.Addr]netip.Addr, len(s.near))
+	for a, n := range s.near {
+		m[a] = n.peer
+	}
+	return m
 }
 
 // all gives the pairs, in no order.

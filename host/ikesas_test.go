@@ -94,6 +94,24 @@ func TestPairsAgainstWalk(t *testing.T) {
 			s.use(x.ID)
 			inUse = append([]*pair{x}, slices.Delete(inUse, i, i+1)...)
 		}
+		if len(inUse) > 0 {
+			c := inUse[rng.IntN(len(inUse))].ChildSA
+			c.Remote, c.Local = addr(), addr()
+			s.move(&c)
+		}
+		near, far := map[netip.Addr]bool{}, map[netip.Addr]int{}
+		for _, x := range inUse {
+			near[x.Local] = true
+			far[x.Remote]++
+		}
+		if len(s.locals()) != len(near) || len(s.far) != len(far) {
+			t.Fatalf("round %d: %v and %v, the walk finds %v and %v", round, s.locals(), s.far, near, far)
+		}
+		for a, n := range far {
+			if len(s.towards(a)) != n {
+				t.Fatalf("round %d: %d pairs with %s, the walk finds %d", round, len(s.towards(a)), a, n)
+			}
+		}
 		for range 20 {
 			proto := []uint8{packet.TCP, packet.UDP}[rng.IntN(2)]
 			p := testPacket(t, proto, netip.MustParseAddr("192.0.2.1"), addr(), 1000, uint16(1+rng.IntN(7)))

@@ -306,8 +306,9 @@ func (k *keeper) pathReport(quoted *packet.Packet, mtu int, now int64) {
 		return
 	}
 	const anyLink = 1 << 16 // what is quoted bounds it
-	for s := range k.sad.All() {
-		s.PathReport(quoted, mtu, anyLink, now)
+	k.blocks.Load().each(func(_ *block, s *sa) { s.PathReport(quoted, mtu, anyLink, now) })
+	for _, x := range k.agreed.towards(quoted.Dst) {
+		x.out.PathReport(quoted, mtu, anyLink, now)
 	}
 }
 
