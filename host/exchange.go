@@ -227,9 +227,9 @@ func (x *exchange) wait(r *engine.Rule, in *engine.Input) bool {
 	}
 	ask, ok := x.hold.add(need{b.Name, c.remote}, in)
 	if ask {
-		name := b.Name
+		name, flow := b.Name, flowOf(&in.Packet)
 		s.Post(func(core *ike.Core, now time.Time) ike.Output {
-			o, err := core.Initiate(now, ike.Call{Peer: c.peer, Child: name, Local: portless(c.local), Remote: portless(c.remote)})
+			o, err := core.Initiate(now, ike.Call{Peer: c.peer, Child: name, Local: portless(c.local), Remote: portless(c.remote), Packet: flow})
 			if err != nil {
 				x.tell(fmt.Sprintf("no SA for a packet of rule %q: %s", r.Name, err))
 			}
@@ -237,6 +237,20 @@ func (x *exchange) wait(r *engine.Rule, in *engine.Input) bool {
 		})
 	}
 	return ok
+}
+
+// flowOf is what the key exchange is told of a packet that needs an SA. Of ICMP
+// all types are asked for, as by appendSelectors.
+func flowOf(p *packet.Packet) ike.Flow {
+	e := endsOf(p, true)
+	side := func(a netip.Addr, port uint16) ike.TrafficSelector {
+		t := ike.TrafficSelector{First: a, Last: a, Protocol: e.proto, LastPort: 65535}
+		if p.HasPorts {
+			t.FirstPort, t.LastPort = port, port
+		}
+		return t
+	}
+	return ike.Flow{Local: side(e.local, e.localPort), Remote: side(e.remote, e.remotePort)}
 }
 
 func portless(a netip.Addr) netip.AddrPort {

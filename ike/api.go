@@ -15,6 +15,8 @@ type Call struct {
 	// Local and Remote say between which addresses, for a peer that has
 	// none of its own or a range. A zero port means 500.
 	Local, Remote netip.AddrPort
+	// Packet is what asks for it; the zero Flow: nobody in particular.
+	Packet Flow
 }
 
 // Initiate makes a child unless it is there or on its way. An IKE SA that is
@@ -50,45 +52,8 @@ func (c *Core) Initiate(now time.Time, call Call) (Output, error) {
 	if len(probe.localTS(ch)) == 0 || len(probe.remoteTS(ch)) == 0 {
 		return c.end(), fmt.Errorf("ipsec block %q is not for what goes from %s to %s", ch.Name, local.Addr(), remote.Addr())
 	}
-	c.want(p, ch, local, remote, 0)
+	c.want(p, wish{ch, call.Packet}, local, remote, 0)
 	return c.end(), nil
-}
-
-// want makes a child over an IKE SA that is up or on its way, or over a new
-// one.
-func (c *Core) want(p *Peer, ch *Child, local, remote netip.AddrPort, tries int) {
-	var home *ikeSA
-	for _, sa := range c.index.at[spot{p, remote.Addr()}] {
-		if sa.surplus || sa.state > stUp || sa.remote.Addr() != remote.Addr() && sa.callee != remote {
-			continue
-		}
-		if sa.hasChild(ch) || sa.hs != nil && slices.Contains(sa.hs.want, ch) || sa.plans(ch) {
-			return
-		}
-		if home == nil || sa.id < home.id {
-			home = sa
-		}
-	}
-	switch {
-	case home == nil:
-		if sa := c.startIKE(p, local, remote, []*Child{ch}); sa != nil {
-			sa.tries = tries
-		}
-	case home.hs != nil:
-		home.hs.want = append(home.hs.want, ch)
-	default:
-		home.enqueue(&createTask{cfg: ch})
-		c.settle(home)
-	}
-}
-
-// plans says that a new child is queued or under way.
-func (sa *ikeSA) plans(ch *Child) bool {
-	is := func(t task) bool {
-		x, ok := t.(*createTask)
-		return ok && x.purpose == newChild && x.cfg == ch
-	}
-	return sa.req != nil && is(sa.req.task) || slices.ContainsFunc(sa.queue, func(q queued) bool { return is(q.task) })
 }
 
 // Start makes every child that has Start set and whose peer has an address.
@@ -106,7 +71,7 @@ func (c *Core) startAll() {
 			}
 			remote := netip.AddrPortFrom(or(ch.Endpoint, p.Endpoint.Addr()), or(p.Endpoint.Port(), 500))
 			if local := c.source(p, remote.Addr()); local.IsValid() {
-				c.want(p, ch, netip.AddrPortFrom(local, c.cfg.Port), remote, 0)
+				c.want(p, wish{cfg: ch}, netip.AddrPortFrom(local, c.cfg.Port), remote, 0)
 			} else if !slices.ContainsFunc(c.again, func(r restart) bool { return r.peer == p && r.child == ch }) {
 				// No way there yet: try again, as after a call that failed.
 				c.plan(restart{c.now.Add(c.jitter(noRouteWait)), p, ch, netip.AddrPort{}, remote, 1})

@@ -33,6 +33,8 @@ type child struct {
 	hardAt   time.Time // no rekey worked until then
 	expireAt time.Time // the peer should have deleted it until then
 	rekeying bool      // a rekey of ours is queued or under way
+	packet   Flow      // that has asked for it
+	beside   bool      // and that the peer has left out
 	surplus  bool      // lost a collision: to be deleted, and of no interest to people
 }
 
@@ -63,7 +65,7 @@ type negotiated struct {
 
 // childOffer is what we propose for a child.
 type childOffer struct {
-	cfg      *Child
+	wish
 	spi      uint32
 	props    []Proposal
 	tsi, tsr []TrafficSelector
@@ -87,18 +89,25 @@ func (c *Core) release(spi uint32) {
 
 // offerChild makes an offer. In IKE_AUTH there is no key exchange to offer
 // (RFC 7296 section 1.2).
-func (c *Core) offerChild(sa *ikeSA, cfg *Child, inAuth bool) (*childOffer, error) {
-	o := &childOffer{cfg: cfg, tsi: sa.localTS(cfg), tsr: sa.remoteTS(cfg)}
+func (c *Core) offerChild(sa *ikeSA, w wish, inAuth bool) (*childOffer, error) {
+	cfg := w.cfg
+	o := &childOffer{wish: w, tsi: sa.localTS(cfg), tsr: sa.remoteTS(cfg)}
 	if p := sa.peer; inAuth && len(cfg.LocalTS) == 0 && cfg.Mode == Tunnel && (p.RequestIPv4 || p.RequestIPv6) {
 		// We do not know our address yet: offer everything, and be narrowed
-		// to it (RFC 7296 section 2.19).
-		o.tsi = nil
+		// to it (RFC 7296 section 2.19). The packet that asks is from another.
+		o.tsi, w.packet = nil, Flow{}
 		if p.RequestIPv4 {
 			o.tsi = append(o.tsi, SelectorOf(netip.PrefixFrom(netip.IPv4Unspecified(), 0)))
 		}
 		if p.RequestIPv6 {
 			o.tsi = append(o.tsi, SelectorOf(netip.PrefixFrom(netip.IPv6Unspecified(), 0)))
 		}
+	}
+	if w.packet.within(o.tsi, o.tsr) && max(len(o.tsi), len(o.tsr)) < maxSelectors {
+		o.tsi = append([]TrafficSelector{w.packet.Local}, o.tsi...)
+		o.tsr = append([]TrafficSelector{w.packet.Remote}, o.tsr...)
+	} else {
+		o.packet = Flow{} // it is not asked for
 	}
 	var err error
 	if o.spi, err = c.reserve(); err != nil {
@@ -216,7 +225,7 @@ func (c *Core) acceptChild(sa *ikeSA, o *childOffer, list []payload, ns notifies
 		return nil, ev
 	}
 	return &negotiated{cfg: o.cfg, mode: mode, suite: s, spiIn: o.spi, spiOut: binary.BigEndian.Uint32(props[0].spi),
-		local: tsi, remote: tsr, noTFC: ns.has(nNoTFC)}, Event{}
+		local: Distinct(tsi), remote: Distinct(tsr), noTFC: ns.has(nNoTFC)}, Event{}
 }
 
 func parseTSPair(list []payload) (tsi, tsr []TrafficSelector, err error) {
@@ -260,10 +269,12 @@ func (c *Core) serveChild(sa *ikeSA, list []payload, ns notifies, neg negotiatio
 		tsi, tsr = throughNAT(tsi, sa.remote.Addr()), throughNAT(tsr, sa.local.Addr())
 	}
 	ev = Event{Failure: NoSelectors, Theirs: selectorText(tsi) + " to " + selectorText(tsr), Setting: "ipsec"}
-	// Those of the mode asked for come first.
+	// Those of the mode asked for come first, and of these such as hold what
+	// the peer wants most, its first selectors (RFC 7296 section 2.9).
 	cfgs := slices.Clone(sa.peer.Children)
+	first := func(c *Child) bool { return subset(tsi[:1], sa.remoteTS(c)) && subset(tsr[:1], sa.localTS(c)) }
 	slices.SortStableFunc(cfgs, func(a, b *Child) int {
-		return cmp.Compare(btoi(a.Mode != mode), btoi(b.Mode != mode))
+		return cmp.Or(cmp.Compare(btoi(a.Mode != mode), btoi(b.Mode != mode)), -cmp.Compare(btoi(first(a)), btoi(first(b))))
 	})
 	for _, cfg := range cfgs {
 		if old != nil && cfg != old.cfg {

@@ -18,8 +18,8 @@ const (
 // createTask is a CREATE_CHILD_SA exchange of ours (RFC 7296 section 1.3),
 // with the IKE_FOLLOWUP_KE exchanges behind it (RFC 9370 section 2.2.4).
 type createTask struct {
+	wish
 	purpose purpose
-	cfg     *Child
 	old     *child
 	group   uint16 // the group the peer asked for
 	retries int
@@ -105,14 +105,14 @@ func (t *createTask) build(c *Core, sa *ikeSA) (uint8, []payload, bool) {
 	}
 	switch t.purpose {
 	case newChild:
-		if sa.hasChild(t.cfg) {
+		if sa.granted(t.wish) {
 			return 0, nil, false
 		}
 	case rekeyChild:
 		if !slices.Contains(sa.children, t.old) || t.old.state != chUp || t.old.rekeyIn.done() {
 			return 0, nil, false
 		}
-		t.cfg = t.old.cfg
+		t.wish = wish{t.old.cfg, t.old.packet}
 	case rekeyIKE:
 		if sa.rekeyIn.done() {
 			return 0, nil, false
@@ -144,7 +144,7 @@ func (t *createTask) request(c *Core, sa *ikeSA) (list []payload, err error) {
 		}
 		t.props = props
 	} else {
-		if t.offer, err = c.offerChild(sa, t.cfg, false); err != nil {
+		if t.offer, err = c.offerChild(sa, t.wish, false); err != nil {
 			return nil, err
 		}
 		if t.purpose == rekeyChild {
@@ -328,7 +328,7 @@ func (t *createTask) failed(c *Core, sa *ikeSA, n notify) {
 		// RFC 7296 section 2.25: the child is gone over there; begin anew.
 		if slices.Contains(sa.children, t.old) {
 			c.removeChild(sa, t.old)
-			sa.enqueue(&createTask{cfg: t.old.cfg})
+			sa.enqueue(&createTask{wish: wish{t.old.cfg, t.old.packet}})
 		}
 	default:
 		ev := c.peerError(sa, n)
@@ -352,7 +352,7 @@ func (c *Core) giveUp(sa *ikeSA, t *createTask, ev Event) {
 		sa.rekeyAt = c.now.Add(max(or(sa.peer.Lifetime, defaultIKELife)/20, 10*time.Second))
 	case newChild:
 		if t.cfg.Start && sa.began {
-			sa.enqueueAt(&createTask{cfg: t.cfg}, c.now.Add(c.jitter(time.Minute)))
+			sa.enqueueAt(&createTask{wish: t.wish}, c.now.Add(c.jitter(time.Minute)))
 		}
 	}
 }
@@ -390,6 +390,7 @@ func (t *createTask) finish(c *Core, sa *ikeSA) {
 		c.deleteChild(sa, ch)
 	case t.purpose == newChild:
 		c.oneOfEach(sa, ch)
+		c.besides(sa, ch, t.offer.packet)
 	default:
 		if r := old.rekeyIn; r != nil {
 			if r.child != nil { // the peer's to delete
@@ -400,6 +401,7 @@ func (t *createTask) finish(c *Core, sa *ikeSA) {
 				c.dropPending(sa)
 			}
 		}
+		ch.packet, ch.beside = old.packet, old.beside
 		old.state = chReplaced
 		if slices.Contains(sa.children, old) {
 			c.deleteChild(sa, old)

@@ -124,7 +124,7 @@ func (t *authTask) answer(c *Core, sa *ikeSA, m *opened, ns notifies) {
 		n, ev := c.acceptChild(sa, offer, m.payloads, ns, negotiation{noKE: true})
 		if n != nil {
 			toR, toI := childKeys(sa.suite.prf, sa.keys.d, &n.suite, nil, ni, nr)
-			c.addChild(sa, n, toI, toR, true, nil, origin{true, low})
+			c.besides(sa, c.addChild(sa, n, toI, toR, true, nil, origin{true, low}), offer.packet)
 		} else if ns.has(nInvalidSyntax) { // it ends all (RFC 7296 section 2.21.3)
 			sa.queue = nil
 			c.farewell(sa, ev)
@@ -134,7 +134,7 @@ func (t *authTask) answer(c *Core, sa *ikeSA, m *opened, ns notifies) {
 		}
 	}
 	for _, w := range want {
-		sa.enqueue(&createTask{cfg: w})
+		sa.enqueue(&createTask{wish: w})
 	}
 }
 

@@ -28,7 +28,7 @@ type handshake struct {
 	childless bool // the responder knows RFC 6023
 	askedRaw  bool // the responder asks for a raw public key (RFC 7670)
 
-	want  []*Child // to be made; the first goes into IKE_AUTH
+	want  []wish // to be made; the first goes into IKE_AUTH
 	child *childOffer
 }
 
@@ -47,7 +47,7 @@ const (
 )
 
 // startIKE begins an IKE SA as its initiator.
-func (c *Core) startIKE(p *Peer, local, remote netip.AddrPort, want []*Child) *ikeSA {
+func (c *Core) startIKE(p *Peer, local, remote netip.AddrPort, want []wish) *ikeSA {
 	sa := &ikeSA{
 		initiator: true, state: stInitSent, peer: p, local: local, remote: remote,
 		created: c.now, heard: c.now, index: -1, began: true, caller: local, callee: remote,

@@ -130,7 +130,7 @@ func (c *Core) onePerPeer(sa *ikeSA) {
 		}
 		for _, ch := range lose.children {
 			if !keep.hasChild(ch.cfg) {
-				keep.enqueue(&createTask{cfg: ch.cfg})
+				keep.enqueue(&createTask{wish: wish{ch.cfg, ch.packet}})
 			}
 		}
 		for _, q := range lose.queue {
@@ -188,7 +188,9 @@ func (c *Core) destroy(sa *ikeSA, failed bool) {
 		}
 	}
 	if sa.hs != nil {
-		lost = append(lost, sa.hs.want...)
+		for _, w := range sa.hs.want {
+			lost = append(lost, w.cfg)
+		}
 	}
 	plans := sa.queue
 	if sa.req != nil {
@@ -442,6 +444,6 @@ func (c *Core) restartDue() {
 			c.plan(r)
 			continue
 		}
-		c.want(r.peer, r.child, r.local, r.remote, r.tries)
+		c.want(r.peer, wish{cfg: r.child}, r.local, r.remote, r.tries)
 	}
 }

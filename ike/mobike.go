@@ -90,7 +90,7 @@ func (c *Core) moved(sa *ikeSA) {
 			// section 1.3): another takes its place, when it is needed.
 			c.deleteChild(sa, ch)
 			if ch.cfg.Start && sa.began {
-				sa.enqueue(&createTask{cfg: ch.cfg})
+				sa.enqueue(&createTask{wish: wish{cfg: ch.cfg}})
 			}
 			continue
 		}

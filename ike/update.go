@@ -75,7 +75,7 @@ func (c *Core) updateChildren(p *Peer, list []*Child) {
 	c.again = slices.DeleteFunc(c.again, func(r restart) bool { return r.peer == p && gone(r.child) })
 	c.eachOf(p, func(sa *ikeSA) {
 		if hs := sa.hs; hs != nil {
-			hs.want = slices.DeleteFunc(hs.want, gone)
+			hs.want = slices.DeleteFunc(hs.want, func(w wish) bool { return gone(w.cfg) })
 			if hs.child != nil && gone(hs.child.cfg) {
 				c.destroyQuietly(sa) // it has been asked for already
 				return
