@@ -344,7 +344,7 @@ func TestSenderRuns(t *testing.T) {
 		{"IPv6", [][]byte{build(60, six), build(60, six), build(50, six)}, []int{3}},
 		{"IPv6, another class", [][]byte{build(60, six), build(60, with(six, func(s *packet.Spec) { s.TOS = 2 })...)}, []int{1, 1}},
 	} {
-		s := newSender(&worker{fw: &Firewall{inject: &injector{raw4: 3, raw6: 4, port4: &udpSocket{fd: 5}, port6: &udpSocket{fd: 6}}}, stats: new(queueStats)})
+		s := newSender(&worker{fw: &Firewall{inject: &injector{raw4: 3, raw6: 4, port4: &udpSocket{waiter: waiter{fd: 5}}, port6: &udpSocket{waiter: waiter{fd: 6}}}}, stats: new(queueStats)})
 		s.w.fw.inject.port4.bound.Store(true)
 		s.w.fw.inject.port6.bound.Store(true)
 		payload := ipv4UDP

@@ -271,20 +271,11 @@ func (f *Firewall) Run(ctx context.Context, h Handler) error {
 		})
 	}
 	for i, s := range []*udpSocket{f.inject.port4, f.inject.port6} {
-		if s.file == nil || !opens {
+		if s.fd < 0 || !opens {
 			continue
 		}
-		u, err := newUnsealer(newWorker(f, h, f.stats[len(f.receivers)+i]), o, s)
-		if err != nil {
-			cancel(err)
-			errs = append(errs, err)
-			break
-		}
-		all.Go(func() {
-			if err := u.receive(ctx); err != nil {
-				cancel(err)
-			}
-		})
+		u := newPortReader(newWorker(f, h, f.stats[len(f.receivers)+i]), o, s)
+		all.Go(func() { u.receive(ctx) })
 	}
 	all.Wait()
 	return errors.Join(errs...)

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -15,10 +14,9 @@ import (
 // The socket exists from the beginning, in the namespace of the Firewall; the
 // port is taken when a policy first asks for it, and kept until the end.
 type udpSocket struct {
-	file  *os.File // nil on a host without the family
-	fd    int
-	v6    bool
-	bound atomic.Bool // the port is ours
+	waiter // its fd is -1 on a host without the family
+	v6     bool
+	bound  atomic.Bool // the port is ours
 }
 
 // Options of UDP, linux/udp.h.
@@ -36,7 +34,7 @@ func openUDPSocket(v6 bool, mark uint32) (*udpSocket, error) {
 	if v6 {
 		family, level = unix.AF_INET6, unix.IPPROTO_IPV6
 	}
-	s := &udpSocket{v6: v6, fd: -1}
+	s := &udpSocket{waiter: waiter{fd: -1, wake: -1}, v6: v6}
 	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if v6 && errors.Is(err, unix.EAFNOSUPPORT) {
 		return s, nil
@@ -74,7 +72,10 @@ func openUDPSocket(v6 bool, mark uint32) (*udpSocket, error) {
 			return nil, errors.Join(fmt.Errorf("UDP socket option %d/%d: %w", o[0], o[1], privileged(err)), unix.Close(fd))
 		}
 	}
-	s.fd, s.file = fd, os.NewFile(uintptr(fd), "udp")
+	s.fd = fd
+	if err := s.openWake(); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
 	return s, nil
 }
 
@@ -86,7 +87,7 @@ const (
 
 // bind takes the port; again, it does nothing.
 func (s *udpSocket) bind() error {
-	if s.bound.Load() || s.file == nil {
+	if s.bound.Load() || s.fd < 0 {
 		return nil
 	}
 	var err error
@@ -107,7 +108,7 @@ func (s *udpSocket) bind() error {
 
 // send sends one datagram from the port; from may be the zero Addr.
 func (s *udpSocket) send(b []byte, from netip.Addr, to netip.AddrPort, link uint32) error {
-	if s.file == nil {
+	if s.fd < 0 {
 		return unix.EAFNOSUPPORT
 	}
 	if s.v6 {
@@ -124,11 +125,4 @@ func (s *udpSocket) send(b []byte, from netip.Addr, to netip.AddrPort, link uint
 	}
 	_, err := unix.SendmsgN(s.fd, b, oob, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}, 0)
 	return err
-}
-
-func (s *udpSocket) close() error {
-	if s.file == nil {
-		return nil
-	}
-	return s.file.Close()
 }

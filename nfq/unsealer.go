@@ -3,12 +3,10 @@ package nfq
 import (
 	"context"
 	"encoding/binary"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
 	"syscall"
-	"time"
 	"unsafe"
 
 	"github.com/ipfw/ipfw/engine"
@@ -26,29 +24,34 @@ type Opener interface {
 	Unseal(in *engine.Input, b []byte, u *engine.Unsealed) engine.Result
 }
 
-// unsealer reads ESP in UDP from port 4500, many datagrams in one (UDP_GRO),
-// opens them, has them judged by what they held, and hands them to the kernel
-// by the TUN device.
+// unsealer opens ESP packets, has them judged by what they held, and hands them
+// to the kernel by the TUN device.
 //
-//	UDP socket --> Unseal --> merger --> Handle --> TUN device
+//	UDP socket, packet socket --> Unseal --> merger --> Handle --> TUN device
 //	    `--> IKE message --> Handle --> Config.IKE
 type unsealer struct {
 	w      *worker
 	opener Opener
-	socket *udpSocket
-	raw    syscall.RawConn
 	merge  *merger
 	u      engine.Unsealed
 	vnet   [sizeofVnetHeader]byte
+}
+
+func newUnsealer(w *worker, o Opener) *unsealer {
+	u := &unsealer{w: w, opener: o}
+	u.merge = newMerger(u.deliver)
+	return u
+}
+
+// portReader reads ESP in UDP from port 4500, many datagrams in one (UDP_GRO).
+type portReader struct {
+	*unsealer
+	socket *udpSocket
 
 	ring  []mmsghdr
 	iov   []unix.Iovec
 	ctls  []control
 	slots []byte
-
-	readFn func(fd uintptr) bool // made once
-	n      int
-	errno  syscall.Errno
 }
 
 // marker is how many zero bytes stand in front of an IKE message.
@@ -57,13 +60,8 @@ const marker = 4
 // unsealSlots is how many messages are read at once; each holds up to 64 KiB.
 const unsealSlots = 16
 
-func newUnsealer(w *worker, o Opener, s *udpSocket) (*unsealer, error) {
-	u := &unsealer{w: w, opener: o, socket: s}
-	var err error
-	if u.raw, err = s.file.SyscallConn(); err != nil {
-		return nil, err
-	}
-	u.merge = newMerger(u.deliver)
+func newPortReader(w *worker, o Opener, s *udpSocket) *portReader {
+	u := &portReader{unsealer: newUnsealer(w, o), socket: s}
 	u.ring = make([]mmsghdr, unsealSlots)
 	u.iov = make([]unix.Iovec, unsealSlots)
 	u.ctls = make([]control, unsealSlots)
@@ -74,63 +72,52 @@ func newUnsealer(w *worker, o Opener, s *udpSocket) (*unsealer, error) {
 		u.ring[i].hdr = unix.Msghdr{Name: &u.ctls[i].name[0], Iov: &u.iov[i], Control: &u.ctls[i].data[0]}
 		u.ring[i].hdr.SetIovlen(1)
 	}
-	u.readFn = u.recvmmsg
-	return u, nil
+	return u
 }
 
-// receive works until the context ends (nil) or the socket fails.
-func (u *unsealer) receive(ctx context.Context) error {
-	if err := u.socket.file.SetReadDeadline(time.Time{}); err != nil {
-		return err
-	}
-	defer context.AfterFunc(ctx, func() {
-		_ = u.socket.file.SetReadDeadline(time.Unix(1, 0)) // wakes the reader
-	})()
-	for {
-		err := u.raw.Read(u.readFn)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil:
-			return fmt.Errorf("UDP port %d: %w", portNAT, err)
-		case u.errno != 0:
+// receive works until the context ends.
+func (u *portReader) receive(ctx context.Context) {
+	defer context.AfterFunc(ctx, u.socket.stop)()
+	for !u.socket.stopped() {
+		n, errno := u.recvmmsg()
+		switch errno {
+		case 0:
+			u.read(n)
+		case unix.EAGAIN:
+			u.socket.wait()
+		case unix.EINTR:
+		default:
 			// An ICMP error about what was sent; the engine hears of those
 			// that matter.
-			u.w.fw.cfg.Logger.Debug("UDP port 4500", slog.Any("error", os.NewSyscallError("recvmmsg", u.errno)))
-			continue
+			u.w.fw.cfg.Logger.Debug("UDP port 4500", slog.Any("error", os.NewSyscallError("recvmmsg", errno)))
 		}
-		now := u.w.fw.Now()
-		for i := range u.n {
-			u.message(&u.ring[i], u.slots[i<<16:][:u.ring[i].len], &u.ctls[i], now)
-		}
-		u.merge.flush()
 	}
+	u.socket.resume()
 }
 
-// recvmmsg fills the ring with what is there; false means that nothing is.
-func (u *unsealer) recvmmsg(fd uintptr) bool {
+// recvmmsg fills the ring with what is there.
+func (u *portReader) recvmmsg() (n int, errno syscall.Errno) {
 	for i := range u.ring {
 		h := &u.ring[i].hdr
 		h.Namelen = uint32(len(u.ctls[i].name))
 		h.SetControllen(len(u.ctls[i].data))
 	}
-	u.n = 0
-	for {
-		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd,
-			uintptr(unsafe.Pointer(&u.ring[0])), unsealSlots, unix.MSG_DONTWAIT, 0, 0)
-		switch u.errno = errno; errno {
-		case 0:
-			u.n = int(n)
-			return true
-		case unix.EINTR:
-		default:
-			return errno != unix.EAGAIN
-		}
+	r, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(u.socket.fd),
+		uintptr(unsafe.Pointer(&u.ring[0])), unsealSlots, unix.MSG_DONTWAIT, 0, 0)
+	return int(r), errno
+}
+
+// read deals with the first n messages in the ring.
+func (u *portReader) read(n int) {
+	now := u.w.fw.Now()
+	for i := range n {
+		u.message(&u.ring[i], u.slots[i<<16:][:u.ring[i].len], &u.ctls[i], now)
 	}
+	u.merge.flush()
 }
 
 // message deals with the datagrams of one message.
-func (u *unsealer) message(m *mmsghdr, b []byte, c *control, now int64) {
+func (u *portReader) message(m *mmsghdr, b []byte, c *control, now int64) {
 	in := &u.w.in
 	*in = engine.Input{Now: now, Arriving: true}
 	link, size := c.read(&m.hdr, &in.Packet)
