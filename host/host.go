@@ -26,6 +26,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -60,6 +61,11 @@ type Options struct {
 	SSHConnection string
 	// Reload makes the daemon read its policy again (SIGHUP).
 	Reload <-chan os.Signal
+	// Cores is how many processors to spread packets over; default
+	// runtime.GOMAXPROCS. While they are busy, as many threads again wait awake
+	// for packets, which Go's scheduler takes for work: GOMAXPROCS should leave
+	// room for both.
+	Cores int
 	// OnReady is called once, when packets are judged.
 	OnReady func(Status)
 }
@@ -115,6 +121,9 @@ func run(ctx context.Context, o Options, open opener) error {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
+	if o.Cores == 0 {
+		o.Cores = runtime.GOMAXPROCS(0)
+	}
 	loader := newLoader(o)
 	first, bad := loader.load(o.SSHConnection)
 	if bad != nil {
@@ -164,7 +173,7 @@ func run(ctx context.Context, o Options, open opener) error {
 	d.keeper.settle(nil, blocks, d.now())
 
 	first.decides = d.engine.Generation()
-	if d.firewall, err = open(first, o.Logger, d.exchange.heard); err != nil {
+	if d.firewall, err = open(first, o.Cores, o.Logger, d.exchange.heard); err != nil {
 		return err
 	}
 	return d.serve(ctx, socket, peers)

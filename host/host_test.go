@@ -41,7 +41,7 @@ func newFakeKernel() *fakeKernel {
 	return &fakeKernel{fail: make(chan error, 1), running: make(chan struct{})}
 }
 
-func (k *fakeKernel) open(*loaded, *slog.Logger, func(*nfq.Datagram)) (firewall, error) {
+func (k *fakeKernel) open(*loaded, int, *slog.Logger, func(*nfq.Datagram)) (firewall, error) {
 	return k, nil
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
-	"runtime"
 	"slices"
 
 	"github.com/ipfw/ipfw/engine"
@@ -52,7 +51,7 @@ type firewall interface {
 // opener opens the kernel's side for the first policy. From then on the
 // kernel holds packets until somebody runs the firewall. ike hears what comes
 // to UDP port 4500 and is not for packets.
-type opener func(first *loaded, log *slog.Logger, ike func(*nfq.Datagram)) (firewall, error)
+type opener func(first *loaded, cores int, log *slog.Logger, ike func(*nfq.Datagram)) (firewall, error)
 
 // kernel is the real firewall.
 type kernel struct {
@@ -62,8 +61,8 @@ type kernel struct {
 	cfg nfq.Config // in force
 }
 
-func openKernel(first *loaded, log *slog.Logger, ike func(*nfq.Datagram)) (firewall, error) {
-	cfg := kernelConfig(first, log)
+func openKernel(first *loaded, cores int, log *slog.Logger, ike func(*nfq.Datagram)) (firewall, error) {
+	cfg := kernelConfig(first, cores, log)
 	cfg.IKE = ike
 	fw, err := nfq.Open(cfg)
 	if err != nil {
@@ -73,14 +72,14 @@ func openKernel(first *loaded, log *slog.Logger, ike func(*nfq.Datagram)) (firew
 }
 
 // kernelConfig is what a policy asks of the kernel.
-func kernelConfig(l *loaded, log *slog.Logger) nfq.Config {
+func kernelConfig(l *loaded, cores int, log *slog.Logger) nfq.Config {
 	s := &l.Settings
 	queues := int(s.Queues)
 	if queues == 0 {
-		queues = runtime.GOMAXPROCS(0)
+		queues = cores
 	}
 	protect := slices.ContainsFunc(l.Engine.Rules, func(r engine.Rule) bool { return r.Action == engine.Protect })
-	cfg := nfq.Config{Queue: s.Queue, Queues: queues, Mask: s.MarkMask, FailOpen: s.FailOpen, Protect: protect, Logger: log}
+	cfg := nfq.Config{Queue: s.Queue, Queues: queues, Mask: s.MarkMask, FailOpen: s.FailOpen, Protect: protect, Awake: cores, Logger: log}
 	if s.Offload {
 		cfg.Offload = l.decides
 	}
@@ -93,7 +92,7 @@ func kernelConfig(l *loaded, log *slog.Logger) nfq.Config {
 
 // Reload implements firewall.
 func (k *kernel) Reload(l *loaded) error {
-	cfg := kernelConfig(l, k.log)
+	cfg := kernelConfig(l, k.cfg.Awake, k.log)
 	cfg.IKE = k.ike
 	if err := k.Firewall.Reload(cfg); err != nil {
 		return err

@@ -3,6 +3,7 @@ package host
 import (
 	"errors"
 	"log/slog"
+	"runtime"
 
 	"github.com/ipfw/ipfw/nfq"
 )
@@ -28,7 +29,7 @@ func Shut(o Options) error {
 	first, bad := newLoader(o).load("")
 	cfg := nfq.Config{Protect: true, Logger: o.Logger}
 	if bad == nil {
-		cfg = kernelConfig(first, o.Logger)
+		cfg = kernelConfig(first, runtime.GOMAXPROCS(0), o.Logger)
 	}
 	cfg.FailOpen = false
 	fw, err := nfq.Open(cfg)

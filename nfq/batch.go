@@ -66,7 +66,7 @@ func openBatch(c queueConfig) (receiver, error) {
 	if err := r.open(c, conn); err != nil {
 		return nil, errors.Join(err, conn.Close(), r.unmap())
 	}
-	if r.sock, err = takeSocket(conn); err != nil {
+	if r.sock, err = takeSocket(conn, c.awake); err != nil {
 		return nil, errors.Join(err, r.unmap())
 	}
 	return r, nil

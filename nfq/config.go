@@ -93,6 +93,12 @@ type Config struct {
 	QueueLength int
 	// ReadBuffer is the size in bytes of each queue's socket buffer.
 	ReadBuffer int
+	// Awake is how many readers that have run out of packets may wait awake
+	// for more at the same time, for tens of microseconds, before they sleep:
+	// as many as there are processors is enough. Go's scheduler takes one that
+	// does for one at work, so GOMAXPROCS should be greater by that number.
+	// It cannot be changed by Reload.
+	Awake int
 	// RejectRate is how many rejected packets are answered in one second
 	// (RFC 4443 section 2.4(f), RFC 1812 section 4.3.2.8).
 	RejectRate int
@@ -152,6 +158,7 @@ func (c *Config) needsRestart(n *Config) error {
 		{"read buffer", c.ReadBuffer, n.ReadBuffer},
 		{"rate of rejects", c.RejectRate, n.RejectRate},
 		{"receiver", c.Receiver, n.Receiver},
+		{"number of readers awake", c.Awake, n.Awake},
 	} {
 		if s.was != s.now {
 			return fmt.Errorf("%s changed from %v to %v: that takes a restart", s.name, s.was, s.now)

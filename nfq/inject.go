@@ -24,14 +24,14 @@ type injector struct {
 	udp4, udp6 int        // for source address selection; never sent on
 }
 
-func openInjector(mark uint32) (*injector, error) {
+func openInjector(mark uint32, a *awake) (*injector, error) {
 	i := &injector{raw4: -1, raw6: -1, again4: -1, again6: -1, udp4: -1, udp6: -1}
 	err := i.open(mark)
 	if err == nil {
-		i.port4, err = openUDPSocket(false, mark)
+		i.port4, err = openUDPSocket(false, mark, a)
 	}
 	if err == nil {
-		i.port6, err = openUDPSocket(true, mark)
+		i.port6, err = openUDPSocket(true, mark, a)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("socket for injected packets: %w", privileged(err)), i.close())

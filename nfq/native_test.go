@@ -89,7 +89,7 @@ func TestNativeQueueExpression(t *testing.T) {
 	var r receiver
 	sw.try(func() (err error) {
 		if f.links, err = openLinkNames(); err == nil {
-			r, err = openReceiver(Batch, queueConfig{queue: 77, copyRange: CopyAll, length: 1024, readBuffer: 1 << 20})
+			r, err = openReceiver(Batch, queueConfig{queue: 77, copyRange: CopyAll, length: 1024, readBuffer: 1 << 20, awake: new(awake)})
 		}
 		return err
 	})

@@ -109,7 +109,9 @@ func (f *Firewall) open() (err error) {
 	if f.addresses, err = openAddresses(); err != nil {
 		return err
 	}
-	if f.inject, err = openInjector(f.marks.injected()); err != nil {
+	readers := new(awake)
+	readers.left.Store(int32(f.cfg.Awake))
+	if f.inject, err = openInjector(f.marks.injected(), readers); err != nil {
 		return err
 	}
 	if f.tunnel, err = openTunnel(f.cfg.Table); err != nil {
@@ -124,6 +126,7 @@ func (f *Firewall) open() (err error) {
 			copyRange:  f.cfg.CopyRange,
 			length:     f.cfg.QueueLength,
 			readBuffer: f.cfg.ReadBuffer,
+			awake:      readers,
 			whole:      f.cfg.class(i) == queueWhole || f.cfg.class(i) == queueNew,
 		})
 		if err != nil {

@@ -34,6 +34,7 @@ type queueConfig struct {
 	readBuffer int
 	// whole asks the kernel to cut super-packets up before it queues them.
 	whole bool
+	awake *awake
 }
 
 func (c *queueConfig) flags() int {

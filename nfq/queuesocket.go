@@ -23,8 +23,8 @@ type mmsghdr struct {
 
 // takeSocket takes the socket away from Go's poller; conn is closed, also on
 // error.
-func takeSocket(conn *netlink.Conn) (*queueSocket, error) {
-	s := &queueSocket{waiter{fd: -1, wake: -1}}
+func takeSocket(conn *netlink.Conn, a *awake) (*queueSocket, error) {
+	s := &queueSocket{waiter{fd: -1, wake: -1, awake: a}}
 	raw, err := conn.SyscallConn()
 	if err == nil {
 		if e := raw.Control(func(fd uintptr) { s.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) }); e != nil {
@@ -44,11 +44,11 @@ func takeSocket(conn *netlink.Conn) (*queueSocket, error) {
 // messages and no error say that it was stopped.
 func (s *queueSocket) receive(ring []mmsghdr) (int, syscall.Errno) {
 	for {
-		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(s.fd),
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(s.fd),
 			uintptr(unsafe.Pointer(&ring[0])), uintptr(len(ring)), unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
 		case 0:
-			s.full = int(n) >= burst
+			s.got(int(n))
 			return int(n), 0
 		case unix.EINTR:
 		case unix.EAGAIN:
@@ -63,7 +63,7 @@ func (s *queueSocket) receive(ring []mmsghdr) (int, syscall.Errno) {
 }
 
 func (s *queueSocket) send(b []byte) error {
-	_, _, errno := unix.Syscall(unix.SYS_WRITE, uintptr(s.fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+	_, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(s.fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
 	if errno != 0 {
 		return os.NewSyscallError("write", errno)
 	}

@@ -29,12 +29,12 @@ const (
 // comes while the receiver is at work.
 const socketBuffer = 8 << 20
 
-func openUDPSocket(v6 bool, mark uint32) (*udpSocket, error) {
+func openUDPSocket(v6 bool, mark uint32, a *awake) (*udpSocket, error) {
 	family, level := unix.AF_INET, unix.IPPROTO_IP
 	if v6 {
 		family, level = unix.AF_INET6, unix.IPPROTO_IPV6
 	}
-	s := &udpSocket{waiter: waiter{fd: -1, wake: -1}, v6: v6}
+	s := &udpSocket{waiter: waiter{fd: -1, wake: -1, awake: a}, v6: v6}
 	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if v6 && errors.Is(err, unix.EAFNOSUPPORT) {
 		return s, nil

@@ -82,6 +82,7 @@ func (u *portReader) receive(ctx context.Context) {
 		n, errno := u.recvmmsg()
 		switch errno {
 		case 0:
+			u.socket.got(n)
 			u.read(n)
 		case unix.EAGAIN:
 			u.socket.wait()

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -61,6 +62,8 @@ new connection: that proves that you can still get in.`,
 					a.warnf("%s", confirmHint(s.Unconfirmed))
 				}
 			}
+			o.Cores = runtime.GOMAXPROCS(0)
+			runtime.GOMAXPROCS(2 * o.Cores)
 			err = host.Run(ctx, o)
 			var bad *host.PolicyError
 			if errors.As(err, &bad) && bad.Diagnostics.Len() > 0 {
