@@ -26,7 +26,7 @@ type Charon struct {
 	uri  string // of the daemon's control socket
 	mark int    // of the log
 
-	within []string // what swanctl is started by
+	within []string // what swanctl is started by, itself the last
 	try    func(limit time.Duration, args ...string) (string, error)
 	output func(from int) string
 	start  func(args ...string) (wait func() string)
@@ -74,14 +74,19 @@ const charonConf = `charon {
 const charonPlugins = "random nonce x509 revocation constraints pubkey pkcs1 pkcs7 pkcs8 pkcs12 sshkey pem openssl gcrypt " +
 	"aes sha1 sha2 gmp curve25519 hmac gcm ctr chapoly kdf drbg mgf1 attr kernel-netlink socket-default eap-md5 eap-identity"
 
-// swan is where strongSwan is unpacked.
-var swan = filepath.Join(peerPrograms, "strongswan")
+// The releases of strongSwan that e2e/install.sh unpacks, by folder: that of
+// the machine's Debian, and one that has ML-KEM, with a C library of its own.
+const (
+	swanOld = "strongswan"
+	swanNew = "strongswan6"
+)
 
 // newCharon writes the configuration. settings are more lines for
 // strongswan.conf's charon block. It gives the command that runs the daemon:
 // the plugins' place is compiled in, so theirs is mounted over it.
-func (l *Lab) newCharon(name, settings, plugins, vici string) (*Charon, []string) {
+func (l *Lab) newCharon(release, name, settings, plugins, vici string) (*Charon, []string) {
 	l.Helper()
+	swan := filepath.Join(peerPrograms, release)
 	if _, err := os.Stat(filepath.Join(swan, "usr/lib/ipsec/charon")); err != nil {
 		Skip(l, "strongSwan is not unpacked in "+swan+"; `make test` as root does it")
 	}
@@ -95,9 +100,16 @@ func (l *Lab) newCharon(name, settings, plugins, vici string) (*Charon, []string
 	}
 	l.File(name+"-swan/plugins.conf", list.String())
 	conf := l.File(name+"-swan/strongswan.conf", fmt.Sprintf(charonConf, c.Dir, settings, vici))
-	c.within = []string{"env", "SWANCTL_DIR=" + c.Dir, "STRONGSWAN_CONF=" + conf, "LD_LIBRARY_PATH=/usr/lib/ipsec:" + swan + "/usr/lib/x86_64-linux-gnu"}
+	libs := "/usr/lib/ipsec:" + swan + "/usr/lib/x86_64-linux-gnu"
+	run := []string{"env", "SWANCTL_DIR=" + c.Dir, "STRONGSWAN_CONF=" + conf, "OPENSSL_CONF=/dev/null"}
+	if loader := filepath.Join(swan, "usr/lib64/ld-linux-x86-64.so.2"); release == swanNew {
+		run = append(run, loader, "--library-path", libs)
+	} else {
+		run = append(run, "LD_LIBRARY_PATH="+libs)
+	}
+	c.within = append(run[:len(run):len(run)], swan+"/usr/sbin/swanctl")
 	mount := fmt.Sprintf("mount --bind %[1]s/usr/lib/ipsec /usr/lib/ipsec && ", swan)
-	return c, []string{"sh", "-c", mount + "exec " + strings.Join(c.within, " ") + " /usr/lib/ipsec/charon"}
+	return c, []string{"sh", "-c", mount + "exec " + strings.Join(run, " ") + " /usr/lib/ipsec/charon"}
 }
 
 // ready waits until swanctl gets an answer.
@@ -115,15 +127,20 @@ func (c *Charon) ready() *Charon {
 }
 
 // Charon starts the daemon in a host, with the host's own mounts and /run.
-func (h *Host) Charon(settings string) *Charon {
+func (h *Host) Charon(settings string) *Charon { h.lab.Helper(); return h.charon(swanOld, settings) }
+
+// CharonKEM is Charon of a release that has ML-KEM (FIPS 203, RFC 9370).
+func (h *Host) CharonKEM(settings string) *Charon { h.lab.Helper(); return h.charon(swanNew, settings) }
+
+func (h *Host) charon(release, settings string) *Charon {
 	l := h.lab
 	l.Helper()
 	vici := filepath.Join(l.Dir, h.Name+"-vici")
-	c, cmd := l.newCharon(h.Name, settings, charonPlugins+" kernel-libipsec", vici)
+	c, cmd := l.newCharon(release, h.Name, settings, charonPlugins+" kernel-libipsec", vici)
 	cmd[2] = "mount -t tmpfs tmpfs /run && " + cmd[2]
 	proc := h.Start(append([]string{"unshare", "-m"}, cmd...)...)
 	c.Pid = proc.Cmd.Process.Pid
-	c.within = append(append([]string{"nsenter", "-t", strconv.Itoa(c.Pid), "-m"}, c.within...), swan+"/usr/sbin/swanctl")
+	c.within = append([]string{"nsenter", "-t", strconv.Itoa(c.Pid), "-m"}, c.within...)
 	c.try = h.Try
 	c.output = func(from int) string { return proc.Output()[from:] }
 	c.start = func(args ...string) func() string {
@@ -138,13 +155,20 @@ func (h *Host) Charon(settings string) *Charon {
 }
 
 // Charon starts the daemon in a guest.
-func (g *Guest) Charon(settings string) *Charon {
+func (g *Guest) Charon(settings string) *Charon { g.lab.Helper(); return g.charon(swanOld, settings) }
+
+// CharonKEM is Charon of a release that has ML-KEM.
+func (g *Guest) CharonKEM(settings string) *Charon {
+	g.lab.Helper()
+	return g.charon(swanNew, settings)
+}
+
+func (g *Guest) charon(release, settings string) *Charon {
 	l := g.lab
 	l.Helper()
 	const vici = "/run/vici"
-	c, cmd := l.newCharon(g.Name, settings, charonPlugins, vici)
+	c, cmd := l.newCharon(release, g.Name, settings, charonPlugins, vici)
 	log := g.Start(cmd...)
-	c.within = append(c.within, swan+"/usr/sbin/swanctl")
 	c.try = g.Try
 	c.output = func(from int) string {
 		out, _ := g.Try(time.Minute, "tail", "-c", "+"+strconv.Itoa(from+1), log)
