@@ -122,7 +122,7 @@ func TestOpenIKED(t *testing.T) {
 		t.Run(strings.ReplaceAll(r.name+map[bool]string{true: ", peer calls", false: ", us calls"}[r.peer], "/", "-"), func(t *testing.T) {
 			start := time.Now()
 			defer func() {
-				m.add(t, &site{name: "OpenIKED"}, row{name: r.name, call: either(r.peer, "peer", "us")}, time.Since(start))
+				m.add(t, "OpenIKED", row{name: r.name, call: either(r.peer, "peer", "us")}, time.Since(start))
 			}()
 			r.run(t, d)
 		})

@@ -36,7 +36,7 @@ auto=add`, `@peer.example @us.example : PSK "`+secret+`"`)
 		t.Run(call+" calls", func(t *testing.T) {
 			start := time.Now()
 			defer func() {
-				m.add(t, &site{name: "libreswan"}, row{name: "psk, rekeys of child and IKE SA from both sides", call: call}, time.Since(start))
+				m.add(t, "libreswan", row{name: "psk, rekeys of child and IKE SA from both sides", call: call}, time.Since(start))
 			}()
 			r := row{call: call}
 			peer := r.peer(&site{theirsSeen: addrs("10.77.0.1", "fd77::1")})

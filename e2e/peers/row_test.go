@@ -15,7 +15,6 @@ import (
 // site is where a row is played: our host and the peer's, what each calls the
 // other, and whether somebody translates addresses between them.
 type site struct {
-	name       string
 	host       *lab.Host
 	peer       *lab.Charon
 	more       []netip.Addr  // further addresses of ours
@@ -92,7 +91,7 @@ var swanNames = map[string]string{
 	"hmac-sha1-96": "sha1", "hmac-sha2-256-128": "sha256", "hmac-sha2-384-192": "sha384", "hmac-sha2-512-256": "sha512",
 	"prf-hmac-sha1": "prfsha1", "prf-hmac-sha2-256": "prfsha256", "prf-hmac-sha2-384": "prfsha384", "prf-hmac-sha2-512": "prfsha512",
 	"x25519": "curve25519", "p-256": "ecp256", "p-384": "ecp384", "p-521": "ecp521",
-	"modp-2048": "modp2048", "modp-3072": "modp3072", "modp-4096": "modp4096", "none": "modpnone", "esn": "esn", "no-esn": "noesn",
+	"modp-2048": "modp2048", "modp-3072": "modp3072", "modp-4096": "modp4096", "ml-kem-768": "mlkem768", "none": "modpnone", "esn": "esn", "no-esn": "noesn",
 }
 
 // proposal makes one proposal of ipfw's names: "aes-256-cbc hmac-sha2-256-128
@@ -103,6 +102,10 @@ func proposal(t testing.TB, protocol uint8, names string) []ike.Proposal {
 next:
 	for name := range strings.FieldsSeq(names) {
 		for _, kind := range []uint8{ike.TransformENCR, ike.TransformPRF, ike.TransformINTEG, ike.TransformKE, ike.TransformESN} {
+			// "+ml-kem-768" is an additional key exchange (RFC 9370).
+			if add, ok := strings.CutPrefix(name, "+"); ok {
+				name, kind = add, ike.TransformADDKE
+			}
 			if tr, ok := ike.TransformNamed(kind, name); ok && (name != "none" || kind == ike.TransformKE) {
 				p.Transforms = append(p.Transforms, tr)
 				continue next
@@ -122,7 +125,11 @@ func swan(list []ike.Proposal) string {
 	for _, p := range list {
 		var names []string
 		for _, tr := range p.Transforms {
-			names = append(names, swanNames[tr.String()])
+			name := swanNames[tr.String()]
+			if tr.Type >= ike.TransformADDKE {
+				name = fmt.Sprintf("ke%d_%s", tr.Type-ike.TransformADDKE+1, name)
+			}
+			names = append(names, name)
 		}
 		all = append(all, strings.Join(names, "-"))
 	}

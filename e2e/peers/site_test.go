@@ -20,11 +20,16 @@ func inner(h *lab.Host) {
 
 // directSite has nobody between us and the peer.
 func directSite(t *testing.T, settings string) *site {
+	return directSiteOf(t, (*lab.Host).Charon, settings)
+}
+
+// directSiteOf is that with a strongSwan of one's choice.
+func directSiteOf(t *testing.T, charon func(*lab.Host, string) *lab.Charon, settings string) *site {
 	_, us, them := lab.Pair(t)
-	s := &site{name: "direct", host: us, ours: addrs("10.77.0.2", "fd77::2"), theirs: addrs("10.77.0.1", "fd77::1")}
+	s := &site{host: us, ours: addrs("10.77.0.2", "fd77::2"), theirs: addrs("10.77.0.1", "fd77::1")}
 	s.oursSeen, s.theirsSeen, s.userSpace = s.ours, s.theirs, true
 	inner(them)
-	s.peer = them.Charon(settings)
+	s.peer = charon(them, settings)
 	return s
 }
 
@@ -46,10 +51,10 @@ func natSite(t *testing.T, usInside bool, settings string) *site {
 		router.Run("nft", "add table "+family+" t; add chain "+family+" t c { type nat hook postrouting priority srcnat; }; add rule "+family+" t c oifname r1 masquerade random")
 	}
 	in, out, seen := addrs("10.78.0.2", "fd78::2"), addrs("10.77.0.1", "fd77::1"), addrs("10.77.0.3", "fd77::3")
-	s := &site{name: "behind NAT", host: inside, ours: in, theirs: out, theirsSeen: out, userSpace: true}
+	s := &site{host: inside, ours: in, theirs: out, theirsSeen: out, userSpace: true}
 	them := outside
 	if !usInside {
-		s = &site{name: "peer behind NAT", host: outside, ours: out, theirs: in, oursSeen: out, theirsSeen: seen, userSpace: true}
+		s = &site{host: outside, ours: out, theirs: in, oursSeen: out, theirsSeen: seen, userSpace: true}
 		them = inside
 	}
 	inner(them)
@@ -62,7 +67,7 @@ func kernelSite(t *testing.T, settings string) *site {
 	l := lab.New(t)
 	guest, us := l.Guest("guest"), l.Host("us")
 	guest.Join(us, "c0", []string{"10.77.0.2/24", "fd77::2/64"}, []string{"10.77.0.1/24", "fd77::1/64"})
-	s := &site{name: "kernel ESP", host: us, ours: addrs("10.77.0.2", "fd77::2"), theirs: addrs("10.77.0.1", "fd77::1")}
+	s := &site{host: us, ours: addrs("10.77.0.2", "fd77::2"), theirs: addrs("10.77.0.1", "fd77::1")}
 	s.oursSeen, s.theirsSeen = s.ours, s.theirs
 	guest.Run("ip", "addr", "add", innerTheirs[0].String()+"/32", "dev", "lo")
 	guest.Run("ip", "addr", "add", innerTheirs[1].String()+"/128", "dev", "lo", "nodad")
