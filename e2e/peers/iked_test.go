@@ -127,6 +127,9 @@ func TestOpenIKED(t *testing.T) {
 			r.run(t, d)
 		})
 	}
+	for _, call := range sides {
+		m.lacks("OpenIKED", call, "raw keys and certificates ed25519", "Ed25519 (RFC 8420)")
+	}
 	m.print(t)
 	if t.Failed() {
 		t.Log(d.Log())
