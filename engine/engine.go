@@ -176,6 +176,10 @@ func (e *Engine) judgeWhole(s *spd, in *Input) Result {
 			return r
 		}
 	}
+	if !f.isWith(in) {
+		return Result{Reason: ReasonOtherPeer, Rule: f.rule}
+	}
+	in.with(f)
 	r := e.conform(s, in, Result{Verdict: f.verdict, Reason: ReasonFlow, Rule: f.rule, Established: true, opened: f.dir}, f.leaves(in, side))
 	if r.Verdict != Discard {
 		f.resume(in)
@@ -235,6 +239,9 @@ func (e *Engine) open(s *spd, shard *flowShard, in *Input, key flowKey, side uin
 		return Result{Reason: ReasonFlowTableFull, Rule: r.Rule}
 	}
 	f.verdict, f.rule, f.generation = r.Verdict, r.Rule, s.generation
+	if f.holder = in.Holder; r.sa != nil {
+		f.holder = r.sa.Holder()
+	}
 	f.start(p, side, in.Now, known)
 	if before != nil {
 		f.follows(before)

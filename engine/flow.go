@@ -2,6 +2,7 @@ package engine
 
 import (
 	"github.com/ipfw/ipfw/engine/classify"
+	"github.com/ipfw/ipfw/esp"
 	"github.com/ipfw/ipfw/packet"
 )
 
@@ -21,6 +22,7 @@ type flow struct {
 	generation uint32 // of the policy that last let it through
 	inIf       string // interfaces of the packet that opened it
 	outIf      string
+	holder     *esp.Holder // who it is with, where the address does not tell
 
 	expires  int64 // nanoseconds on the clock of Input.Now
 	lastSeen int64
@@ -107,6 +109,27 @@ func (f *flow) remember(in *Input) {
 	f.inIf, f.outIf = in.InIf, in.OutIf
 	if in.Reply {
 		f.inIf, f.outIf = f.outIf, f.inIf
+	}
+}
+
+// isWith says that a packet that came out of an SA is of the peer that the flow
+// is with. Peers behind one NAT may have the same addresses and ports; the flow
+// is whose it was first, for as long as that peer has an SA (RFC 3948 section 5.2).
+func (f *flow) isWith(in *Input) bool {
+	if in.SA == "" || in.Holder == nil || in.Holder == f.holder {
+		return true
+	}
+	if f.holder.Here() {
+		return false
+	}
+	f.holder = in.Holder
+	return true
+}
+
+// with says who a packet that leaves goes to.
+func (in *Input) with(f *flow) {
+	if in.SA == "" && f.holder != nil {
+		in.Holder = f.holder
 	}
 }
 

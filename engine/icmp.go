@@ -82,6 +82,10 @@ func (e *Engine) related(s *spd, in *Input) (Result, bool) {
 	if f.verdict == Protect && !leaving && in.SA == "" {
 		return Result{}, false
 	}
+	if !f.isWith(in) {
+		return Result{Reason: ReasonOtherPeer, Rule: f.rule}, true
+	}
+	in.with(f)
 	return e.conform(s, in, Result{Verdict: f.verdict, Reason: ReasonRelated, Rule: f.rule, Established: true, opened: f.dir}, leaving), true
 }
 

@@ -1,6 +1,9 @@
 package engine
 
-import "github.com/ipfw/ipfw/packet"
+import (
+	"github.com/ipfw/ipfw/esp"
+	"github.com/ipfw/ipfw/packet"
+)
 
 // Input is one packet and what the kernel says of it beside its bytes.
 type Input struct {
@@ -41,4 +44,8 @@ type Input struct {
 	// SA is the ipsec block whose SA the packet came out of; empty for a
 	// packet that arrived in the clear.
 	SA string
+	// Holder is who sent a packet that came out of an SA, where its source
+	// does not tell. Of a packet that leaves, the engine sets it to who its
+	// flow is with, for Options.Outbound.
+	Holder *esp.Holder
 }

@@ -62,6 +62,7 @@ const (
 	ReasonHeld                          // there is no SA, but a copy waits for one: it is counted again when it goes
 	ReasonClear                         // arrived in the clear, policy says protect
 	ReasonWrongSA                       // came out of an SA that policy does not name for it (RFC 4301 section 5.2 step 4)
+	ReasonOtherPeer                     // of a flow with another peer that has the same address behind a NAT (RFC 3948 section 5.2)
 	ReasonTCPState                      // TCP segment that fits no flow and opens none
 	ReasonFlowTableFull                 // no room for another flow
 	ReasonFragmentOrphan                // later fragment whose first fragment was not seen
@@ -102,7 +103,7 @@ func reasonOfESP(f esp.Fault) Reason {
 
 var reasonNames = [reasonESP]string{
 	"undecided", "rule", "default", "flow", "related",
-	"no-sa", "held", "clear-text", "wrong-sa", "tcp-state", "flow-table-full",
+	"no-sa", "held", "clear-text", "wrong-sa", "other-peer", "tcp-state", "flow-table-full",
 	"fragment-orphan", "fragment-overlap", "fragment-table-full", "source-route", "too-big", "ike", "nat-keepalive",
 	"truncated", "bad-version", "bad-header-length", "bad-length",
 	"bad-extension-chain", "bad-fragment", "bad-transport",
@@ -125,7 +126,7 @@ func (r Reason) String() string {
 // be thrown away.
 func (r Reason) Auditable() bool {
 	switch r {
-	case ReasonNoSA, ReasonClear, ReasonWrongSA:
+	case ReasonNoSA, ReasonClear, ReasonWrongSA, ReasonOtherPeer:
 		return true
 	}
 	return r >= reasonESP && r < reasonCount && r != reasonOfESP(esp.Dummy)

@@ -67,6 +67,9 @@ type Config struct {
 
 	// Owner says what the SA belongs to. Opaque here.
 	Owner Owner
+	// Holder is set where several peers may have the address of the far end;
+	// nil: it tells who that is. Opaque here.
+	Holder *Holder
 	// Data is for whoever made the SA to find again (SA.Data). Opaque here;
 	// its dynamic type must be comparable.
 	Data any

@@ -222,8 +222,8 @@ func (x *exchange) wait(r *engine.Rule, in *engine.Input) bool {
 		return false
 	}
 	c, ok := x.callFor(b, &in.Packet)
-	if !ok {
-		return false
+	if _, shared := x.pairs.byAddress(b.Name, &in.Packet); !ok || shared {
+		return false // nobody can be called, or another SA would not tell for whom it is
 	}
 	ask, ok := x.hold.add(need{b.Name, c.remote}, in)
 	if ask {
@@ -323,7 +323,7 @@ func (x *exchange) release() {
 	var out engine.Output
 	for _, b := range blocks {
 		ready := func(p *heldPacket) bool {
-			return packet.Parse(&in.Packet, p.bytes, len(p.bytes)) == packet.OK && x.pairs.outbound(b, &in.Packet) != nil
+			return packet.Parse(&in.Packet, p.bytes, len(p.bytes)) == packet.OK && x.pairs.outbound(b, &in.Packet, p.in.Holder) != nil
 		}
 		for _, p := range x.hold.take(b, ready) {
 			in = p.in

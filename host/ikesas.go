@@ -19,7 +19,8 @@ import (
 type pair struct {
 	ike.ChildSA // without keys
 	in, out     *esp.SA
-	using       bool // what we send goes by it
+	holder      *esp.Holder // where the peer's address may be that of others as well
+	using       bool        // what we send goes by it
 
 	replaced atomic.Bool // another does its work
 
@@ -43,6 +44,7 @@ type pairs struct {
 	byID map[uint64]*pair
 	far  map[netip.Addr][]*pair // by the peer's address
 	near map[netip.Addr]*near   // by our own
+	who  map[who]*holding
 	// ways leads to the SAs that what leaves under an ipsec block goes by.
 	ways atomic.Pointer[map[string]*atomic.Pointer[ways]]
 }
@@ -59,7 +61,7 @@ type near struct {
 }
 
 func newPairs(sad *esp.SAD) *pairs {
-	p := &pairs{sad: sad, byID: map[uint64]*pair{}, far: map[netip.Addr][]*pair{}, near: map[netip.Addr]*near{}}
+	p := &pairs{sad: sad, byID: map[uint64]*pair{}, far: map[netip.Addr][]*pair{}, near: map[netip.Addr]*near{}, who: map[who]*holding{}}
 	p.ways.Store(&map[string]*atomic.Pointer[ways]{})
 	return p
 }
@@ -117,28 +119,59 @@ func within(list []ike.TrafficSelector, a netip.Addr, port uint16, proto uint8) 
 	return false
 }
 
-// outbound gives the SA for a packet that leaves under an ipsec block.
-func (s *pairs) outbound(block string, p *packet.Packet) *esp.SA {
+// outbound gives the SA for a packet that leaves under an ipsec block. holder is
+// who it is for; nil: its destination tells.
+func (s *pairs) outbound(block string, p *packet.Packet, holder *esp.Holder) *esp.SA {
+	if holder.Here() {
+		return holder.Data.(*holding).outbound(block, p)
+	}
+	sa, _ := s.byAddress(block, p)
+	return sa
+}
+
+// byAddress is outbound for a packet whose destination tells who it is for; nil
+// and true: it does not, because several peers have that address.
+func (s *pairs) byAddress(block string, p *packet.Packet) (sa *esp.SA, ok bool) {
 	at := (*s.ways.Load())[block]
 	if at == nil {
-		return nil
+		return nil, false
 	}
 	t := at.Load()
 	for at := netip.PrefixFrom(p.Dst, p.Dst.BitLen()); ; {
 		found, list, ok := t.LookupPrefixLPM(at)
 		if !ok {
-			return nil
+			return nil, false
 		}
-		for _, c := range list {
-			if c.carries(p, true) && !c.out.Closed() {
-				return c.out
-			}
+		if c, ok := choose(list, p); ok {
+			return c, true
 		}
 		if found.Bits() == 0 {
-			return nil
+			return nil, false
 		}
 		at = netip.PrefixFrom(p.Dst, found.Bits()-1)
 	}
+}
+
+// choose gives the SA of the first pair in a list that carries a packet; false:
+// none does. nil and true: several peers have that address, and which of them is
+// meant nothing tells. A guess would show one peer what is for another.
+func choose(list []*pair, p *packet.Packet) (*esp.SA, bool) {
+	var one *pair
+	for _, c := range list {
+		switch {
+		case one != nil && c.holder == one.holder, !c.carries(p, true), c.out.Closed():
+		case one != nil:
+			return nil, true
+		case c.holder == nil:
+			return c.out, true
+		default:
+			one = c
+		}
+	}
+	if one == nil {
+		return nil, false
+	}
+	return one.out, true
 }
 
 // install makes both SAs of a child, the inbound one first, so that nothing can
@@ -153,6 +186,14 @@ func (s *pairs) install(c *ike.ChildSA, b *rules.IPsec, use bool, now int64) (*p
 		return nil, err
 	}
 	in.Data, out.Data = x, x
+	x.holder = s.hold(c)
+	in.Holder, out.Holder = x.holder, x.holder
+	made := false
+	defer func() {
+		if !made {
+			s.letGo(x)
+		}
+	}()
 	x.in, err = esp.New(in)
 	if err == nil {
 		x.out, err = esp.New(out)
@@ -172,6 +213,7 @@ func (s *pairs) install(c *ike.ChildSA, b *rules.IPsec, use bool, now int64) (*p
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	made = true
 	s.byID[x.ID] = x
 	s.enter(x)
 	if use {
@@ -260,6 +302,7 @@ func (s *pairs) remove(id uint64) {
 	s.unroute(x)
 	s.sad.Remove(x.out)
 	s.sad.Remove(x.in)
+	s.letGoLocked(x)
 }
 
 // enter lets a pair be found by its addresses; leave takes it out. s.mu is held.
@@ -323,7 +366,9 @@ func (s *pairs) route(x *pair) {
 		old.replaced.Store(true)
 	}
 	x.replaced.Store(false)
-	s.change(x, func(list []*pair) []*pair { return append([]*pair{x}, list...) })
+	first := func(list []*pair) []*pair { return append([]*pair{x}, list...) }
+	x.held(first)
+	s.change(x, first)
 }
 
 func (s *pairs) unroute(x *pair) {
@@ -331,9 +376,11 @@ func (s *pairs) unroute(x *pair) {
 		return
 	}
 	x.using = false
-	s.change(x, func(list []*pair) []*pair {
+	without := func(list []*pair) []*pair {
 		return slices.DeleteFunc(slices.Clone(list), func(o *pair) bool { return o == x })
-	})
+	}
+	x.held(without)
+	s.change(x, without)
 }
 
 // change applies f to the list of each prefix of a pair's remote selectors.

@@ -115,7 +115,7 @@ func TestPairsAgainstWalk(t *testing.T) {
 		for range 20 {
 			proto := []uint8{packet.TCP, packet.UDP}[rng.IntN(2)]
 			p := testPacket(t, proto, netip.MustParseAddr("192.0.2.1"), addr(), 1000, uint16(1+rng.IntN(7)))
-			got := s.outbound("x", p)
+			got := s.outbound("x", p, nil)
 			want := slow(p)
 			if want == nil && got == nil {
 				continue
@@ -131,7 +131,7 @@ func TestPairsAgainstWalk(t *testing.T) {
 	if n := s.sad.Len(); n != 0 {
 		t.Errorf("%d SAs are left", n)
 	}
-	if got := s.outbound("x", testPacket(t, packet.UDP, netip.MustParseAddr("192.0.2.1"), addr(), 1, 2)); got != nil {
+	if got := s.outbound("x", testPacket(t, packet.UDP, netip.MustParseAddr("192.0.2.1"), addr(), 1, 2), nil); got != nil {
 		t.Errorf("a way is left to %v", got)
 	}
 }
@@ -150,19 +150,19 @@ func TestPairsRekey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.outbound("x", to) != first.out || s.sad.Inbound(esp.ESP, second.SPIIn) != second.in {
+	if s.outbound("x", to, nil) != first.out || s.sad.Inbound(esp.ESP, second.SPIIn) != second.in {
 		t.Error("before it is used, the successor must receive and not send")
 	}
 	s.use(2)
-	if s.outbound("x", to) != second.out || s.sad.Inbound(esp.ESP, first.SPIIn) != first.in {
+	if s.outbound("x", to, nil) != second.out || s.sad.Inbound(esp.ESP, first.SPIIn) != first.in {
 		t.Error("the successor does not send, or the predecessor does not receive")
 	}
 	s.remove(2)
-	if s.outbound("x", to) != first.out {
+	if s.outbound("x", to, nil) != first.out {
 		t.Error("the predecessor does not send again")
 	}
 	s.remove(1)
-	if s.outbound("x", to) != nil {
+	if s.outbound("x", to, nil) != nil {
 		t.Error("an SA that is gone is used")
 	}
 }
@@ -217,7 +217,7 @@ func TestOutboundAllocates(t *testing.T) {
 	}
 	p := testPacket(t, packet.UDP, netip.MustParseAddr("10.1.0.1"), netip.MustParseAddr("10.99.77.3"), 1, 2)
 	if n := testing.AllocsPerRun(100, func() {
-		if s.outbound("x", p) == nil {
+		if s.outbound("x", p, nil) == nil {
 			t.Fatal("no SA")
 		}
 	}); n != 0 {

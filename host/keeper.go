@@ -257,7 +257,7 @@ func (k *keeper) settle(old, next blocks, now int64) {
 func (k *keeper) outbound(r *engine.Rule, in *engine.Input) *esp.SA {
 	b := (*k.blocks.Load())[r.With]
 	if b != nil && b.ike != nil {
-		return k.agreed.outbound(b.Name, &in.Packet)
+		return k.agreed.outbound(b.Name, &in.Packet, in.Holder)
 	}
 	if b == nil || len(b.pair) != 2 {
 		return nil

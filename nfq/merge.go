@@ -70,7 +70,7 @@ func (m *merger) add(u *engine.Unsealed) {
 func (m *merger) follow(u *engine.Unsealed) bool {
 	p, n := &u.Input.Packet, len(u.Data)
 	if m.closed || p.Seq != m.next || n == 0 || n > m.size || m.total+n > maxIP || m.n == mergeSegments ||
-		u.Input.SA != m.in.SA || !mergeable(p) || len(p.Bytes) != len(m.head) ||
+		u.Input.SA != m.in.SA || u.Input.Holder != m.in.Holder || !mergeable(p) || len(p.Bytes) != len(m.head) ||
 		!m.sameIP(p.Bytes) || !m.sameTCP(p.Bytes[p.Transport:]) || !summed(p, u.Data) {
 		return false
 	}

@@ -67,7 +67,7 @@ func (w *worker) judge(m *message, now int64) answer {
 	in.UDPSocket = w.fw.encap.Load()
 	in.Reply = m.mark&w.fw.marks.reply() != 0
 	in.Offloadable = w.fw.canOffload(m)
-	in.SA = ""
+	in.SA, in.Holder = "", nil
 
 	r := w.handler.Handle(in, &w.out, fault)
 	a := answer{}

@@ -14,6 +14,7 @@ import (
 var protectReasons = []struct{ name, words string }{
 	{"clear-text", "came in the clear, and policy wants it sealed"},
 	{"no-sa", "had to leave sealed, and there was no SA"},
+	{"other-peer", "is of a flow with another peer behind the same NAT"},
 	{"wrong-sa", "came out of an SA that policy does not name for it"},
 	{"ipsec-unknown-spi", "no SA has its SPI and address: the peer has other keys, or this host has lost them"},
 	{"ipsec-unauthentic", "wrong integrity value: altered on the way, forged, or another key"},
