@@ -51,7 +51,8 @@ type exchange struct {
 }
 
 func newExchange(d *daemon) *exchange {
-	x := &exchange{d: d, pairs: d.keeper.agreed, hold: newHold(), early: newEarly(), names: newNames(), kick: make(chan struct{}, 1)}
+	x := &exchange{d: d, pairs: d.keeper.agreed, hold: newHold(), early: newEarly(), kick: make(chan struct{}, 1)}
+	x.names = newNames(x.tell)
 	x.endpoints.Store(&map[string]netip.Addr{})
 	return x
 }

@@ -40,10 +40,10 @@ func loadPeers(t *testing.T, policy string, files map[string]string) ([]*ike.Pee
 	if err != nil {
 		return nil, err
 	}
-	n := newNames()
+	n := newNames(func(string) {})
 	n.want(peers)
-	for name := range n.known {
-		n.known[name] = netip.MustParseAddr("203.0.113.99")
+	for _, x := range n.known {
+		x.addr = netip.MustParseAddr("203.0.113.99")
 	}
 	list, _ := n.place(peers)
 	return list, nil

@@ -2,8 +2,8 @@ package host
 
 import (
 	"context"
+	"fmt"
 	"maps"
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -12,85 +12,166 @@ import (
 	"github.com/ipfw/ipfw/ike"
 )
 
-// names are the addresses of peers that the policy knows by DNS names. The
-// host's own resolver is asked, with all that it knows (/etc/hosts, nsswitch);
-// it does not say how long an answer holds, so that it is asked again and again.
+// names are the addresses of peers that the policy knows by DNS names. Each is
+// looked up again when its records expire.
 type names struct {
-	lookup func(context.Context, string) ([]netip.Addr, error)
+	lookup func(context.Context, string) ([]netip.Addr, time.Duration, error)
+	tell   func(string)
 
 	mu    sync.Mutex
-	known map[string]netip.Addr // the zero Addr: has none now
+	known map[string]*name
 }
 
-// resolvePeriod is how often names are looked up again. A host that moves is
-// called at its new address a minute later at most; what is up is not touched.
+// name is what is known of one.
+type name struct {
+	addr   netip.Addr // the zero Addr: none yet
+	next   time.Time  // when to ask again; zero: at once
+	failed bool       // the last time, and that was said
+}
+
+// How long an answer counts. What nobody gives a time for, as what /etc/hosts
+// has, is looked at once in a minute; a name without an answer, twice.
 const (
+	ttlFloor      = 5 * time.Second
+	ttlCeiling    = time.Hour
 	resolvePeriod = time.Minute
+	resolveRetry  = 30 * time.Second
 	resolveTime   = 20 * time.Second
+	resolveAtOnce = 8 // names that are asked for at the same time
 )
 
-func newNames() *names {
-	return &names{known: map[string]netip.Addr{}, lookup: func(ctx context.Context, name string) ([]netip.Addr, error) {
-		return net.DefaultResolver.LookupNetIP(ctx, "ip", name)
-	}}
+func newNames(tell func(string)) *names {
+	return &names{known: map[string]*name{}, lookup: lookup, tell: tell}
 }
 
 // want says of which peers the names are needed.
 func (n *names) want(peers []ikePeer) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	next := map[string]netip.Addr{}
+	next := map[string]*name{}
 	for _, p := range peers {
 		for _, e := range p.block.Remote {
-			if e.Name != "" {
-				next[e.Name] = n.known[e.Name]
+			if e.Name == "" {
+				continue
+			}
+			if next[e.Name] = n.known[e.Name]; next[e.Name] == nil {
+				next[e.Name] = &name{}
 			}
 		}
 	}
 	n.known = next
 }
 
-// resolve looks all names up, and says whether any has another address now. A
-// name that cannot be looked up keeps the one it had.
-func (n *names) resolve(ctx context.Context) bool {
-	n.mu.Lock()
-	list := slices.Sorted(maps.Keys(n.known))
-	n.mu.Unlock()
-	changed := false
-	for _, name := range list {
-		ctx, cancel := context.WithTimeout(ctx, resolveTime)
-		found, err := n.lookup(ctx, name)
-		cancel()
-		if err != nil || len(found) == 0 {
-			continue
-		}
-		for i := range found {
-			found[i] = found[i].Unmap().WithZone("")
-		}
-		n.mu.Lock()
-		// One of several stays as long as it is among them.
-		if was, wanted := n.known[name]; wanted && !slices.Contains(found, was) {
-			n.known[name], changed = found[0], true
-		}
-		n.mu.Unlock()
+// addr gives the address of a name; the zero Addr: it has none.
+func (n *names) addr(s string) netip.Addr {
+	if x := n.known[s]; x != nil {
+		return x.addr
 	}
-	return changed
+	return netip.Addr{}
+}
+
+// resolve looks up the names whose time has come, and says whether any has
+// another address, and when the next is due; the zero time: never.
+func (n *names) resolve(ctx context.Context, now time.Time) (changed bool, next time.Time) {
+	n.mu.Lock()
+	var due []string
+	for _, s := range slices.Sorted(maps.Keys(n.known)) {
+		if !n.known[s].next.After(now) {
+			due = append(due, s)
+		}
+	}
+	n.mu.Unlock()
+	places := make(chan struct{}, resolveAtOnce)
+	var all sync.WaitGroup
+	results := make([]bool, len(due))
+	for i, s := range due {
+		places <- struct{}{}
+		all.Go(func() {
+			defer func() { <-places }()
+			ask, cancel := context.WithTimeout(ctx, resolveTime)
+			defer cancel()
+			found, ttl, err := n.lookup(ask, s)
+			if ctx.Err() == nil {
+				results[i] = n.learn(s, now, found, ttl, err)
+			}
+		})
+	}
+	all.Wait()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, x := range n.known {
+		if next.IsZero() || x.next.Before(next) {
+			next = x.next
+		}
+	}
+	return slices.Contains(results, true), next
+}
+
+// learn takes an answer and says whether the name has another address now. One
+// of several stays as long as it is among them. A name that cannot be looked up
+// keeps the address it had.
+func (n *names) learn(s string, now time.Time, found []netip.Addr, ttl time.Duration, err error) bool {
+	for i := range found {
+		found[i] = found[i].Unmap().WithZone("")
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	x := n.known[s]
+	if x == nil {
+		return false // the policy does not name it any more
+	}
+	if err != nil || len(found) == 0 {
+		x.next = now.Add(resolveRetry)
+		if !x.failed {
+			x.failed = true
+			n.tell(fmt.Sprintf("the name %s cannot be looked up, %s: %v", s, x.keeps(), err))
+		}
+		return false
+	}
+	if x.next = now.Add(min(max(ttl, ttlFloor), ttlCeiling)); ttl == 0 {
+		x.next = now.Add(resolvePeriod)
+	}
+	if x.failed {
+		x.failed = false
+		n.tell(fmt.Sprintf("the name %s is looked up again", s))
+	}
+	if slices.Contains(found, x.addr) {
+		return false
+	}
+	if x.addr.IsValid() {
+		n.tell(fmt.Sprintf("the name %s leads to %s now, no more to %s", s, found[0], x.addr))
+	}
+	x.addr = found[0]
+	return true
+}
+
+// keeps says what becomes of a name without an answer.
+func (x *name) keeps() string {
+	if x.addr.IsValid() {
+		return "and counts as " + x.addr.String() + " still"
+	}
+	return "and the peer cannot be called"
 }
 
 // follow looks names up until ctx ends, and calls moved when one has another
 // address.
 func (n *names) follow(ctx context.Context, kick <-chan struct{}, moved func()) {
-	t := time.NewTicker(resolvePeriod)
+	t := time.NewTimer(0)
 	defer t.Stop()
 	for {
-		if n.resolve(ctx) {
-			moved()
-		}
 		select {
 		case <-t.C:
 		case <-kick:
 		case <-ctx.Done():
 			return
+		}
+		changed, next := n.resolve(ctx, time.Now())
+		if changed {
+			moved()
+		}
+		t.Stop()
+		if !next.IsZero() {
+			t.Reset(max(time.Second, time.Until(next)))
 		}
 	}
 }
@@ -108,7 +189,7 @@ func (n *names) place(peers []ikePeer) (list []*ike.Peer, call map[string]netip.
 			own := *ch
 			q.Children[i] = &own
 		}
-		q.Endpoint, q.From = endpointsOf(p.block, func(name string) netip.Addr { return n.known[name] })
+		q.Endpoint, q.From = endpointsOf(p.block, n.addr)
 		if q.Endpoint.IsValid() {
 			call[q.Name] = q.Endpoint.Addr()
 		}
