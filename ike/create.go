@@ -391,6 +391,7 @@ func (t *createTask) finish(c *Core, sa *ikeSA) {
 	case t.purpose == newChild:
 		c.oneOfEach(sa, ch)
 		c.besides(sa, ch, t.offer.packet)
+		c.supersede(sa)
 	default:
 		if r := old.rekeyIn; r != nil {
 			if r.child != nil { // the peer's to delete

@@ -125,6 +125,7 @@ func (t *authTask) answer(c *Core, sa *ikeSA, m *opened, ns notifies) {
 		if n != nil {
 			toR, toI := childKeys(sa.suite.prf, sa.keys.d, &n.suite, nil, ni, nr)
 			c.besides(sa, c.addChild(sa, n, toI, toR, true, nil, origin{true, low}), offer.packet)
+			c.supersede(sa)
 		} else if ns.has(nInvalidSyntax) { // it ends all (RFC 7296 section 2.21.3)
 			sa.queue = nil
 			c.farewell(sa, ev)

@@ -24,7 +24,9 @@ type node struct {
 	*Core
 	name string
 	addr netip.Addr
-	sad  map[uint64]*installed
+	// others are more addresses of it
+	others []netip.Addr
+	sad    map[uint64]*installed
 	// expected are SPIs whose keys the peer's answer will bring
 	expected map[uint32]bool
 	log      []Event
@@ -176,7 +178,7 @@ func (s *sim) step(end time.Time) bool {
 		s.wire = s.wire[1:]
 		s.now = f.at
 		for _, n := range s.nodes {
-			if n.addr == f.d.Remote.Addr() && !f.d.Keepalive {
+			if (n.addr == f.d.Remote.Addr() || slices.Contains(n.others, f.d.Remote.Addr())) && !f.d.Keepalive {
 				s.count++
 				if h, err := parseHeader(f.d.Data); s.trace && err == nil {
 					s.t.Logf("%s -> %s %s id %d response %v %x/%x next %d, %d bytes", s.now.Sub(simStart), n.name, exchangeName(h.exchange),

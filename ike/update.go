@@ -11,8 +11,9 @@ import (
 // Update puts another list of peers in force. IKE SAs of peers that are the
 // same live on, those of others are deleted; of a peer that is the same, the
 // children live on that are. A peer whose Endpoint alone is another (its name
-// has another address now) is the same: new calls go there, and what is up
-// stays where it is. On error nothing has changed. The peers belong to the
+// has another address now) is the same: calls go there from now on, also for
+// the tunnels that we have called it for, whose IKE SA stays until another
+// takes its place. On error nothing has changed. The peers belong to the
 // Core from then on.
 func (c *Core) Update(now time.Time, peers []*Peer) (Output, error) {
 	var errs []error
@@ -31,8 +32,12 @@ func (c *Core) Update(now time.Time, peers []*Peer) (Output, error) {
 			continue
 		}
 		was := c.cfg.Peers[i]
+		from := was.Endpoint
 		was.Endpoint = p.Endpoint
 		c.updateChildren(was, p.Children)
+		if from.Addr() != p.Endpoint.Addr() {
+			c.pursue(was, from.Addr())
+		}
 		next = append(next, was)
 	}
 	for _, p := range c.cfg.Peers {
@@ -43,6 +48,49 @@ func (c *Core) Update(now time.Time, peers []*Peer) (Output, error) {
 	c.cfg.Peers = next
 	c.startAll()
 	return c.end(), nil
+}
+
+// pursue calls a peer where its name leads now, for the tunnels that it has been
+// called for where it led before. In transport mode packets say themselves which
+// address they are for.
+func (c *Core) pursue(p *Peer, from netip.Addr) {
+	var list []wish
+	c.eachOf(p, func(sa *ikeSA) {
+		if sa.state != stUp || !sa.began || sa.surplus || sa.remote.Addr() != from {
+			return
+		}
+		for _, ch := range sa.children {
+			if ch.state == chUp && ch.cfg.Mode == Tunnel && !ch.cfg.Endpoint.IsValid() {
+				list = append(list, wish{ch.cfg, ch.packet})
+			}
+		}
+	})
+	remote := netip.AddrPortFrom(p.Endpoint.Addr(), or(p.Endpoint.Port(), 500))
+	local := c.source(p, remote.Addr())
+	for _, w := range list {
+		if remote.Addr().IsValid() && local.IsValid() {
+			c.want(p, w, netip.AddrPortFrom(local, c.cfg.Port), remote, 0)
+		}
+	}
+}
+
+// supersede ends IKE SAs of ours with a peer at an address that its name no more
+// leads to, once this one has all their tunnels.
+func (c *Core) supersede(sa *ikeSA) {
+	at := sa.peer.Endpoint.Addr()
+	if !sa.began || len(sa.peer.From) > 0 || sa.remote.Addr() != at {
+		return
+	}
+	for _, o := range c.twins(sa) {
+		if !o.began || o.remote.Addr() == at || slices.ContainsFunc(o.children, func(ch *child) bool {
+			return ch.cfg.Mode == Tunnel && ch.state == chUp && !sa.hasChild(ch.cfg)
+		}) {
+			continue
+		}
+		o.surplus = true
+		c.deleteIKE(o)
+		c.settle(o)
+	}
 }
 
 // samePeer says that nothing has changed but the endpoint and the children.

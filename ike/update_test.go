@@ -15,7 +15,7 @@ func TestUpdate(t *testing.T) {
 		child  bool
 	}{
 		{"nothing", func(*Peer) {}, true, true},
-		{"another address of the same name", func(p *Peer) { p.Endpoint = netip.MustParseAddrPort("192.0.2.9:500") }, true, true},
+		{"another address of the same name, where nobody answers", func(p *Peer) { p.Endpoint = netip.MustParseAddrPort("192.0.2.9:500") }, true, true},
 		{"start", func(p *Peer) { p.Children[0].Start = true }, true, true},
 		{"another child beside it", func(p *Peer) { p.Children = append(p.Children, &Child{Name: "more"}) }, true, true},
 		{"key", func(p *Peer) { p.PSK = []byte("another pre-shared key of some length") }, false, false},
@@ -39,6 +39,9 @@ func TestUpdate(t *testing.T) {
 			s.run(5 * time.Second)
 			for _, n := range []*node{a, b} {
 				st := n.Core.Stats()
+				if n == a {
+					st.SAs -= calling(a)
+				}
 				if (st.SAs == 1) != row.keep || (len(n.sad) == 1) != row.child {
 					t.Errorf("%s: %d IKE SAs, %d children", n.name, st.SAs, len(n.sad))
 				}
@@ -78,5 +81,64 @@ func TestRekeyChild(t *testing.T) {
 	if p := s.pairs(a, b, "net"); len(p) != 1 || a.out["net"] == old {
 		s.dump()
 		t.Errorf("%d children, in use %d, before %d", len(p), a.out["net"], old)
+	}
+}
+
+// calling is how many IKE SAs of a node have had no answer yet.
+func calling(n *node) (k int) {
+	for _, sa := range n.sas {
+		if sa.state == stInitSent {
+			k++
+		}
+	}
+	return k
+}
+
+// A peer whose name leads elsewhere is called there, for all its tunnels, and
+// the IKE SA with where it was goes when the other has them: there is an SA to
+// send by at all times, and no second one stays.
+func TestPeerIsFollowed(t *testing.T) {
+	for _, v6 := range []bool{false, true} {
+		s := newSim(t, 7)
+		pa, pb := pskPeers()
+		more := func(p *Peer, local, remote string) {
+			p.Children[0].LocalTS, p.Children[0].RemoteTS = ts(local), ts(remote)
+			p.Children = append(p.Children, &Child{Name: "more", LocalTS: ts("10.8.0.0/16"), RemoteTS: ts("10.8.0.0/16")})
+		}
+		more(pa, "10.1.0.0/16", "10.2.0.0/16")
+		more(pb, "10.2.0.0/16", "10.1.0.0/16")
+		pb.Endpoint = netip.AddrPort{} // it is called, and takes calls from anywhere
+		source := "192.0.2.1"
+		a := s.add("a", source, Config{Peers: []*Peer{pa}, Source: func(netip.Addr) netip.Addr { return netip.MustParseAddr(source) }})
+		b := s.add("b", "192.0.2.2", Config{Peers: []*Peer{pb}})
+		s.call(a, "b", "net")
+		s.run(3 * time.Second)
+		s.call(a, "b", "more")
+		s.run(3 * time.Second)
+		next, _ := pskPeers()
+		more(next, "10.1.0.0/16", "10.2.0.0/16")
+		to := "192.0.2.77"
+		if v6 {
+			to, source = "2001:db8::77", "2001:db8::1"
+			a.others = append(a.others, netip.MustParseAddr(source))
+		}
+		b.others = append(b.others, netip.MustParseAddr(to))
+		next.Endpoint = netip.AddrPortFrom(netip.MustParseAddr(to), 0)
+		o, err := a.Update(s.now, []*Peer{next})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.take(a, o)
+		for end := s.now.Add(5 * time.Second); s.step(end); {
+			for _, name := range []string{"net", "more"} {
+				if !receives(b, a.sad[a.out[name]]) {
+					t.Fatalf("v6 %v: %s: nothing to send by", v6, name)
+				}
+			}
+		}
+		if len(a.sas) != 1 || len(b.sas) != 1 || a.theOne(t).remote.Addr().String() != to || len(s.pairs(a, b, "net")) != 1 || len(s.pairs(a, b, "more")) != 1 {
+			s.dump()
+			t.Errorf("v6 %v: %d and %d IKE SAs", v6, len(a.sas), len(b.sas))
+		}
 	}
 }
