@@ -34,6 +34,8 @@ type exchange struct {
 	names *names
 
 	server atomic.Pointer[ike.Server] // nil while the policy has no ike block
+	// hearing is the same, and while it says farewell: peers answer that.
+	hearing atomic.Pointer[ike.Server]
 	// endpoints say whom to call, by ike block.
 	endpoints atomic.Pointer[map[string]netip.Addr]
 
@@ -73,6 +75,7 @@ func (x *exchange) prepare(p *rules.Policy) (peers []ikePeer, err error) {
 		return nil, err
 	}
 	x.server.Store(s)
+	x.hearing.Store(s)
 	return peers, nil
 }
 
@@ -87,7 +90,7 @@ func (x *exchange) sendNAT(d ike.Datagram) error {
 
 // heard takes what has come to UDP port 4500.
 func (x *exchange) heard(d *nfq.Datagram) {
-	if s := x.server.Load(); s != nil {
+	if s := x.hearing.Load(); s != nil {
 		s.Deliver(ike.Datagram{Local: d.Local, Remote: d.Remote, Data: bytes.Clone(d.Message)})
 	}
 }
@@ -175,6 +178,7 @@ func (x *exchange) stopLocked() {
 	} else {
 		_ = s.Close()
 	}
+	x.hearing.Store(nil)
 	for _, c := range x.pairs.all() {
 		x.pairs.remove(c.ID)
 		x.loans.end(x.d.firewall, c.ID, x.tell)
@@ -274,6 +278,7 @@ func (x *exchange) act(list []ike.Action) {
 			x.fresh = append(x.fresh, a.Child.Name)
 		case ike.Move:
 			x.pairs.move(&a.Child)
+			x.loans.moved(x.d.firewall, &a.Child, x.tell)
 		case ike.Expect:
 			x.early.expect(a.Child.SPIIn)
 		case ike.Forget:

@@ -124,7 +124,9 @@ func (k *fakeKernel) Deliver(b []byte) error {
 	return nil
 }
 
-func (k *fakeKernel) Assign(a netip.Addr, to []netip.Prefix) error {
+func (k *fakeKernel) PeerMoved(a, peer netip.Addr) error { return nil }
+
+func (k *fakeKernel) Assign(a netip.Addr, to []netip.Prefix, _ netip.Addr) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.calls = append(k.calls, fmt.Sprintf("assign %s %v", a, to))

@@ -40,9 +40,11 @@ type firewall interface {
 	// the kernel as one that has come in.
 	Deliver(b []byte) error
 	// Assign gives this host an address that a peer has lent it, from which
-	// it reaches networks; Unassign takes it back.
-	Assign(netip.Addr, []netip.Prefix) error
+	// it reaches networks, even such as the peer is in; Unassign takes it
+	// back. PeerMoved says that the peer is elsewhere.
+	Assign(a netip.Addr, networks []netip.Prefix, peer netip.Addr) error
 	Unassign(netip.Addr) error
+	PeerMoved(a, peer netip.Addr) error
 	// SendIKE and SendKeepalive send by UDP port 4500.
 	SendIKE(*nfq.Datagram) error
 	SendKeepalive(*nfq.Datagram) error

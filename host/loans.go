@@ -13,9 +13,7 @@ import (
 // packets for as long as there is one.
 type loans map[netip.Addr]map[uint64]bool
 
-// begin takes the addresses of a child in use. Networks are reached from them,
-// but not such as the peer itself is in: what is sealed has to find its way to
-// the peer, and a route by the tunnel would lead it in a circle.
+// begin takes the addresses of a child in use. Networks are reached from them.
 func (l *loans) begin(f firewall, c *ike.ChildSA, tell func(string)) {
 	if *l == nil {
 		*l = loans{}
@@ -26,20 +24,27 @@ func (l *loans) begin(f firewall, c *ike.ChildSA, tell func(string)) {
 		}
 		(*l)[a][c.ID] = true
 		if len((*l)[a]) > 1 {
+			l.moved(f, c, tell)
 			continue
 		}
 		var networks []netip.Prefix
 		for _, t := range c.RemoteTS {
-			for _, p := range prefixesOf(engine.AddrRange{First: t.First, Last: t.Last}) {
-				if p.Contains(c.Remote) {
-					tell(fmt.Sprintf("%s, which ike %q has lent this host, is not used towards %s by itself, because %s is in there: add the routes that you want, by device ipfw0", a, c.Peer, p, c.Remote))
-					continue
-				}
-				networks = append(networks, p)
-			}
+			networks = append(networks, prefixesOf(engine.AddrRange{First: t.First, Last: t.Last})...)
 		}
-		if err := f.Assign(a, networks); err != nil {
-			tell(fmt.Sprintf("%s, which ike %q has lent this host, cannot be used: %s", a, c.Peer, err))
+		if err := f.Assign(a, networks, c.Remote); err != nil {
+			tell(fmt.Sprintf("%s, which ike %q has lent this host, cannot be used for all that it is for: %s", a, c.Peer, err))
+		}
+	}
+}
+
+// moved follows the peer of a child to another address.
+func (l loans) moved(f firewall, c *ike.ChildSA, tell func(string)) {
+	for _, a := range c.Assigned {
+		if !l[a][c.ID] {
+			continue
+		}
+		if err := f.PeerMoved(a, c.Remote); err != nil {
+			tell(fmt.Sprintf("the way to ike %q at %s, which has lent this host %s, cannot be kept: %s", c.Peer, c.Remote, a, err))
 		}
 	}
 }

@@ -2,6 +2,7 @@ package nfq
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -13,30 +14,46 @@ import (
 // Assign gives this host an address that a peer has lent it, on the device of
 // protected packets, and sends what goes to the networks by that device, from
 // that address: the engine seals it on its way there, and the kernel finds the
-// sealed packet another way. It needs a Config that says Protect.
-func (f *Firewall) Assign(a netip.Addr, networks []netip.Prefix) error {
+// sealed packet another way. Networks that the peer itself is in, as everything,
+// are reached by a detour, which leads what goes to the peer past them. It needs
+// a Config that says Protect.
+func (f *Firewall) Assign(a netip.Addr, networks []netip.Prefix, peer netip.Addr) error {
 	if err := f.tunnel.assign(a, unix.RTM_NEWADDR); err != nil {
 		return fmt.Errorf("address %s on device %s: %w", a, f.tunnel.name, err)
 	}
+	var around []netip.Prefix
 	for _, n := range networks {
-		if n.Addr().Is4() != a.Is4() {
-			continue
+		switch {
+		case n.Addr().Is4() != a.Is4():
+		case n.Contains(peer) || n.Bits() == 0:
+			around = append(around, n.Masked())
+		default:
+			if err := f.tunnel.route(unix.RTM_NEWROUTE, a, n.Masked(), unix.RT_TABLE_MAIN); err != nil {
+				return fmt.Errorf("route to %s by device %s: %w", n, f.tunnel.name, err)
+			}
 		}
-		if err := f.tunnel.route(a, n.Masked()); err != nil {
-			return fmt.Errorf("route to %s by device %s: %w", n, f.tunnel.name, err)
-		}
+	}
+	if len(around) == 0 {
+		return nil
+	}
+	if err := f.tunnel.detour(a, detour{peer, around}); err != nil {
+		return fmt.Errorf("routes to %s by device %s: %w", around[0], f.tunnel.name, err)
 	}
 	return nil
 }
 
-// Unassign takes the address back, and with it, by the kernel's own doing, the
-// routes from it.
+// Unassign takes the address back, and with it the routes from it.
 func (f *Firewall) Unassign(a netip.Addr) error {
+	way := f.tunnel.noDetour(a)
 	if err := f.tunnel.assign(a, unix.RTM_DELADDR); err != nil {
-		return fmt.Errorf("address %s on device %s: %w", a, f.tunnel.name, err)
+		return fmt.Errorf("address %s on device %s: %w", a, f.tunnel.name, errors.Join(err, way))
 	}
-	return nil
+	return way
 }
+
+// PeerMoved keeps the way to the peer that has lent an address, which is
+// somewhere else now.
+func (f *Firewall) PeerMoved(a, peer netip.Addr) error { return f.tunnel.movedDetour(a, peer) }
 
 // assign adds or removes an address.
 func (t *tunnel) assign(a netip.Addr, kind uint16) error {
@@ -60,8 +77,8 @@ func (t *tunnel) assign(a netip.Addr, kind uint16) error {
 	return err
 }
 
-// route sends what goes to a network by the device.
-func (t *tunnel) route(from netip.Addr, to netip.Prefix) error {
+// route sends what goes to a network by the device, or does so no more.
+func (t *tunnel) route(kind uint16, from netip.Addr, to netip.Prefix, table uint32) error {
 	index, err := t.index()
 	if err != nil {
 		return err
@@ -70,17 +87,19 @@ func (t *tunnel) route(from netip.Addr, to netip.Prefix) error {
 		{Type: unix.RTA_DST, Data: to.Addr().AsSlice()},
 		{Type: unix.RTA_PREFSRC, Data: from.AsSlice()},
 		{Type: unix.RTA_OIF, Data: binary.NativeEndian.AppendUint32(nil, index)},
+		{Type: unix.RTA_TABLE, Data: binary.NativeEndian.AppendUint32(nil, table)},
 	})
 	if err != nil {
 		return err
 	}
 	// struct rtmsg: family, lengths of destination and source, TOS, table,
 	// protocol, scope, type, flags
-	body := []byte{family(from), byte(to.Bits()), 0, 0, unix.RT_TABLE_MAIN, unix.RTPROT_STATIC, unix.RT_SCOPE_LINK, unix.RTN_UNICAST, 0, 0, 0, 0}
-	_, err = t.conn.Execute(netlink.Message{
-		Header: netlink.Header{Type: unix.RTM_NEWROUTE, Flags: netlink.Request | netlink.Acknowledge | netlink.Create | netlink.Replace},
-		Data:   append(body, attrs...),
-	})
+	body := []byte{family(from), byte(to.Bits()), 0, 0, unix.RT_TABLE_UNSPEC, unix.RTPROT_STATIC, unix.RT_SCOPE_LINK, unix.RTN_UNICAST, 0, 0, 0, 0}
+	h := netlink.Header{Type: netlink.HeaderType(kind), Flags: netlink.Request | netlink.Acknowledge}
+	if kind == unix.RTM_NEWROUTE {
+		h.Flags |= netlink.Create | netlink.Replace
+	}
+	_, err = t.conn.Execute(netlink.Message{Header: h, Data: append(body, attrs...)})
 	return err
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"sync"
 	"unsafe"
@@ -28,10 +29,15 @@ type tunnel struct {
 	ctl  int           // a socket of the namespace, for ioctl
 	conn *netlink.Conn // the same, for addresses
 	made bool
+
+	// See detour.
+	way     sync.Mutex
+	detours map[netip.Addr]detour
+	rules   map[ipRule]bool // in force
 }
 
 func openTunnel(table string) (*tunnel, error) {
-	t := &tunnel{name: table[:min(len(table), unix.IFNAMSIZ-2)] + "0", ctl: -1}
+	t := &tunnel{name: table[:min(len(table), unix.IFNAMSIZ-2)] + "0", ctl: -1, detours: map[netip.Addr]detour{}, rules: map[ipRule]bool{}}
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV) {
 		return t, nil // said when it is needed
@@ -94,6 +100,7 @@ func (t *tunnel) up() error {
 		return fmt.Errorf("device %s: %w", t.name, err)
 	}
 	t.made = true
+	t.clearRules()
 	return nil
 }
 
@@ -125,6 +132,12 @@ func (t *tunnel) writev(iov []unix.Iovec) error {
 
 func (t *tunnel) close() error {
 	var errs []error
+	t.way.Lock()
+	clear(t.detours)
+	if t.conn != nil {
+		errs = append(errs, t.syncRules())
+	}
+	t.way.Unlock()
 	if t.file != nil {
 		errs = append(errs, t.file.Close())
 	}
