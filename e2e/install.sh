@@ -27,55 +27,53 @@ depmod         kmod
 '
 
 # IKE daemons of others are unpacked, not installed: their packages would
-# upgrade the machine's init and start services.
+# upgrade the machine's init and start services. Each comes with every library
+# that it needs, the C library too, and runs by its own loader. apt verifies all
+# of it, with lists and a state of its own; the machine's are not touched.
 unpacked=/var/cache/ipfw-e2e
-strongswan='libstrongswan libstrongswan-standard-plugins libstrongswan-extra-plugins strongswan-libcharon strongswan-charon
-  strongswan-swanctl libcharon-extra-plugins libtss2-mu0 libtss2-sys1'
-# One that has ML-KEM. Debian's first is in the release after trixie, whose
-# strongSwan 6.0.1 is built without.
-strongswan6='strongswan-charon strongswan-libcharon strongswan-swanctl libstrongswan-extra-plugins libcharon-extra-plugins'
 
-# unpack FOLDER PACKAGE...
-unpack() {
-  local to=$unpacked/$1 tmp
+# apt_of SUITE ARGUMENT...: apt-get for one release of Debian.
+apt_of() {
+  local own=$unpacked/apt-$1 mirror
+  if [ ! -d "$own" ]; then
+    mkdir -p "$own"/{lists,archives}/partial "$own/none"
+    : >"$own/status"
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | grep -m1 '/debian/$' || echo http://deb.debian.org/debian/)
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $1 main" >"$own/sources.list"
+    apt_of "$1" update
+  fi
   shift
-  [ ! -d "$to" ] || return 0
-  mkdir -p "$unpacked"
-  tmp=$(mktemp -d "$unpacked/new.XXXXXX")
-  chmod 755 "$tmp"
-  echo "install.sh: unpacking $* to $to"
-  (cd "$tmp" && apt-get update -qq </dev/null && apt-get -o APT::Sandbox::User=root download -qq "$@" </dev/null >/dev/null &&
-    for d in *.deb; do dpkg -x "$d" .; done && rm ./*.deb)
-  mv "$tmp" "$to"
+  apt-get -o Dir::State="$own" -o Dir::State::status="$own/status" -o Dir::Cache="$own" -o Dir::Etc::sourcelist="$own/sources.list" \
+    -o Dir::Etc::sourceparts="$own/none" -o Dir::Etc::preferencesparts="$own/none" -o APT::Sandbox::User=root -o Acquire::Languages=none -qq "$@" </dev/null
 }
 
-# unpack_of SUITE FOLDER PACKAGE...: packages of another release of Debian, with
-# every library that they need, the C library too: they run by its own loader.
-# apt verifies all of it, with lists and a state of its own; the machine's are
-# not touched.
-unpack_of() {
-  local suite=$1 to=$unpacked/$2 tmp mirror names
+# unpack SUITE NAME PACKAGE...: to SUITE-NAME.
+unpack() {
+  local suite=$1 to=$unpacked/$1-$2 tmp names
   shift 2
   [ ! -d "$to" ] || return 0
+  echo "install.sh: unpacking $* of $suite to $to"
   mkdir -p "$unpacked"
   tmp=$(mktemp -d "$unpacked/new.XXXXXX")
   chmod 755 "$tmp"
-  mkdir -p "$tmp"/apt/{lists,archives}/partial "$tmp/apt/none" "$tmp/root"
-  : >"$tmp/apt/status"
-  mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | grep -m1 '/debian/$' || echo http://deb.debian.org/debian/)
-  echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$tmp/apt/sources.list"
-  echo "install.sh: unpacking $* of $suite to $to"
-  apt_of() {
-    apt-get -o Dir::State="$tmp/apt" -o Dir::State::status="$tmp/apt/status" -o Dir::Cache="$tmp/apt" -o Dir::Etc::sourcelist="$tmp/apt/sources.list" \
-      -o Dir::Etc::sourceparts="$tmp/apt/none" -o Dir::Etc::preferencesparts="$tmp/apt/none" -o APT::Sandbox::User=root -o Acquire::Languages=none -qq "$@" </dev/null
-  }
-  apt_of update
-  names=$(apt_of install -s --no-install-recommends "$@" | awk '$1 == "Inst" { print $2 }' | grep -E "^(lib|zlib1g$|$(echo "$*" | tr ' ' '|'))")
+  mkdir "$tmp/root"
+  names=$(apt_of "$suite" install -s --no-install-recommends "$@" | awk '$1 == "Inst" { print $2 }' | grep -E "^(lib|zlib1g$|$(echo "$*" | tr ' ' '|'))")
   # shellcheck disable=SC2086 # a list of packages
-  (cd "$tmp/apt" && apt_of download $names >/dev/null && for d in *.deb; do dpkg -x "$d" "$tmp/root"; done)
-  rm -rf "$tmp/apt"
+  (cd "$tmp" && apt_of "$suite" download $names >/dev/null && for d in *.deb; do dpkg -x "$d" root; done)
   mv "$tmp/root" "$to"
-  rmdir "$tmp"
+  rm -rf "$tmp"
+}
+
+# The strongSwan of forky has ML-KEM; that of trixie, 6.0.1, is built without.
+peers() {
+  local swan='strongswan-charon strongswan-libcharon strongswan-swanctl libstrongswan-extra-plugins libcharon-extra-plugins'
+  # shellcheck disable=SC2086 # a list of packages
+  unpack bookworm strongswan $swan libstrongswan-standard-plugins
+  # shellcheck disable=SC2086
+  unpack forky strongswan $swan
+  unpack bookworm openiked openiked
+  unpack bookworm libreswan libreswan libnss3-tools
+  rm -rf "$unpacked"/apt-*
 }
 
 have() {
@@ -90,14 +88,6 @@ missing=()
 while read -r what package; do
   [ -z "$what" ] || have "$what" || missing+=("$package")
 done <<<"$wanted"
-peers() {
-  # shellcheck disable=SC2086 # lists of packages
-  unpack strongswan $strongswan
-  unpack_of forky strongswan6 $strongswan6
-  unpack openiked openiked
-  unpack libreswan libreswan libldns3 libevent-pthreads-2.1-7 libnss3-tools
-}
-
 if [ ${#missing[@]} = 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   peers
   exit 0

@@ -11,11 +11,6 @@ import (
 	"time"
 )
 
-// peerPrograms is where e2e/install.sh unpacks IKE daemons of others. They are
-// not installed: Debian's packages would start services and upgrade the
-// machine's init.
-const peerPrograms = "/var/cache/ipfw-e2e"
-
 // Charon is strongSwan's IKE daemon. In a host it does ESP itself
 // (kernel-libipsec): tunnel mode, always in UDP. In a guest the kernel does.
 type Charon struct {
@@ -74,11 +69,11 @@ const charonConf = `charon {
 const charonPlugins = "random nonce x509 revocation constraints pubkey pkcs1 pkcs7 pkcs8 pkcs12 sshkey pem openssl gcrypt " +
 	"aes sha1 sha2 gmp curve25519 hmac gcm ctr chapoly kdf drbg mgf1 attr kernel-netlink socket-default eap-md5 eap-identity"
 
-// The releases of strongSwan that e2e/install.sh unpacks, by folder: that of
-// the machine's Debian, and one that has ML-KEM, with a C library of its own.
+// The releases of strongSwan that e2e/install.sh unpacks: 5.9.8, and one that
+// has ML-KEM, 6.1.0 or later.
 const (
-	swanOld = "strongswan"
-	swanNew = "strongswan6"
+	swanOld = "bookworm-strongswan"
+	swanNew = "forky-strongswan"
 )
 
 // newCharon writes the configuration. settings are more lines for
@@ -86,10 +81,7 @@ const (
 // the plugins' place is compiled in, so theirs is mounted over it.
 func (l *Lab) newCharon(release, name, settings, plugins, vici string) (*Charon, []string) {
 	l.Helper()
-	swan := filepath.Join(peerPrograms, release)
-	if _, err := os.Stat(filepath.Join(swan, "usr/lib/ipsec/charon")); err != nil {
-		Skip(l, "strongSwan is not unpacked in "+swan+"; `make test` as root does it")
-	}
+	swan, run := l.unpacked(release, "usr/lib/ipsec/charon", "/usr/lib/ipsec")
 	if err := os.MkdirAll("/usr/lib/ipsec", 0o755); err != nil {
 		l.Fatal(err)
 	}
@@ -100,13 +92,7 @@ func (l *Lab) newCharon(release, name, settings, plugins, vici string) (*Charon,
 	}
 	l.File(name+"-swan/plugins.conf", list.String())
 	conf := l.File(name+"-swan/strongswan.conf", fmt.Sprintf(charonConf, c.Dir, settings, vici))
-	libs := "/usr/lib/ipsec:" + swan + "/usr/lib/x86_64-linux-gnu"
-	run := []string{"env", "SWANCTL_DIR=" + c.Dir, "STRONGSWAN_CONF=" + conf, "OPENSSL_CONF=/dev/null"}
-	if loader := filepath.Join(swan, "usr/lib64/ld-linux-x86-64.so.2"); release == swanNew {
-		run = append(run, loader, "--library-path", libs)
-	} else {
-		run = append(run, "LD_LIBRARY_PATH="+libs)
-	}
+	run = append([]string{"env", "SWANCTL_DIR=" + c.Dir, "STRONGSWAN_CONF=" + conf, "OPENSSL_CONF=/dev/null"}, run...)
 	c.within = append(run[:len(run):len(run)], swan+"/usr/sbin/swanctl")
 	mount := fmt.Sprintf("mount --bind %[1]s/usr/lib/ipsec /usr/lib/ipsec && ", swan)
 	return c, []string{"sh", "-c", mount + "exec " + strings.Join(run, " ") + " /usr/lib/ipsec/charon"}

@@ -2,7 +2,6 @@ package lab
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 )
@@ -19,10 +18,7 @@ type IKED struct {
 func (g *Guest) IKED(conf string, files map[string]string) *IKED {
 	l := g.lab
 	l.Helper()
-	root := filepath.Join(peerPrograms, "openiked")
-	if _, err := os.Stat(filepath.Join(root, "usr/sbin/iked")); err != nil {
-		Skip(l, "OpenIKED is not unpacked in "+root+"; `make test` as root does it")
-	}
+	root, run := l.unpacked("bookworm-openiked", "usr/sbin/iked")
 	dir := filepath.Join(l.Dir, g.Name+"-iked")
 	l.File(g.Name+"-iked/iked.conf", conf)
 	for name, text := range files {
@@ -36,9 +32,9 @@ echo '_iked:x:999:999::/run/empty:/bin/false' >>/etc/passwd; echo '_iked:x:999:'
 cp -r %[1]s/. /etc/iked; mv /etc/iked/iked.conf /etc/; chmod 600 /etc/iked.conf
 chmod -R a+rX /etc/iked; chmod 600 /etc/iked/private/*
 modprobe -d %[2]s af_key`, dir, filepath.Join(l.Dir, g.Name)))
-	d := &IKED{guest: g, log: g.Start(filepath.Join(root, "usr/sbin/iked"), "-d", "-v")}
+	d := &IKED{guest: g, log: g.Start(append(run, filepath.Join(root, "usr/sbin/iked"), "-d", "-v")...)}
 	for end := time.Now().Add(40 * time.Second); ; time.Sleep(200 * time.Millisecond) {
-		out, err := g.Try(10*time.Second, filepath.Join(root, "usr/sbin/ikectl"), "show", "sa")
+		out, err := g.Try(10*time.Second, append(run, filepath.Join(root, "usr/sbin/ikectl"), "show", "sa")...)
 		if err == nil {
 			break
 		}

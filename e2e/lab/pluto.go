@@ -3,7 +3,6 @@ package lab
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 )
@@ -12,28 +11,48 @@ import (
 type Pluto struct {
 	guest *Guest
 	log   string
-	env   []string
-	libs  string // of its programs
+	run   []string // starts a program
+	libs  string   // of its programs
 }
 
-// Pluto starts the daemon with one connection: lines of a conn section of
-// ipsec.conf, and the text of ipsec.secrets.
-func (g *Guest) Pluto(name, conn, secrets string) *Pluto {
+// PlutoConfig is what the daemon is started with.
+type PlutoConfig struct {
+	Conns   map[string]string // lines of a conn section of ipsec.conf, by name
+	Secrets string            // the text of ipsec.secrets
+	Keys    []string          // files in PKCS #12 without a password: keys with their certificates
+	CAs     []string          // files in PEM
+}
+
+// Pluto starts the daemon.
+func (g *Guest) Pluto(c PlutoConfig) *Pluto {
 	l := g.lab
 	l.Helper()
-	root := filepath.Join(peerPrograms, "libreswan/usr")
-	if _, err := os.Stat(filepath.Join(root, "libexec/ipsec/pluto")); err != nil {
-		Skip(l, "libreswan is not unpacked in "+root+"; `make test` as root does it")
+	root, run := l.unpacked("bookworm-libreswan", "usr/libexec/ipsec/pluto")
+	p := &Pluto{guest: g, run: run, libs: root + "/usr/libexec/ipsec/"}
+	conf := "config setup\n    nssdir=/run/nss\n"
+	for name, lines := range c.Conns {
+		conf += fmt.Sprintf("conn %s\n    %s\n", name, strings.ReplaceAll(strings.TrimSpace(lines), "\n", "\n    "))
 	}
-	// The place of its programs is compiled in; theirs is mounted over it.
+	conf = l.File(g.Name+"-pluto/ipsec.conf", conf)
+	secrets := l.File(g.Name+"-pluto/ipsec.secrets", c.Secrets)
+	nss := func(tool string, args ...string) {
+		l.Helper()
+		g.Run(append(append(run[:len(run):len(run)], root+"/usr/bin/"+tool, "-d", "sql:/run/nss"), args...)...)
+	}
+	// It looks for its programs where they would be installed.
 	if err := os.MkdirAll("/usr/libexec/ipsec", 0o755); err != nil {
 		l.Fatal(err)
 	}
-	conf := l.File(g.Name+"-pluto/ipsec.conf", fmt.Sprintf("config setup\n    nssdir=/run/nss\nconn %s\n    %s\n", name, strings.ReplaceAll(strings.TrimSpace(conn), "\n", "\n    ")))
-	file := l.File(g.Name+"-pluto/ipsec.secrets", secrets)
-	p := &Pluto{guest: g, libs: root + "/libexec/ipsec/", env: []string{"env", "LD_LIBRARY_PATH=" + root + "/lib/x86_64-linux-gnu"}}
-	g.Run("sh", "-c", "mount --bind "+root+"/libexec/ipsec /usr/libexec/ipsec && mkdir -p /run/pluto /run/nss && "+root+"/bin/certutil -N --empty-password -d sql:/run/nss")
-	p.log = g.Start(append(p.env, p.libs+"pluto", "--config", conf, "--nofork", "--stderrlog", "--rundir", "/run/pluto", "--secretsfile", file, "--nssdir", "/run/nss")...)
+	g.Run("mount", "--bind", p.libs, "/usr/libexec/ipsec")
+	g.Run("mkdir", "-p", "/run/pluto", "/run/nss")
+	nss("certutil", "-N", "--empty-password")
+	for _, f := range c.Keys {
+		nss("pk12util", "-i", f, "-W", "")
+	}
+	for i, f := range c.CAs {
+		nss("certutil", "-A", "-n", fmt.Sprint("ca", i), "-t", "CT,,", "-a", "-i", f)
+	}
+	p.log = g.Start(append(run[:len(run):len(run)], p.libs+"pluto", "--config", conf, "--nofork", "--stderrlog", "--rundir", "/run/pluto", "--secretsfile", secrets, "--nssdir", "/run/nss")...)
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(200 * time.Millisecond) {
 		out, err := p.Whack("--listen")
 		if err == nil {
@@ -43,13 +62,15 @@ func (g *Guest) Pluto(name, conn, secrets string) *Pluto {
 			l.Fatalf("pluto is not ready: %s\n%s", out, p.Log())
 		}
 	}
-	g.Run(append(p.env, p.libs+"addconn", "--ctlsocket", "/run/pluto/pluto.ctl", "--config", conf, name)...)
+	for name := range c.Conns {
+		g.Run(append(run[:len(run):len(run)], p.libs+"addconn", "--ctlsocket", "/run/pluto/pluto.ctl", "--config", conf, name)...)
+	}
 	return p
 }
 
 // Whack tells the daemon to do something.
 func (p *Pluto) Whack(args ...string) (string, error) {
-	all := append(p.env[:len(p.env):len(p.env)], p.libs+"whack", "--ctlsocket", "/run/pluto/pluto.ctl")
+	all := append(p.run[:len(p.run):len(p.run)], p.libs+"whack", "--ctlsocket", "/run/pluto/pluto.ctl")
 	return p.guest.Try(30*time.Second, append(all, args...)...)
 }
 

@@ -1,8 +1,15 @@
 package peers
 
 import (
+	"crypto"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
 	"fmt"
 	"net/netip"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,92 +18,259 @@ import (
 	"github.com/ipfw/ipfw/packet"
 )
 
-// TestLibreswan holds ike against libreswan: who calls, rekeys of both kinds
-// from either side, pings through what comes out of it. It wants a key
-// exchange with each rekey of a child, as it does when left alone.
+// plutoRow is one line of the matrix with libreswan: an address, an identity
+// of its own on both sides, and a connection of its own.
+type plutoRow struct {
+	name        string
+	call        string
+	v6          bool // outer addresses
+	mode        ike.Mode
+	auth        string // psk, cert or raw
+	kind        string // of the keys
+	by          string // libreswan's word for how both sign
+	ike, esp    string // its suites; "" is its default
+	n           int    // what is its own is numbered
+	addr, their netip.Addr
+	cfg         *ike.Peer
+}
+
+// ends are the addresses that talk through the child.
+func (r *plutoRow) ends() (ours, theirs netip.Addr) {
+	switch {
+	case r.mode == ike.Transport:
+		return r.addr, r.their
+	case r.v6:
+		return netip.MustParseAddr(fmt.Sprintf("fd01::%d", r.n)), netip.MustParseAddr(fmt.Sprintf("fd02::%d", r.n))
+	}
+	return netip.MustParseAddr(fmt.Sprintf("10.1.0.%d", r.n)), netip.MustParseAddr(fmt.Sprintf("10.2.0.%d", r.n))
+}
+
+func plutoRows() (rows []*plutoRow) {
+	n := 0
+	add := func(r plutoRow) {
+		for _, call := range sides {
+			// In short, the callers take turns.
+			if n++; full() || n%2 == 0 == (len(rows)%2 == 0) {
+				x := r
+				x.call = call
+				rows = append(rows, &x)
+			}
+		}
+	}
+	for _, v6 := range outerTwo {
+		for _, mode := range []ike.Mode{ike.Tunnel, ike.Transport} {
+			if full() || v6 == (mode == ike.Transport) {
+				add(plutoRow{name: fmt.Sprintf("psk, %s, outer %s", mode, version(v6)), auth: "psk", v6: v6, mode: mode})
+			}
+		}
+	}
+	for _, c := range []struct{ kind, by string }{{"rsa-2048", "rsa-sha2_256"}, {"ecdsa-256", "ecdsa-sha2_256"}, {"rsa-3072", "rsa-sha2_512"}, {"ecdsa-384", "ecdsa-sha2_384"}, {"ecdsa-521", "ecdsa-sha2_512"}} {
+		for _, auth := range []string{"cert", "raw"} {
+			if full() || (auth == "cert" && c.kind[len(c.kind)-3:] == "256") || auth == "raw" && c.kind == "rsa-2048" {
+				if auth == "cert" || c.kind[0] == 'r' {
+					add(plutoRow{name: auth + " " + c.kind + " " + c.by, auth: auth, kind: c.kind, by: c.by})
+				}
+			}
+		}
+	}
+	for i, s := range []struct{ ike, esp string }{
+		{"aes_gcm256-sha2_512;dh19", "aes_gcm128-null;dh19"}, {"aes_gcm128-sha2_256;dh31", "aes_gcm256-null;dh31"},
+		{"chacha20_poly1305-sha2_384;dh20", "chacha20_poly1305-null;dh20"}, {"aes128-sha2_256;dh14", "aes128-sha2_256;dh14"},
+		{"aes256-sha2_512;dh16", "aes256-sha2_512;dh15"}, {"aes256-sha2_384;dh21", "aes256-sha2_384;dh21"}} {
+		if full() || i == 2 {
+			add(plutoRow{name: "ike " + s.ike + " esp " + s.esp, auth: "psk", ike: s.ike, esp: s.esp})
+			if full() {
+				add(plutoRow{name: "transport, ike " + s.ike + " esp " + s.esp, auth: "psk", ike: s.ike, esp: s.esp, mode: ike.Transport})
+			}
+		}
+	}
+	return rows
+}
+
+// pkcs12 writes a key with its certificate for NSS, without a password.
+func pkcs12(t *testing.T, l *lab.Lab, name string, p *party) string {
+	t.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(p.key)
+	file := l.File(name+".pem", pemOf("PRIVATE KEY", der, err)+pemOf("CERTIFICATE", p.cert.Raw, nil))
+	out := filepath.Join(l.Dir, name+".p12")
+	if b, err := exec.Command("openssl", "pkcs12", "-export", "-in", file, "-out", out, "-name", name, "-passout", "pass:").CombinedOutput(); err != nil {
+		t.Fatalf("openssl: %v\n%s", err, b)
+	}
+	return out
+}
+
+// rsaKey writes a public key as ipsec.conf does: RFC 3110 in base64.
+func rsaKey(k *rsa.PublicKey) string {
+	b := append([]byte{3, byte(k.E >> 16), byte(k.E >> 8), byte(k.E)}, k.N.Bytes()...)
+	return "0s" + base64.StdEncoding.EncodeToString(b)
+}
+
+// TestLibreswan holds ike against libreswan: who calls, keys, suites, modes,
+// rekeys of both kinds from either side, pings through what comes out of it.
+// It wants a key exchange with each rekey of a child, as it does when left
+// alone.
 func TestLibreswan(t *testing.T) {
 	t.Parallel()
+	m := new(matrix)
+	k := -1
+	var rows []*plutoRow
+	for _, r := range plutoRows() {
+		if k++; chosen(t, k, line("libreswan", r.call, r.name)) {
+			rows = append(rows, r)
+		}
+	}
+	if len(rows) == 0 {
+		return
+	}
 	l := lab.New(t)
 	guest, us := l.Guest("guest"), l.Host("us")
-	guest.Join(us, "c0", []string{"10.77.0.2/24"}, []string{"10.77.0.1/24"})
-	guest.Run("ip", "addr", "add", "10.2.0.1/32", "dev", "lo")
-	guest.Run("ip", "route", "add", "10.1.0.1/32", "dev", "vec0", "via", "10.77.0.2")
-	pluto := guest.Pluto("net", `ikev2=insist
-authby=secret
-left=10.77.0.1
-leftid=@peer.example
-leftsubnet=10.2.0.1/32
-leftupdown=/bin/true
-right=10.77.0.2
-rightid=@us.example
-rightsubnet=10.1.0.1/32
-auto=add`, `@peer.example @us.example : PSK "`+secret+`"`)
-	m := new(matrix)
-	for _, call := range sides {
-		t.Run(call+" calls", func(t *testing.T) {
+	guest.Join(us, "c0", []string{"10.77.0.2/24", "fd77::2/64"}, []string{"10.77.0.1/24", "fd77::1/64"})
+	guest.Run("sh", "-c", "ip route add 10.1.0.0/16 dev vec0 via 10.77.0.2; ip route add fd01::/64 dev vec0 via fd77::2")
+	ca := issue(t, nil, "CA of the test", "ecdsa-256", 0)
+	c := lab.PlutoConfig{Conns: map[string]string{}, CAs: []string{l.File("ca.pem", pemOf("CERTIFICATE", ca.cert.Raw, nil))}}
+	for i, r := range rows {
+		r.n = i + 10
+		c.Conns[r.conn()] = r.configure(t, l, us, guest, ca, &c)
+	}
+	pluto := guest.Pluto(c)
+	for _, r := range rows {
+		t.Run(strings.ReplaceAll(r.name+", "+r.call+" calls", "/", "-"), func(t *testing.T) {
 			start := time.Now()
-			defer func() {
-				m.add(t, "libreswan", row{name: "psk, rekeys of child and IKE SA from both sides", call: call}, time.Since(start))
-			}()
-			r := row{call: call}
-			peer := r.peer(&site{theirsSeen: addrs("10.77.0.1", "fd77::1")})
-			peer.Children[0].LocalTS, peer.Children[0].RemoteTS = peer.Children[0].LocalTS[:1], peer.Children[0].RemoteTS[:1]
-			p := &play{T: t, start: start, site: &site{ours: addrs("10.77.0.2", "fd77::2")}, us: newStation(t, us, ike.Config{Peers: []*ike.Peer{peer}}, netip.MustParseAddr("10.77.0.2"))}
-			defer func() {
-				if t.Failed() {
-					for _, e := range p.us.events() {
-						t.Logf("us: %s", e)
-					}
-					t.Log(pluto.Log())
-				}
-				p.do(func(c *ike.Core, now time.Time) ike.Output { return c.Terminate(now, "", "") })
-				p.eventually("the end", func() bool { p.us.mu.Lock(); defer p.us.mu.Unlock(); return len(p.us.core.Status()) == 0 })
-			}()
-			if call == "us" {
-				p.initiate()
-			} else if out, err := pluto.Whack("--initiate", "--name", "net"); err != nil {
-				t.Fatalf("%v\n%s", err, out)
-			}
-			p.eventually("a child", func() bool { return p.us.count(ike.ChildUp) == 1 })
-			p.pings(guest)
-			for _, by := range sides {
-				for _, what := range []struct {
-					kind         ike.EventKind
-					child, whack string
-				}{{ike.ChildRekeyed, "net", "--rekey-ipsec"}, {ike.IKERekeyed, "", "--rekey-ike"}} {
-					before := p.us.count(what.kind)
-					if by == "us" {
-						p.do(func(c *ike.Core, now time.Time) ike.Output { return c.Rekey(now, "peer", what.child) })
-					} else if out, err := pluto.Whack(what.whack, "--name", "net"); err != nil {
-						t.Errorf("whack %s: %v\n%s", what.whack, err, out)
-					}
-					p.eventually(fmt.Sprintf("%s by %s", what.kind, by), func() bool { return p.us.count(what.kind) > before })
-					p.pings(guest)
-				}
-			}
+			defer func() { m.add(t, "libreswan", row{name: r.name, call: r.call}, time.Since(start)) }()
+			r.run(t, us, guest, pluto)
 		})
+	}
+	for _, call := range sides {
+		for name, why := range map[string]string{"certificates and raw keys ed25519": "Ed25519 (RFC 8420)", "ml-kem-768": "additional key exchanges (RFC 9370)"} {
+			m.lacks("libreswan", call, name, why)
+		}
 	}
 	m.print(t)
 }
 
+// conn is the name of the peer's connection.
+func (r *plutoRow) conn() string { return fmt.Sprint("row", r.n) }
+
+// configure makes both sides' configuration; it gives the peer's.
+func (r *plutoRow) configure(t *testing.T, l *lab.Lab, us *lab.Host, guest *lab.Guest, ca *party, c *lab.PlutoConfig) string {
+	t.Helper()
+	peer, name := fmt.Sprintf("peer%d.example", r.n), fmt.Sprintf("us%d.example", r.n)
+	r.their = netip.MustParseAddr(either(r.v6, "fd77::1", "10.77.0.1"))
+	r.addr = netip.MustParseAddr(fmt.Sprintf(either(r.v6, "fd77::%d", "10.77.0.%d"), r.n))
+	here, there := r.ends()
+	us.Run("ip", "addr", "add", r.addr.String()+either(r.v6, "/64", "/24"), "dev", "c0", "nodad")
+	conn := fmt.Sprintf("ikev2=insist\nleft=%s\nleftid=@%s\nleftupdown=/bin/true\nright=%s\nrightid=@%s\nauto=add\ntype=%s\n", r.their, peer, r.addr, name, r.mode)
+	id, _ := ike.ParseIdentity(name)
+	child := &ike.Child{Name: "net", Mode: r.mode}
+	r.cfg = &ike.Peer{Name: "peer", LocalID: id, RemoteID: peer, Children: []*ike.Child{child}}
+	if r.mode == ike.Tunnel {
+		guest.Run("ip", "addr", "add", netip.PrefixFrom(there, there.BitLen()).String(), "dev", "lo", "nodad")
+		conn += fmt.Sprintf("leftsubnet=%s/%d\nrightsubnet=%s/%d\n", there, there.BitLen(), here, here.BitLen())
+		child.LocalTS = []ike.TrafficSelector{ike.SelectorOf(netip.PrefixFrom(here, here.BitLen()))}
+		child.RemoteTS = []ike.TrafficSelector{ike.SelectorOf(netip.PrefixFrom(there, there.BitLen()))}
+	}
+	if r.call == "us" {
+		r.cfg.Endpoint = netip.AddrPortFrom(r.their, 500)
+	}
+	for what, v := range map[string]string{"ike": r.ike, "esp": r.esp} {
+		if v != "" {
+			conn += what + "=" + v + "\n"
+		}
+	}
+	key := fmt.Sprint("key", r.n)
+	switch r.auth {
+	case "psk":
+		r.cfg.PSK = []byte(secret)
+		c.Secrets += fmt.Sprintf("@%s @%s : PSK \"%s\"\n", peer, name, secret)
+		conn += "authby=secret\n"
+	case "cert":
+		mine, theirs := issue(t, ca, name, r.kind, 0), issue(t, ca, peer, r.kind, 0)
+		r.cfg.Key, r.cfg.Certificates, r.cfg.CAs = mine.key, []*x509.Certificate{mine.cert}, []*x509.Certificate{ca.cert}
+		c.Keys = append(c.Keys, pkcs12(t, l, key, theirs))
+		conn += "authby=" + r.by + "\nleftcert=" + key + "\nleftsendcert=always\nrightca=%same\n"
+	case "raw":
+		mine, theirs := newKey(t, r.kind), newKey(t, r.kind)
+		r.cfg.Key, r.cfg.PublicKeys = mine, map[string]crypto.PublicKey{peer: theirs.Public()}
+		c.Keys = append(c.Keys, pkcs12(t, l, key, sign(t, nil, peer, theirs, 0)))
+		conn += fmt.Sprintf("authby=%s\nleftrsasigkey=%s\nrightrsasigkey=%s\n", r.by, rsaKey(theirs.Public().(*rsa.PublicKey)), rsaKey(mine.Public().(*rsa.PublicKey)))
+	}
+	return conn
+}
+
+func (r *plutoRow) run(t *testing.T, us *lab.Host, guest *lab.Guest, pluto *lab.Pluto) {
+	p := &play{T: t, start: time.Now(), us: newStation(t, us, ike.Config{Peers: []*ike.Peer{r.cfg}}, r.addr)}
+	before := len(pluto.Log())
+	defer func() {
+		if t.Failed() {
+			for _, e := range p.us.events() {
+				t.Logf("us: %s", e)
+			}
+			t.Log(pluto.Log()[before:])
+		}
+		// It would call again if only we ended it.
+		if out, err := pluto.Whack("--delete", "--name", r.conn()); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		p.eventually("the end", func() bool { p.us.mu.Lock(); defer p.us.mu.Unlock(); return len(p.us.core.Status()) == 0 })
+	}()
+	if r.call == "us" {
+		p.do(func(c *ike.Core, now time.Time) ike.Output {
+			o, err := c.Initiate(now, ike.Call{Peer: "peer", Child: "net", Local: netip.AddrPortFrom(r.addr, 0)})
+			if err != nil {
+				t.Error(err)
+			}
+			return o
+		})
+	} else if out, err := pluto.Whack("--initiate", "--name", r.conn()); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	p.eventually("a child", func() bool { return p.us.count(ike.ChildUp) == 1 })
+	here, there := r.ends()
+	p.pings(guest, here, there)
+	for _, by := range sides {
+		for _, what := range []struct {
+			kind         ike.EventKind
+			child, whack string
+		}{{ike.ChildRekeyed, "net", "--rekey-ipsec"}, {ike.IKERekeyed, "", "--rekey-ike"}} {
+			before := p.us.count(what.kind)
+			if by == "us" {
+				p.do(func(c *ike.Core, now time.Time) ike.Output { return c.Rekey(now, "peer", what.child) })
+			} else if out, err := pluto.Whack(what.whack, "--name", r.conn()); err != nil {
+				t.Errorf("whack %s: %v\n%s", what.whack, err, out)
+			}
+			p.eventually(fmt.Sprintf("%s by %s", what.kind, by), func() bool { return p.us.count(what.kind) > before })
+			p.pings(guest, here, there)
+		}
+	}
+	for _, e := range p.us.events() {
+		if e.Failure != ike.NoFailure {
+			t.Errorf("reported %s", e)
+		}
+	}
+}
+
 // pings pings both ways.
-func (p *play) pings(guest *lab.Guest) {
+func (p *play) pings(guest *lab.Guest, here, there netip.Addr) {
 	p.Helper()
 	p.eventually("an answer to the peer's ping", func() bool {
-		_, err := guest.Try(10*time.Second, "ping", "-n", "-c", "1", "-W", "1", "-I", innerTheirs[0].String(), innerOurs[0].String())
+		_, err := guest.Try(10*time.Second, "ping", "-n", "-c", "1", "-W", "1", "-I", there.String(), here.String())
 		return err == nil
 	})
+	spec := packet.Spec{Src: here, Dst: there, Protocol: packet.ICMP, ICMPType: 8, EchoID: 77, Payload: []byte("from us")}
+	if here.Is6() {
+		spec.Protocol, spec.ICMPType = packet.ICMPv6, 128
+	}
 	p.us.mu.Lock()
 	p.us.sent++
-	n := p.us.sent
+	spec.EchoSeq = p.us.sent
 	p.us.mu.Unlock()
 	p.eventually("an answer to our ping", func() bool {
 		p.us.mu.Lock()
-		p.us.seal("net", packet.Spec{Src: innerOurs[0], Dst: innerTheirs[0], Protocol: packet.ICMP, ICMPType: 8, EchoID: 77, EchoSeq: n, Payload: []byte("from us")})
+		p.us.seal("net", spec)
 		p.us.mu.Unlock()
 		time.Sleep(50 * time.Millisecond)
 		p.us.mu.Lock()
 		defer p.us.mu.Unlock()
-		return p.us.echo[n]
+		return p.us.echo[spec.EchoSeq]
 	})
 }

@@ -30,7 +30,7 @@ type station struct {
 	mu    sync.Mutex
 	core  *ike.Core
 	udp   map[netip.AddrPort]*net.UDPConn
-	raw   map[bool]int // sockets for ESP without UDP; by "is IPv6"
+	raw   map[netip.Addr]int // sockets for ESP without UDP
 	pairs map[uint64]*pair
 	using map[string]*pair // by Child.Name
 	log   []ike.Event
@@ -82,7 +82,7 @@ func inHost(t testing.TB, h *lab.Host, f func() error) {
 // newStation starts a Core on the host's addresses.
 func newStation(t testing.TB, h *lab.Host, cfg ike.Config, addrs ...netip.Addr) *station {
 	t.Helper()
-	s := &station{t: t, udp: map[netip.AddrPort]*net.UDPConn{}, raw: map[bool]int{}, pairs: map[uint64]*pair{}, using: map[string]*pair{},
+	s := &station{t: t, udp: map[netip.AddrPort]*net.UDPConn{}, raw: map[netip.Addr]int{}, pairs: map[uint64]*pair{}, using: map[string]*pair{},
 		echo: map[uint16]bool{}, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	cfg.Rand = rand.Reader
 	cfg.KeyLog = func(row string) { s.rows = append(s.rows, row) }
@@ -101,14 +101,21 @@ func newStation(t testing.TB, h *lab.Host, cfg ike.Config, addrs ...netip.Addr) 
 				s.udp[at] = c
 			}
 		}
-		for v6, family := range map[bool]int{false: unix.AF_INET, true: unix.AF_INET6} {
+		for _, a := range addrs {
+			family := unix.AF_INET
+			if a.Is6() {
+				family = unix.AF_INET6
+			}
 			fd, err := unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(esp.ESP))
 			if err != nil {
 				return err
 			}
-			s.raw[v6] = fd
+			s.raw[a] = fd
 			tv := unix.Timeval{Usec: 200000}
 			if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv); err != nil {
+				return err
+			}
+			if err := unix.Bind(fd, rawAddr(a)); err != nil {
 				return err
 			}
 		}
@@ -118,8 +125,8 @@ func newStation(t testing.TB, h *lab.Host, cfg ike.Config, addrs ...netip.Addr) 
 	for at, c := range s.udp {
 		all.Go(func() { s.receive(at, c) })
 	}
-	for v6, fd := range s.raw {
-		all.Go(func() { s.receiveRaw(v6, fd) })
+	for a, fd := range s.raw {
+		all.Go(func() { s.receiveRaw(a.Is6(), fd) })
 	}
 	all.Go(s.timer)
 	s.stop = sync.OnceFunc(func() {
@@ -398,13 +405,17 @@ func (s *station) seal(child string, spec packet.Spec) {
 		s.send(netip.AddrPortFrom(p.Local, p.LocalPort), netip.AddrPortFrom(p.Remote, p.RemotePort), sealed[head+8:])
 		return
 	}
-	var to unix.Sockaddr = &unix.SockaddrInet6{Addr: p.Remote.As16()}
-	if p.Remote.Is4() {
-		to = &unix.SockaddrInet4{Addr: p.Remote.As4()}
-	}
-	if err := unix.Sendto(s.raw[p.Remote.Is6()], sealed[head:], 0, to); err != nil {
+	if err := unix.Sendto(s.raw[p.Local], sealed[head:], 0, rawAddr(p.Remote)); err != nil {
 		s.lost = append(s.lost, err.Error())
 	}
+}
+
+// rawAddr is an address as raw sockets take it.
+func rawAddr(a netip.Addr) unix.Sockaddr {
+	if a.Is4() {
+		return &unix.SockaddrInet4{Addr: a.As4()}
+	}
+	return &unix.SockaddrInet6{Addr: a.As16()}
 }
 
 func be16(b []byte, i int) uint16 {

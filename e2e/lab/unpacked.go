@@ -1,0 +1,30 @@
+package lab
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// peerPrograms is where e2e/install.sh unpacks IKE daemons of others. They are
+// not installed: Debian's packages would start services and upgrade the
+// machine's init.
+const peerPrograms = "/var/cache/ipfw-e2e"
+
+// unpacked finds a package there, by release and name, with a program of it.
+// run starts its programs: they have a C library of their own, so they are run
+// by its loader; more are further folders of libraries.
+func (l *Lab) unpacked(name, program string, more ...string) (root string, run []string) {
+	l.Helper()
+	root = filepath.Join(peerPrograms, name)
+	if _, err := os.Stat(filepath.Join(root, program)); err != nil {
+		Skip(l, program+" is not unpacked in "+root+"; `make test` as root does it")
+	}
+	const libs = "lib/x86_64-linux-gnu"
+	loader := filepath.Join(root, libs, "ld-linux-x86-64.so.2")
+	if _, err := os.Stat(loader); err != nil { // since trixie all is below usr
+		loader = filepath.Join(root, "usr", libs, "ld-linux-x86-64.so.2")
+	}
+	folders := append(more, filepath.Join(root, libs), filepath.Join(root, "usr", libs))
+	return root, []string{loader, "--library-path", strings.Join(folders, ":")}
+}
