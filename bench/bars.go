@@ -37,8 +37,11 @@ func sections(r *report.Report, rules []int) (all []report.Section) {
 		for _, n := range rules {
 			for _, g := range groups {
 				add(g, w.name, w.title, n)
-				if w.name == tcpOne {
+				switch w.name {
+				case tcpOne:
 					add(g, cpuPerGB, "Processor time of the whole machine for each GB of that stream", n)
+				case udpSmall:
+					add(g, udpSent, "Of those datagrams, how many the sender could send", n)
 				}
 			}
 		}

@@ -31,6 +31,7 @@ const (
 	tcpOne   = "tcp1"
 	tcpMany  = "tcp8"
 	udpSmall = "udp64"
+	udpSent  = "udp64-sent"
 	connRate = "conn"
 	cpuPerGB = "cpu"
 )
@@ -92,13 +93,18 @@ const tail = 200 * time.Millisecond
 
 func runUDP(s *site) []figure {
 	counter := s.reader(s.server, "ready", s.b.udp, "count", fmt.Sprint(udpPort), s.milliseconds())
-	s.client.Run(s.b.udp, "send", s.target, fmt.Sprint(udpPort), "64", fmt.Sprint((s.b.length + tail).Milliseconds()))
+	sent := s.client.Run(s.b.udp, "send", s.target, fmt.Sprint(udpPort), "64", fmt.Sprint((s.b.length + tail).Milliseconds()))
 	n, err := strconv.ParseFloat(counter.line(s), 64)
 	s.check(err, "counter")
 	if n == 0 {
 		s.Fatalf("no datagram arrived")
 	}
-	return []figure{{udpSmall, kpps, n / s.b.length.Seconds() / 1e3}}
+	all, err := strconv.ParseFloat(strings.TrimSpace(sent), 64)
+	s.check(err, "sender")
+	return []figure{
+		{udpSmall, kpps, n / s.b.length.Seconds() / 1e3},
+		{udpSent, kpps, all / (s.b.length + tail).Seconds() / 1e3},
+	}
 }
 
 func runConnect(s *site) []figure {

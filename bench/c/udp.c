@@ -4,13 +4,17 @@
 //	udp count PORT MILLISECONDS               from the first datagram on
 //	udp flows ADDRESS PORT PORTS SOURCES PAUSE
 //
-// send prints how many it sent, count prints how many came. flows opens as
+// send prints how many it sent, count prints how many came. The two stand for
+// two hosts, so each keeps to a processor of its own, the last and the first:
+// else it is the scheduler that is measured, which puts both on one for seconds
+// at a time, whoever stands between them. flows opens as
 // many flows as PORTS times SOURCES: a datagram to each of PORTS ports from
 // PORT on, from each of SOURCES sockets, and sleeps PAUSE microseconds after
 // every 64 of them.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,6 +54,23 @@ static int64_t milliseconds(void)
 	return t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
+// keep_to the last or the first processor that this program may use.
+static void keep_to(int last)
+{
+	cpu_set_t may, one;
+	if (sched_getaffinity(0, sizeof may, &may) < 0)
+		die("sched_getaffinity");
+	CPU_ZERO(&one);
+	for (int i = 0; i < CPU_SETSIZE; i++) {
+		if (!CPU_ISSET(i, &may) || (!last && CPU_COUNT(&one)))
+			continue;
+		CPU_ZERO(&one);
+		CPU_SET(i, &one);
+	}
+	if (sched_setaffinity(0, sizeof one, &one) < 0)
+		die("sched_setaffinity");
+}
+
 static int send_many(char **arg)
 {
 	static char data[1 << 16];
@@ -58,6 +79,7 @@ static int send_many(char **arg)
 	int fd = udp_socket();
 	if (connect(fd, (struct sockaddr *)&to, sizeof to) < 0)
 		die("connect");
+	keep_to(1);
 	uint64_t sent = 0;
 	int64_t end = milliseconds() + atoi(arg[3]);
 	while (milliseconds() < end)
@@ -84,6 +106,7 @@ static int count(char **arg)
 		die("SO_RCVBUFFORCE");
 	if (bind(fd, (struct sockaddr *)&at, sizeof at) < 0)
 		die("bind");
+	keep_to(0);
 	puts("ready");
 	fflush(stdout);
 	uint64_t came = 0;
