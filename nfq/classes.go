@@ -32,33 +32,36 @@ func (c *Config) Numbers() int { return int(queueControl)*c.Queues + 1 }
 // class gives the class of the queue with the i-th number.
 func (c *Config) class(i int) queueClass { return queueClass(i / c.Queues) }
 
-// classify sends the packet to a queue of its class. It has been marked.
+// classify sends the packet to a queue of its class. It has been marked. Most
+// packets are of connections that ipfw has let through, so those go first.
 func (t *tableSpec) classify(hook string) [][]expr.Any {
-	stranger := func(cond ...expr.Any) []expr.Any { return append(metaIs(t.marks.admitted(), 0), cond...) }
-	proto := func(p byte) []expr.Any { return []expr.Any{meta(expr.MetaKeyL4PROTO), equal([]byte{p})} }
+	known := func(then ...expr.Any) []expr.Any {
+		return append(metaIs(t.marks.admitted(), t.marks.admitted()), then...)
+	}
+	proto := func(is expr.Any) []expr.Any { return []expr.Any{meta(expr.MetaKeyL4PROTO), is} }
 	header := func(offset, n uint32) expr.Any {
 		return &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: n}
 	}
 	var rules [][]expr.Any
+	if t.protect {
+		rules = append(rules, known(append(proto(unequal([]byte{unix.IPPROTO_TCP})), t.queueExpr(queueWhole))...))
+	}
+	rules = append(rules, known(t.queueExpr(queueLive)))
 	if hook != "forward" {
 		own := uint32(2) // this host's port: of the destination
 		if hook == "output" {
 			own = 0
 		}
 		for _, port := range []uint16{portIKE, portNAT} {
-			rules = append(rules, stranger(append(proto(unix.IPPROTO_UDP), header(own, 2),
-				equal(binary.BigEndian.AppendUint16(nil, port)), t.queueExpr(queueControl))...))
+			rules = append(rules, append(proto(equal([]byte{unix.IPPROTO_UDP})), header(own, 2),
+				equal(binary.BigEndian.AppendUint16(nil, port)), t.queueExpr(queueControl)))
 		}
 		// Neighbour discovery, RFC 4861, is no connection.
-		rules = append(rules, stranger(append(proto(unix.IPPROTO_ICMPV6), header(0, 1),
+		rules = append(rules, append(proto(equal([]byte{unix.IPPROTO_ICMPV6})), header(0, 1),
 			&expr.Cmp{Op: expr.CmpOpGte, Register: 1, Data: []byte{133}},
-			&expr.Cmp{Op: expr.CmpOpLte, Register: 1, Data: []byte{137}}, t.queueExpr(queueControl))...))
+			&expr.Cmp{Op: expr.CmpOpLte, Register: 1, Data: []byte{137}}, t.queueExpr(queueControl)))
 	}
-	rules = append(rules, stranger(t.queueExpr(queueNew)))
-	if t.protect {
-		rules = append(rules, []expr.Any{meta(expr.MetaKeyL4PROTO), unequal([]byte{unix.IPPROTO_TCP}), t.queueExpr(queueWhole)})
-	}
-	return append(rules, []expr.Any{t.queueExpr(queueLive)})
+	return append(rules, []expr.Any{t.queueExpr(queueNew)})
 }
 
 // portIKE is the port of IKE (RFC 7296 section 2).

@@ -20,10 +20,10 @@ import (
 //		meta mark set meta mark & 0x00ffffff | 0x44000000        # clear ours; queued, generation
 //		ct mark & 0x08000000 != 0  meta mark set meta mark | 0x08000000   # admitted
 //		ct direction reply  meta mark set meta mark | 0x01000000
-//		meta mark & 0x08000000 == 0  udp dport 500  queue num 4304        # control; 4500 and
-//		meta mark & 0x08000000 == 0  icmpv6 type 133-137  queue num 4304  # output's sport: the same
-//		meta mark & 0x08000000 == 0  queue num 4303                       # new
-//		queue num 4301                                                    # live
+//		meta mark & 0x08000000 != 0  queue num 4301                       # live
+//		udp dport 500  queue num 4304                                     # control; 4500 and
+//		icmpv6 type 133-137  queue num 4304                               # output's sport: the same
+//		queue num 4303                                                    # new
 //	}
 //	chain output {                               # before the rest of the same:
 //		oiftype loopback accept

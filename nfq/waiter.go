@@ -19,7 +19,7 @@ import (
 // as many packets, most of all in a virtual machine, where it takes the host to
 // do so; and whoever brings a packet has to pay for the waking.
 //
-//	nothing to read --> after a burst: pause --> awake for a moment --> asleep until there is something
+//	nothing to read --> after a burst: pause, long in a flood --> awake for a moment --> asleep until there is something
 //
 // The system calls of a reader that is not asleep are hidden from Go's
 // scheduler, which would otherwise give its place to others within
@@ -33,6 +33,8 @@ type waiter struct {
 	// full says that the last read brought a burst: what follows it is worth
 	// a short wait, because then one read brings more.
 	full bool
+	long bool // the last pause was a long one
+	hold int  // so many bursts bring short pauses before a long one is tried again
 }
 
 const (
@@ -41,6 +43,14 @@ const (
 	// take to judge; a single request and its answer never meet it.
 	burst = 8
 	pause = 30 * time.Microsecond
+	// A long pause is for a flood, which fills it: one read and one answer for
+	// flood packets and more take much less than for each a few, and whoever
+	// they are for is woken once. Packets that wait for the answers to
+	// others, as those of requests do, do not fill it, and are left alone for
+	// the next holdoff bursts.
+	longPause = 200 * time.Microsecond
+	flood     = 24
+	holdoff   = 1000
 	// linger is how long a reader waits awake.
 	linger = 50 * time.Microsecond
 )
@@ -66,7 +76,24 @@ func (s *waiter) openWake() (err error) {
 // got takes note that a read has brought n packets.
 func (s *waiter) got(n int) {
 	s.full = n >= burst
+	switch {
+	case s.long && n < flood:
+		s.hold = holdoff
+	case s.full && s.hold > 0:
+		s.hold--
+	}
+	s.long = false
 	s.calm()
+}
+
+// pause lets packets gather.
+func (s *waiter) pause() {
+	s.full, s.long = false, s.hold == 0
+	t := unix.Timespec{Nsec: int64(pause)}
+	if s.long {
+		t.Nsec = int64(longPause)
+	}
+	unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&t)), 0, 0) // one that was cut short is as good
 }
 
 // calm ends waiting awake.
@@ -81,9 +108,7 @@ func (s *waiter) calm() {
 func (s *waiter) wait() {
 	switch {
 	case s.full:
-		s.full = false
-		t := unix.Timespec{Nsec: int64(pause)}
-		unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&t)), 0, 0) // one that was cut short is as good
+		s.pause()
 	case s.lingers():
 		unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 	default:

@@ -59,6 +59,37 @@ func TestWaiterTakesTurns(t *testing.T) {
 	}
 }
 
+// TestLongPause: a flood fills long pauses, and whoever does not fill one is
+// left alone for a while.
+func TestLongPause(t *testing.T) {
+	w, _ := newWaiter(t, someAwake(1))
+	step := func(n int, long bool) {
+		t.Helper()
+		w.got(n)
+		if w.full != (n >= burst) {
+			t.Fatalf("after %d packets: a pause is %v", n, w.full)
+		}
+		if w.full {
+			w.pause()
+			if w.long != long {
+				t.Fatalf("after %d packets: a long pause is %v, want %v", n, w.long, long)
+			}
+		}
+	}
+	for range 3 {
+		step(flood, true)
+	}
+	step(flood-1, false)
+	for range 2 {
+		step(1, false) // no burst: nothing changes
+		for range holdoff - 1 {
+			w.got(burst)
+		}
+		step(burst, true)
+		step(burst, false)
+	}
+}
+
 // TestWaiter has a reader wait for each of many messages, awake and asleep,
 // with a stop now and then.
 func TestWaiter(t *testing.T) {
