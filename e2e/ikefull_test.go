@@ -3,6 +3,8 @@ package e2e
 import (
 	"io"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -51,6 +53,7 @@ ipsec "callers" {
 }
 ike "users" {
   pool        = ["10.99.0.0/24", "fd99::/64"]
+  dns         = ["10.1.0.53", "fd10::53"]
   local_id    = "gateway"
   public_keys = "peers/"
   private_key = "own.key"
@@ -91,6 +94,13 @@ ike "work" {
   private_key     = "own.key"
 }
 `)}
+	// What the host would be told of DNS servers, in place of systemd-resolved.
+	told := l.File("told", "")
+	bin := filepath.Dir(l.File("bin/resolvectl", "#!/bin/sh\necho $* >>"+told+"\n"))
+	if err := os.Chmod(filepath.Join(bin, "resolvectl"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
 	asBefore := func() string {
 		return ann.Run("ip", "rule") + ann.Run("ip", "-6", "rule") + ann.Run("ip", "route") + ann.Run("ip", "-6", "route")
 	}
@@ -114,6 +124,10 @@ ike "work" {
 	a.daemon.Signal(syscall.SIGTERM)
 	if err := a.daemon.Wait(waitLong); err != nil {
 		t.Fatal(err)
+	}
+	const want = "dns ipfw0 10.1.0.53 fd10::53\ndomain ipfw0 ~.\nrevert ipfw0\n"
+	if b, err := os.ReadFile(told); err != nil || string(b) != want {
+		t.Errorf("%v, systemd-resolved was told\n%s", err, b)
 	}
 	if after := asBefore(); after != before {
 		t.Errorf("after an orderly end:\n%s\nbefore:\n%s", after, before)

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,6 +33,8 @@ type exchange struct {
 	hold  *hold
 	early *early
 	names *names
+	// resolvers of the host, told of those of gateways
+	resolvers *resolvers
 
 	server atomic.Pointer[ike.Server] // nil while the policy has no ike block
 	// hearing is the same, and while it says farewell: peers answer that.
@@ -54,7 +57,7 @@ type exchange struct {
 
 func newExchange(d *daemon) *exchange {
 	x := &exchange{d: d, pairs: d.keeper.agreed, hold: newHold(), early: newEarly(), kick: make(chan struct{}, 1)}
-	x.names = newNames(x.tell)
+	x.names, x.resolvers = newNames(x.tell), newResolvers(nfq.Device, x.tell)
 	x.endpoints.Store(&map[string]netip.Addr{})
 	return x
 }
@@ -183,6 +186,7 @@ func (x *exchange) stopLocked() {
 		x.pairs.remove(c.ID)
 		x.loans.end(x.d.firewall, c.ID, x.tell)
 	}
+	x.resolvers.stop()
 }
 
 // source is the address that this host calls a peer from.
@@ -286,6 +290,7 @@ func (x *exchange) act(list []ike.Action) {
 		case ike.Remove:
 			x.pairs.remove(a.Child.ID)
 			x.loans.end(x.d.firewall, a.Child.ID, x.tell)
+			x.resolvers.end(a.Child.ID)
 		}
 	}
 }
@@ -311,6 +316,12 @@ func (x *exchange) install(a *ike.Action) {
 		return
 	}
 	x.loans.begin(x.d.firewall, &a.Child, x.tell)
+	if len(a.Child.Assigned) > 0 {
+		everything := func(t ike.TrafficSelector) bool {
+			return ike.SelectorOf(netip.PrefixFrom(t.First, 0)) == ike.TrafficSelector{First: t.First, Last: t.Last, LastPort: 65535}
+		}
+		x.resolvers.begin(a.Child.ID, servers{a.Child.DNS, slices.ContainsFunc(a.Child.RemoteTS, everything)})
+	}
 	if a.Use {
 		x.fresh = append(x.fresh, a.Child.Name)
 	}

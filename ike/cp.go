@@ -73,7 +73,6 @@ func (c *Core) takeConfig(sa *ikeSA, m *opened) {
 	if err != nil || kind != cfgReply {
 		return
 	}
-	var dns string
 	for _, a := range list {
 		v := a.value
 		if a.kind == cfgIP6Address && len(v) == 17 {
@@ -81,13 +80,17 @@ func (c *Core) takeConfig(sa *ikeSA, m *opened) {
 		}
 		addr, ok := netip.AddrFromSlice(v)
 		switch {
-		case !ok || len(sa.assigned) >= 8:
-		case a.kind == cfgIP4Address && addr.Is4() && sa.peer.RequestIPv4,
-			a.kind == cfgIP6Address && addr.Is6() && sa.peer.RequestIPv6:
+		case !ok:
+		case (a.kind == cfgIP4Address && addr.Is4() && sa.peer.RequestIPv4 ||
+			a.kind == cfgIP6Address && addr.Is6() && sa.peer.RequestIPv6) && len(sa.assigned) < 8:
 			sa.assigned = append(sa.assigned, addr)
-		case a.kind == cfgIP4DNS, a.kind == cfgIP6DNS:
-			dns += " dns " + addr.String()
+		case (a.kind == cfgIP4DNS && addr.Is4() || a.kind == cfgIP6DNS && addr.Is6()) && !addr.IsUnspecified() && len(sa.dns) < 8:
+			sa.dns = append(sa.dns, addr)
 		}
+	}
+	dns := ""
+	for _, a := range sa.dns {
+		dns += " dns " + a.String()
 	}
 	for _, a := range sa.assigned {
 		c.event(sa, Event{Kind: Address, Detail: a.String() + dns})

@@ -65,6 +65,7 @@ type ikeSA struct {
 	from     *ikeSA         // what it may replace: rekeyed by the peer, in a collision not settled
 	lease    leaseKey
 	assigned []netip.Addr // addresses the peer gave us
+	dns      []netip.Addr // and DNS servers
 
 	// began says that our side called, whoever rekeyed since. caller and
 	// callee are the addresses of that call; tries counts calls in a row

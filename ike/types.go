@@ -70,6 +70,8 @@ type ChildSA struct {
 	// Assigned are the addresses that the peer has lent us (RFC 7296 section
 	// 2.19): they are ours as long as there is a child with them.
 	Assigned []netip.Addr
+	// DNS are the servers that the peer has named along with them.
+	DNS []netip.Addr
 }
 
 // ActionKind says what an Action does.

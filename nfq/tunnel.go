@@ -36,6 +36,10 @@ type tunnel struct {
 	rules   map[ipRule]bool // in force
 }
 
+// Device is the device by which opened packets come in, of a Firewall with the
+// default table.
+const Device = DefaultTable + "0"
+
 func openTunnel(table string) (*tunnel, error) {
 	t := &tunnel{name: table[:min(len(table), unix.IFNAMSIZ-2)] + "0", ctl: -1, detours: map[netip.Addr]detour{}, rules: map[ipRule]bool{}}
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)

@@ -1,0 +1,78 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// The host is told of a gateway's DNS servers by what it has, once for each
+// change, and forgets them with the last child; where it has nothing, that is
+// said, and nothing is written.
+func TestResolvers(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		has  string
+		all  bool
+		want string
+		told int
+	}{
+		{"systemd-resolved, everything", "resolvectl", true,
+			"resolvectl dns ipfw0 10.1.0.53 fd10::53; resolvectl domain ipfw0 ~.; resolvectl revert ipfw0", 0},
+		{"systemd-resolved, some networks", "resolvectl", false,
+			"resolvectl dns ipfw0 10.1.0.53 fd10::53; resolvectl revert ipfw0", 0},
+		{"resolvconf, everything", "resolvconf", true,
+			"resolvconf -a ipfw0 -m 0 -x <nameserver 10.1.0.53 nameserver fd10::53 >; resolvconf -d ipfw0", 0},
+		{"resolvconf, some networks", "resolvconf", false, "resolvconf -d ipfw0", 1},
+		{"nothing", "", true, "", 1},
+	} {
+		var mu sync.Mutex
+		var did, told []string
+		r := newResolvers("ipfw0", func(s string) { told = append(told, s) })
+		r.run = func(_ context.Context, input string, args ...string) error {
+			if args[0] != row.has {
+				return &exec.Error{Name: args[0], Err: exec.ErrNotFound}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			s := strings.Join(args, " ")
+			if input != "" {
+				s += " <" + strings.ReplaceAll(input, "\n", " ") + ">"
+			}
+			did = append(did, s)
+			return nil
+		}
+		wait := r.settled
+		list := []netip.Addr{netip.MustParseAddr("10.1.0.53"), netip.MustParseAddr("fd10::53")}
+		r.begin(1, servers{list, row.all})
+		wait()
+		r.begin(2, servers{list, row.all}) // its rekey
+		r.end(1)
+		wait()
+		r.begin(3, servers{})
+		r.end(3)
+		wait()
+		if slices.ContainsFunc(did, func(s string) bool { return strings.Contains(s, "revert") || strings.Contains(s, " -d") }) {
+			t.Errorf("%s: taken back too early: %q", row.name, did)
+		}
+		r.stop()
+		if got := strings.Join(did, "; "); got != row.want || len(told) != row.told {
+			t.Errorf("%s: %q, told %q", row.name, got, told)
+		}
+	}
+	// A program that fails is a sentence too.
+	var told []string
+	r := newResolvers("ipfw0", func(s string) { told = append(told, s) })
+	r.run = func(context.Context, string, ...string) error { return errors.New("exit status 1: no") }
+	r.begin(1, servers{[]netip.Addr{netip.MustParseAddr("10.1.0.53")}, true})
+	r.settled()
+	r.stop()
+	if len(told) != 1 || !strings.Contains(told[0], "10.1.0.53") {
+		t.Errorf("%q", told)
+	}
+}
