@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/ipfw/ipfw/eap"
 	"github.com/ipfw/ipfw/engine"
 	"github.com/ipfw/ipfw/esp"
 	"github.com/ipfw/ipfw/ike"
@@ -71,7 +72,7 @@ func (x *exchange) prepare(p *rules.Policy) (peers []ikePeer, err error) {
 		return peers, err
 	}
 	s, err := ike.Listen(ike.ServerConfig{
-		Config: ike.Config{Rand: rand.Reader, Source: x.source},
+		Config: ike.Config{Rand: rand.Reader, Source: x.source, EAP: eap.New},
 		Act:    x.act, Acted: x.release, Event: x.event, SendNAT: x.sendNAT,
 	})
 	if err != nil {

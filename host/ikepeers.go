@@ -43,7 +43,7 @@ func peersOf(p *rules.Policy) ([]ikePeer, error) {
 func peerOf(p *rules.Policy, k *rules.IKE) (*ike.Peer, error) {
 	x := &ike.Peer{
 		Name: k.Name, Local: k.LocalEndpoint, RemoteID: k.RemoteID,
-		PPKID: k.PPKID, PPKRequired: k.PPKRequired,
+		PPKID: k.PPKID, PPKRequired: k.PPKRequired, EAP: k.EAP,
 		Lifetime: k.Lifetime, DPD: k.DeadPeerDetection, Pools: k.Pool, DNS: k.DNS,
 		RequestIPv4: k.RequestAddress, RequestIPv6: k.RequestAddress,
 	}

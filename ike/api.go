@@ -33,6 +33,9 @@ func (c *Core) Initiate(now time.Time, call Call) (Output, error) {
 	if ch == nil {
 		return c.end(), fmt.Errorf("ike block %q has no ipsec block %q", call.Peer, call.Child)
 	}
+	if p.EAP {
+		return c.end(), fmt.Errorf("ike block %q waits to be called: who proves itself by EAP calls", call.Peer)
+	}
 	local, remote := call.Local, call.Remote
 	if !remote.IsValid() {
 		remote = p.Endpoint

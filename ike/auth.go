@@ -97,6 +97,9 @@ func (p *Peer) verifyPeer(c *claim, prfID uint16, now time.Time) *authError {
 	if !c.id.matches(p.RemoteID) {
 		return authFail(WrongIdentity, "remote_id", "the peer calls itself %s, the policy expects %q", c.id, p.RemoteID)
 	}
+	if p.EAP {
+		return authFail(WrongMethod, "remote_auth", "the peer does not use EAP, the policy wants it")
+	}
 	if c.method == authPSK {
 		if len(p.PSK) == 0 || len(p.CAs) > 0 || len(p.PublicKeys) > 0 {
 			return authFail(WrongMethod, "psk_file", "the peer uses a pre-shared key, the policy does not")
@@ -137,7 +140,8 @@ func (p *Peer) publicKey(c *claim, now time.Time) (crypto.PublicKey, *authError)
 	if len(c.certs) == 0 {
 		return nil, authFail(BadCertificate, "ca", "%s sent no certificate", c.id)
 	}
-	leaf, err := p.verifyChain(c.certs, now)
+	// RFC 4945 section 5.1.3.12: IKE asks for no extended key usage.
+	leaf, err := p.verifyChain(c.certs, now, x509.ExtKeyUsageAny)
 	if err != nil {
 		return nil, authFail(BadCertificate, "ca", "certificate of %s: %v", c.id, err)
 	}
@@ -150,7 +154,7 @@ func (p *Peer) publicKey(c *claim, now time.Time) (crypto.PublicKey, *authError)
 const maxChain = 8 // certificates in one IKE_AUTH
 
 // verifyChain builds a chain to a CA of the policy and asks its CRLs.
-func (p *Peer) verifyChain(certs [][]byte, now time.Time) (*x509.Certificate, error) {
+func (p *Peer) verifyChain(certs [][]byte, now time.Time, usage x509.ExtKeyUsage) (*x509.Certificate, error) {
 	if len(certs) > maxChain {
 		return nil, fmt.Errorf("%d certificates, %d are allowed", len(certs), maxChain)
 	}
@@ -160,8 +164,7 @@ func (p *Peer) verifyChain(certs [][]byte, now time.Time) (*x509.Certificate, er
 	}
 	o := x509.VerifyOptions{
 		Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: now,
-		// RFC 4945 section 5.1.3.12: IKE asks for no extended key usage.
-		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+		KeyUsages: []x509.ExtKeyUsage{usage},
 	}
 	for _, ca := range p.CAs {
 		o.Roots.AddCert(ca)
@@ -252,6 +255,9 @@ func certRequests(peers ...*Peer) []payload {
 	var cas []byte
 	seen := map[[sha1.Size]byte]bool{}
 	for _, p := range peers {
+		if p.EAP {
+			continue // its certificate comes within EAP
+		}
 		for _, ca := range p.CAs {
 			h := sha1.Sum(ca.RawSubjectPublicKeyInfo)
 			if !seen[h] && len(seen) < maxRequested {

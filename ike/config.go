@@ -24,6 +24,10 @@ type Config struct {
 	// Port and NATPort are our own UDP ports; 0 means 500 and 4500.
 	Port, NATPort uint16
 
+	// EAP begins a run of the EAP method that peers with EAP use; it must be
+	// set if there are such.
+	EAP func(EAPCall) EAP
+
 	Limits     Limits
 	Retransmit Retransmit
 
@@ -42,7 +46,8 @@ type Limits struct {
 	CookieAfter     int           // half-open SAs beyond which cookies are asked for [64]
 	HalfOpen        int           // half-open SAs in all [4096]
 	HalfOpenPerAddr int           // half-open SAs for one IPv4 address or IPv6 /64 [16]
-	HalfOpenTime    time.Duration // how long one may take [30 s]
+	HalfOpenTime    time.Duration // how long one may take [30 s]; four times as long with EAP
+	EAP             int           // of those in the middle of EAP [512]
 	SAs             int           // IKE SAs in all [100000]
 	Children        int           // children of one IKE SA [64]
 	FragmentSize    int           // bytes of an IKE message beyond which it is fragmented [1232]
@@ -79,6 +84,9 @@ type Peer struct {
 	CRLs         []*x509.RevocationList
 	PublicKeys   map[string]crypto.PublicKey // raw keys by identity (peers/NAME.pub)
 	AllowSHA1    bool                        // take RSA signatures with SHA-1 (old Windows)
+	// EAP has the peer call, and prove itself by EAP with a certificate of the
+	// CAs; which names it may have is up to RemoteID (RFC 7296 section 2.16).
+	EAP bool
 
 	// Post-quantum pre-shared keys by ID (RFC 8784). PPKID is the one we
 	// offer. PPKRequired refuses peers without.
@@ -158,12 +166,25 @@ func (c Config) withDefaults() Config {
 	l := &c.Limits
 	l.CookieAfter, l.HalfOpen, l.HalfOpenPerAddr = or(l.CookieAfter, 64), or(l.HalfOpen, 4096), or(l.HalfOpenPerAddr, 16)
 	l.HalfOpenTime, l.SAs, l.Children = or(l.HalfOpenTime, 30*time.Second), or(l.SAs, 100000), or(l.Children, 64)
+	l.EAP = or(l.EAP, 512)
 	l.FragmentSize = or(l.FragmentSize, 1232)
 	c.Retransmit.First = or(c.Retransmit.First, time.Second)
 	c.Retransmit.Factor = or(c.Retransmit.Factor, 2)
 	c.Retransmit.Tries = or(c.Retransmit.Tries, 6)
 	c.Linger = or(c.Linger, 5*time.Second)
 	return c
+}
+
+// check says what is wrong with a list of peers, all of it.
+func (c *Config) check(peers []*Peer) error {
+	var errs []error
+	for _, p := range peers {
+		errs = append(errs, p.Check())
+		if p.EAP && c.EAP == nil {
+			errs = append(errs, fmt.Errorf("ike %q: there is no EAP method", p.Name))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Check says what is wrong with a peer, all of it.
@@ -191,6 +212,9 @@ func (p *Peer) Check() error {
 	}
 	if len(p.PSK) == 0 && len(p.CAs) == 0 && len(p.PublicKeys) == 0 {
 		bad("has no way to verify the peer: no ca, no public_keys, no psk_file")
+	}
+	if p.EAP && (p.Key == nil || len(p.Certificates) == 0 || len(p.CAs) == 0 || len(p.PublicKeys) > 0 || len(p.PPKs) > 0) {
+		bad("with EAP there must be a certificate, its key and a ca, and no public_keys and no ppk_file")
 	}
 	for _, k := range p.PublicKeys {
 		if err := checkKey(k); err != nil {

@@ -52,11 +52,7 @@ func New(cfg Config) (*Core, error) {
 	if cfg.Rand == nil {
 		return nil, errors.New("ike: no source of randomness")
 	}
-	var errs []error
-	for _, p := range cfg.Peers {
-		errs = append(errs, p.Check())
-	}
-	if err := errors.Join(errs...); err != nil {
+	if err := cfg.check(cfg.Peers); err != nil {
 		return nil, err
 	}
 	return &Core{

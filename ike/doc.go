@@ -15,9 +15,9 @@
 // Extensions: fragmentation (RFC 7383), IKE_INTERMEDIATE (RFC 9242), additional
 // key exchanges with ML-KEM-768 (RFC 9370), post-quantum pre-shared keys
 // (RFC 8784), signatures by RFC 7427 and 8420, raw public keys (RFC 7670),
-// MOBIKE (RFC 4555), childless IKE SAs (RFC 6023).
+// MOBIKE (RFC 4555), childless IKE SAs (RFC 6023), EAP at the responder.
 //
-// Limits: no EAP, no IPComp, no redirect, no session resumption, no IKEv1. The
+// Limits: no EAP as initiator, no IPComp, no redirect, no session resumption, no IKEv1. The
 // window is one request each way. MODP groups are not constant time (see
 // modp.go). Transport mode through a NAT works for one address on each side.
 // Additional addresses of a MOBIKE peer are not probed. Certificates come in

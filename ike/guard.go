@@ -14,6 +14,7 @@ import (
 type guard struct {
 	total   int
 	perAddr map[netip.Prefix]int
+	eap     int // of them in the middle of EAP
 
 	secret, previous []byte // of cookies
 	generation       byte

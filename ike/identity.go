@@ -216,6 +216,26 @@ func (id Identity) inCertificate(c *x509.Certificate) bool {
 	return false
 }
 
+// isName says that an identity is of a kind that names somebody, and that a
+// certificate can have. Callers with EAP often have an address here.
+func (id Identity) isName() bool { return id.Type == idFQDN || id.Type == idRFC822 || id.Type == idDN }
+
+// namesIn gives the identities that a certificate speaks for.
+func namesIn(c *x509.Certificate) (out []Identity) {
+	for _, n := range c.EmailAddresses {
+		out = append(out, Identity{idRFC822, n})
+	}
+	for _, n := range c.DNSNames {
+		out = append(out, Identity{idFQDN, n})
+	}
+	for _, a := range c.IPAddresses {
+		if a, ok := netip.AddrFromSlice(a); ok {
+			out = append(out, addrIdentity(a))
+		}
+	}
+	return append(out, Identity{idDN, string(c.RawSubject)})
+}
+
 // identitiesOf lists what a certificate speaks for, for events.
 func identitiesOf(c *x509.Certificate) string {
 	names := append(append([]string(nil), c.DNSNames...), c.EmailAddresses...)

@@ -166,6 +166,10 @@ func (c *Core) farewell(sa *ikeSA, ev Event) {
 func (c *Core) serveAuth(sa *ikeSA, m *opened, ns notifies, d Datagram) {
 	c.follow(sa, d)
 	hs := sa.hs
+	if hs.eap != nil {
+		c.serveEAP(sa, m, ns, d)
+		return
+	}
 	idp, ok := find(m.payloads, plIDi)
 	id, err := parseID(idp.body)
 	if _, _, more := sa.suite.nextAddKE(hs.slot); !ok || err != nil || more {
@@ -173,9 +177,13 @@ func (c *Core) serveAuth(sa *ikeSA, m *opened, ns notifies, d Datagram) {
 		return
 	}
 	sa.remoteID = id
+	var want Identity
+	if idr, ok := find(m.payloads, plIDr); ok {
+		want, _ = parseID(idr.body)
+	}
 	authp, ok := find(m.payloads, plAUTH)
 	if !ok {
-		c.refuse(sa, m, d, nAuthFailed, Event{Failure: WrongMethod, Theirs: "EAP", Detail: "the peer wants EAP, which ipfw does not have"})
+		c.beginEAP(sa, m, ns, d, want)
 		return
 	}
 	cl := &claim{id: id, certs: parseCerts(m.payloads, certX509), raw: parseCerts(m.payloads, certRawKey)}
@@ -183,19 +191,12 @@ func (c *Core) serveAuth(sa *ikeSA, m *opened, ns notifies, d Datagram) {
 		c.refuse(sa, m, d, nInvalidSyntax, Event{Failure: Malformed, Detail: err.Error()})
 		return
 	}
-	var want Identity
-	if idr, ok := find(m.payloads, plIDr); ok {
-		want, _ = parseID(idr.body)
-	}
 	withPPK, fail := c.findPeer(sa, cl, want, m.id, ns)
 	if fail != nil {
 		c.refuse(sa, m, d, nAuthFailed, Event{Failure: fail.why, Detail: fail.text, Setting: fail.setting, Peer: fail.peer})
 		return
 	}
 	p := sa.peer
-	if p.ForceEncap {
-		sa.natHere = true
-	}
 	sa.localID = p.ownID(sa)
 	method, data, err := p.makeAuth(sa.suite.prf, hs.authContext(sa.suite.prf, m.id).octets(false, sa.keys.pr, sa.localID), hs.hashes, c.kex)
 	if err != nil {
@@ -208,6 +209,16 @@ func (c *Core) serveAuth(sa *ikeSA, m *opened, ns notifies, d Datagram) {
 	if withPPK {
 		list = append(list, note(nPPKIdentity))
 	}
+	c.admit(sa, m, m, ns, d, list)
+}
+
+// admit ends IKE_AUTH with a peer that has proved who it is. list is our own
+// proof; asked is the message that asks for the child.
+func (c *Core) admit(sa *ikeSA, m, asked *opened, ns notifies, d Datagram, list []payload) {
+	p, hs := sa.peer, sa.hs
+	if p.ForceEncap {
+		sa.natHere = true
+	}
 	sa.mobike = p.MOBIKE == On && ns.has(nMobikeSupported) && sa.peerNATT
 	if sa.mobike {
 		list = append(list, note(nMobikeSupported))
@@ -216,11 +227,11 @@ func (c *Core) serveAuth(sa *ikeSA, m *opened, ns notifies, d Datagram) {
 	c.establish(sa, lowest(ni, nr), ns.has(nInitialContact))
 	var n *negotiated
 	var ev Event
-	if _, child := find(m.payloads, plSA); child {
-		cp, fail := c.serveConfig(sa, m)
+	if _, child := find(asked.payloads, plSA); child {
+		cp, fail := c.serveConfig(sa, asked)
 		reply := []payload{note(nInternalAddrFailure)}
 		if ev = fail; fail.Failure == NoFailure {
-			n, reply, ev = c.serveChild(sa, m.payloads, ns, negotiation{noKE: true}, nil)
+			n, reply, ev = c.serveChild(sa, asked.payloads, ns, negotiation{noKE: true}, nil)
 		}
 		list = append(append(list, cp...), reply...)
 	}
@@ -254,16 +265,10 @@ func (c *Core) findPeer(sa *ikeSA, cl *claim, want Identity, mid uint32, ns noti
 		if !p.mayCallFrom(sa.remote.Addr()) || !cl.id.matches(p.RemoteID) {
 			continue
 		}
-		if !want.IsZero() && !want.same(p.ownID(sa)) {
-			if fail.why == UnknownPeer {
-				fail = authFail(WrongIdentity, "local_id", "the peer asks for %s, we are %s", want, p.ownID(sa))
-				fail.peer = p.Name
+		if bad := p.suits(sa, want); bad != nil {
+			if bad.why != WrongIdentity || fail.why == UnknownPeer {
+				fail = bad
 			}
-			continue
-		}
-		if _, _, ok := choose(p.proposals(), []Proposal{sa.suite.proposal()}, negotiation{}); !ok {
-			fail = authFail(NoProposal, "proposals", "the agreed %s is not what the policy has for %s", &sa.suite, cl.id)
-			fail.peer = p.Name
 			continue
 		}
 		if tried++; tried > maxCandidates {
@@ -284,6 +289,20 @@ func (c *Core) findPeer(sa *ikeSA, cl *claim, want Identity, mid uint32, ns noti
 		fail.peer = p.Name
 	}
 	return false, fail
+}
+
+// suits says what keeps a peer's own side from being the one that is called:
+// IDr, and what was agreed in IKE_SA_INIT.
+func (p *Peer) suits(sa *ikeSA, want Identity) (fail *authError) {
+	if !want.IsZero() && !want.same(p.ownID(sa)) {
+		fail = authFail(WrongIdentity, "local_id", "the peer asks for %s, we are %s", want, p.ownID(sa))
+	} else if _, _, ok := choose(p.proposals(), []Proposal{sa.suite.proposal()}, negotiation{}); !ok {
+		fail = authFail(NoProposal, "proposals", "the agreed %s is not what the policy has for %s", &sa.suite, sa.remoteID)
+	} else {
+		return nil
+	}
+	fail.peer = p.Name
+	return fail
 }
 
 // verifyWithPPK is RFC 8784 section 3 at the responder.

@@ -30,6 +30,8 @@ type handshake struct {
 
 	want  []wish // to be made; the first goes into IKE_AUTH
 	child *childOffer
+
+	eap *eapRun // responder: the peer is in the middle of EAP
 }
 
 func (hs *handshake) wipe() { wipe(hs.ni, hs.nr, hs.peerKE, hs.intI, hs.intR) }

@@ -43,6 +43,9 @@ func (c *Core) leaveHandshake(sa *ikeSA) {
 	if c.inits[sa.initFrom] == sa {
 		delete(c.inits, sa.initFrom)
 	}
+	if sa.hs.eap != nil {
+		sa.hs.eap.close(c)
+	}
 	sa.hs = nil
 }
 
@@ -369,7 +372,11 @@ func (c *Core) expired(sa *ikeSA) {
 		if sa.initiator {
 			c.fail(sa, Event{Failure: NoAnswer})
 		} else {
-			c.stranger(Event{Failure: NoAnswer, Local: sa.local, Remote: sa.remote, IKE: sa.id, Detail: "the initiator went silent after IKE_SA_INIT"})
+			ev := Event{Failure: NoAnswer, Detail: "the initiator went silent after IKE_SA_INIT"}
+			if sa.hs.eap != nil {
+				ev = sa.hs.eap.silence()
+			}
+			c.fail(sa, ev)
 		}
 	}
 	c.destroy(sa, true)

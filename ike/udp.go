@@ -127,6 +127,7 @@ loop:
 		}
 	}
 	close(s.done)
+	s.core.abandonEAP()
 	_ = s.closeSockets()
 	readers.Wait()
 }

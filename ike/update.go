@@ -1,7 +1,6 @@
 package ike
 
 import (
-	"errors"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -16,11 +15,7 @@ import (
 // takes its place. On error nothing has changed. The peers belong to the
 // Core from then on.
 func (c *Core) Update(now time.Time, peers []*Peer) (Output, error) {
-	var errs []error
-	for _, p := range peers {
-		errs = append(errs, p.Check())
-	}
-	if err := errors.Join(errs...); err != nil {
+	if err := c.cfg.check(peers); err != nil {
 		return Output{}, err
 	}
 	c.begin(now)

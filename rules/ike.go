@@ -23,7 +23,7 @@ func (l *loader) ikeBlocks() {
 // ike reads one ike block.
 func (l *loader) ike(b *hclsyntax.Block) IKE {
 	k := l.open(b, []string{"local_endpoint", "remote_endpoint", "local_id", "remote_id",
-		"certificate", "private_key", "ca", "crl", "public_keys", "psk_file", "ppk_file", "ppk_id", "ppk_required",
+		"certificate", "private_key", "ca", "crl", "public_keys", "psk_file", "ppk_file", "ppk_id", "ppk_required", "remote_auth",
 		"pool", "dns", "request_address", "mobike", "encryption", "integrity", "prf", "key_exchange", "lifetime", "dead_peer_detection", "initiate"}, nil)
 	i := IKE{Name: k.name, Place: l.place(b.DefRange()), Places: k.places()}
 	i.LocalEndpoint = k.address("local_endpoint")
@@ -42,9 +42,16 @@ func (l *loader) ike(b *hclsyntax.Block) IKE {
 	if i.RequestAddress && k.has("pool") {
 		l.fail(k.at("request_address"), "Arguments do not fit", "A block either gives addresses from a pool or asks for one.")
 	}
+	def := InitiateTraffic
+	if k.eap(&i) {
+		def = InitiateNever
+	}
 	i.Lifetime = k.duration("lifetime", time.Minute, maxLifetime)
 	i.DeadPeerDetection = k.duration("dead_peer_detection", time.Second, 24*time.Hour)
-	i.Initiate = Initiate(k.word("initiate", initiateNames, int(InitiateTraffic)))
+	i.Initiate = Initiate(k.word("initiate", initiateNames, int(def)))
+	if i.EAP && i.Initiate != InitiateNever {
+		l.fail(k.at("initiate"), "Arguments do not fit", `Who proves itself by EAP calls: with remote_auth = "eap-tls" initiate is "never".`)
+	}
 	if i.Initiate == InitiateStart && !i.callable() {
 		l.fail(k.at("initiate"), "Arguments do not fit", `initiate = "start" needs a remote_endpoint that can be called: one address or a DNS name.`)
 	}
@@ -134,6 +141,24 @@ func (k block) proof(i *IKE) {
 			l.fail(k.at(arg), "Arguments do not fit", "%s goes with certificate; this block proves itself by %s.", arg, ways[0])
 		}
 	}
+}
+
+// remoteAuths are the ways in which the peer proves itself: as this side does,
+// or otherwise.
+var remoteAuths = []string{"same", "eap-tls"}
+
+// eap reads whether callers prove themselves by EAP.
+func (k block) eap(i *IKE) bool {
+	i.EAP = k.word("remote_auth", remoteAuths, 0) == 1
+	if !i.EAP {
+		return false
+	}
+	for _, arg := range []string{"public_keys", "psk_file", "ppk_file", "request_address"} {
+		if k.has(arg) {
+			k.l.fail(k.at(arg), "Arguments do not fit", `%s does not go with remote_auth = "eap-tls": this side proves itself by certificate and private_key, and calls come from persons with a certificate of ca.`, arg)
+		}
+	}
+	return true
 }
 
 // pool reads what a gateway gives to its callers (RFC 7296 section 3.15).

@@ -150,6 +150,7 @@ type IKE struct {
 	Certificate, PrivateKey, CA, CRL string
 	PublicKeys                       string // a folder of NAME.pub files
 	PSKFile, PPKFile                 string
+	EAP                              bool   // callers prove themselves by EAP-TLS (RFC 7296 section 2.16)
 	PPKID                            string // which key of PPKFile is offered
 	PPKRequired                      bool   // peers without one are refused (RFC 8784)
 

@@ -278,6 +278,9 @@ func (w *writer) ike(i *IKE) {
 	w.text("private_key", i.PrivateKey)
 	w.text("ca", i.CA)
 	w.text("crl", i.CRL)
+	if i.EAP {
+		w.text("remote_auth", remoteAuths[1])
+	}
 	w.text("psk_file", i.PSKFile)
 	w.text("ppk_file", i.PPKFile)
 	w.text("ppk_id", i.PPKID)

@@ -23,7 +23,7 @@ var synonyms = map[string][]string{
 	"proto": {"protocol"}, "comment": {"description"}, "disabled": {"enabled"}, "verdict": {"action"},
 	"iface": {"interface"}, "dev": {"interface"}, "icmp_code": {"icmp_type"}, "local": {"locals"}, "tests": {"test"},
 	"packet": {"packets"}, "vpn": {"ipsec"}, "peer": {"ike"}, "default": {"policy"}, "psk": {"psk_file"},
-	"secret": {"psk_file", "key_file"}, "key": {"private_key", "key_file"}, "cert": {"certificate"},
+	"eap": {"remote_auth"}, "secret": {"psk_file", "key_file"}, "key": {"private_key", "key_file"}, "cert": {"certificate"},
 	"cipher": {"encryption"}, "auth": {"integrity"}, "dh_group": {"key_exchange"}, "pfs": {"key_exchange"},
 	"remote": {"remote_endpoint"}, "peers": {"remote_endpoint"},
 	"null": {"insecure-null"}, "none": {"insecure-null"},

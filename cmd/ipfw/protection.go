@@ -23,7 +23,10 @@ type protection struct {
 	Mode     string `json:"mode"`     // "transport" or "tunnel"
 	Keys     string `json:"keys"`     // "manual" or "ike"
 	IKE      string `json:"ike,omitempty"`
-	SPI      uint32 `json:"spi,omitempty"` // of keys set by hand
+	// RemoteAuth is how callers prove themselves, where it is not as this
+	// host does: "EAP-TLS".
+	RemoteAuth string `json:"remote_auth,omitempty"`
+	SPI        uint32 `json:"spi,omitempty"` // of keys set by hand
 	// Source and Destination are those of the sealed packet: an address, or
 	// a DNS name; absent where the route or the peer decides.
 	Source      string `json:"source,omitempty"`
@@ -65,6 +68,9 @@ func protectionOf(p *rules.Policy, o *engine.Outcome, mtu int) *protection {
 		IPsec: s.Name, Place: s.Place, Seals: o.Leaves(),
 		Protocol: s.Protocol().String(), Mode: s.Mode().String(), Keys: "ike", IKE: s.IKE,
 		Encapsulation: s.Encap.String(), ESN: s.ESN, PathMTU: mtu, Length: o.Input.Packet.Len,
+	}
+	if k, ok := p.FindIKE(s.IKE); ok && k.EAP {
+		x.RemoteAuth = "EAP-TLS"
 	}
 	near, far := o.Input.Packet.Src, o.Input.Packet.Dst
 	if !x.Seals {
@@ -163,6 +169,9 @@ func (a *app) protection(x *protection, all bool) {
 	keys := "keys set by hand"
 	if x.IKE != "" {
 		keys = fmt.Sprintf("keys from ike %q", x.IKE)
+		if x.RemoteAuth != "" {
+			keys += ", which waits for callers with " + x.RemoteAuth
+		}
 	}
 	a.printf("\n%s ipsec %q, %s: %s, %s mode, %s\n", verb, x.IPsec, x.Place, strings.ToUpper(x.Protocol), x.Mode, keys)
 	if x.NoSA != "" {
