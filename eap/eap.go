@@ -10,8 +10,13 @@
 // the handshake, which runs only within Next, and waits for the peer's next
 // bytes in between: nothing of it waits for anything else, and Close ends it.
 //
-// Limits: no method but EAP-TLS. TLS 1.2 with the extended master secret
-// (RFC 7627), or TLS 1.3; no resumption; no OCSP. The identity of an EAP
+// crypto/tls gives no key from TLS 1.2 without the extended master secret
+// (RFC 7627), which strongSwan 5.9 does not have, unless the program says
+// //go:debug tlsunsafeekm=1. What that guards against, a secret that two
+// handshakes share, needs another key exchange than those allowed here, or
+// resumption, which is off.
+//
+// Limits: no method but EAP-TLS; no resumption; no OCSP. The identity of an EAP
 // Identity response proves nothing, and is a hint only. Names of Windows
 // domains (UPN) in certificates are not read.
 package eap

@@ -33,7 +33,15 @@ func newHandshake(call *ike.EAPCall, identity string) *handshake {
 		roots.AddCert(c)
 	}
 	h.cfg = &tls.Config{
-		MinVersion:   tls.VersionTLS12,
+		MinVersion: tls.VersionTLS12,
+		// Without the extended master secret (RFC 7627) two handshakes must not
+		// come to the same secret: only exchanges to which both sides
+		// contribute, and, below, nothing taken up again.
+		CipherSuites: []uint16{
+			tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+			tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+			tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+		},
 		Certificates: []tls.Certificate{own},
 		// RFC 5216 section 2.1.2: who comes back proves itself anew. A ticket
 		// would outlive a revocation.
@@ -105,7 +113,7 @@ func (h *handshake) run() {
 	key, err := s.ExportKeyingMaterial(label, context, 128)
 	if err != nil {
 		h.err = &ike.EAPError{Failure: ike.NoProposal, Theirs: "TLS 1.2 without extended master secret",
-			Detail: "the peer's TLS is too old for a key that is bound to it (RFC 7627)"}
+			Detail: "this program takes no key from such a handshake (RFC 7627)"}
 		return
 	}
 	clear(key[mskLen:]) // the EMSK

@@ -270,6 +270,21 @@ func (c *Core) endEAP(sa *ikeSA, m *opened, authp payload, ns notifies, d Datagr
 	c.refuse(sa, m, d, nAuthFailed, fail)
 }
 
+// breakEAP is an INFORMATIONAL request in the middle: the peer does not take our
+// AUTH, or gives up when TLS has told it that we do.
+func (c *Core) breakEAP(sa *ikeSA, m *opened, ns notifies, d Datagram) {
+	ev := Event{Failure: WrongKeyByPeer, Detail: "the peer broke off EAP", Setting: "local_id, certificate"}
+	if n, ok := ns.failure(); ok {
+		ev.Theirs = notifyName(n.kind)
+	}
+	if err := sa.hs.eap.method.Close(); err != nil {
+		ev = eapEvent(err)
+	}
+	c.respond(sa, m, d, nil)
+	c.fail(sa, ev)
+	c.destroy(sa, true)
+}
+
 // minMSK is how long a method's key is at least, in bytes (RFC 3748 section
 // 7.10).
 const minMSK = 64

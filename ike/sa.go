@@ -343,6 +343,8 @@ func (c *Core) serve(sa *ikeSA, m *opened, bad error, d Datagram) {
 	switch m.exchange {
 	case exIntermediate, exIKEAuth:
 		allowed = sa.state == stHalfOpen && !sa.initiator
+	case exInformational:
+		allowed = allowed || sa.hs.eap != nil
 	}
 	if bad != nil || !allowed {
 		if bad == nil {
@@ -371,6 +373,10 @@ func (c *Core) serve(sa *ikeSA, m *opened, bad error, d Datagram) {
 	case exFollowupKE:
 		c.respondOrEnd(sa, m, d, c.serveFollowup(sa, m, ns))
 	case exInformational:
+		if sa.state == stHalfOpen {
+			c.breakEAP(sa, m, ns, d)
+			return
+		}
 		c.serveInformational(sa, m, ns, d)
 	default:
 		c.respondOrEnd(sa, m, d, []payload{note(nInvalidSyntax)})

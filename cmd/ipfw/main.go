@@ -1,3 +1,8 @@
+// Keys of EAP-TLS may come from TLS 1.2 without the extended master secret:
+// package eap says why, and what makes it safe. Nothing else here uses TLS.
+//
+//go:debug tlsunsafeekm=1
+
 // Command ipfw is a host firewall that gives every packet the verdict of one
 // HCL policy: bypass, discard or protect (RFC 4301).
 //

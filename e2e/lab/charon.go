@@ -67,7 +67,7 @@ const charonConf = `charon {
 // charonPlugins are what the tests need; the rest would look for things in the
 // machine's /etc.
 const charonPlugins = "random nonce x509 revocation constraints pubkey pkcs1 pkcs7 pkcs8 pkcs12 sshkey pem openssl gcrypt " +
-	"aes sha1 sha2 gmp curve25519 hmac gcm ctr chapoly kdf drbg mgf1 attr kernel-netlink socket-default eap-md5 eap-identity"
+	"aes sha1 sha2 gmp curve25519 hmac gcm ctr chapoly kdf drbg mgf1 attr kernel-netlink socket-default eap-md5 eap-identity eap-tls"
 
 // The releases of strongSwan that e2e/install.sh unpacks: 5.9.8, and one that
 // has ML-KEM, 6.1.0 or later.

@@ -135,6 +135,7 @@ func TestStrongSwan(t *testing.T) {
 			s.host.Run("ip", "addr", "add", "10.77.0.4/24", "dev", "c0")
 			return s
 		}, roamRows())
+		m.play(t, "eap", func(t *testing.T) *site { return directSite(t, "") }, eapRows())
 		m.play(t, "old", func(t *testing.T) *site { return directSite(t, "  signature_authentication = no\n") }, oldRows())
 	})
 	m.print(t)

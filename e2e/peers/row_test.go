@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ipfw/ipfw/e2e/lab"
+	"github.com/ipfw/ipfw/eap"
 	"github.com/ipfw/ipfw/ike"
 	"github.com/ipfw/ipfw/packet"
 )
@@ -224,7 +225,7 @@ func (r row) begin(t *testing.T, s *site) *play {
 	}
 	p := &play{T: t, row: r, site: s}
 	s.peer.Load(r.swanctl(s))
-	p.us = newStation(t, s.host, ike.Config{Peers: []*ike.Peer{r.peer(s)}, Retransmit: r.retransmit, Limits: r.limits}, append(s.more, s.ours[:]...)...)
+	p.us = newStation(t, s.host, ike.Config{Peers: []*ike.Peer{r.peer(s)}, EAP: eap.New, Retransmit: r.retransmit, Limits: r.limits}, append(s.more, s.ours[:]...)...)
 	t.Cleanup(func() {
 		if t.Failed() {
 			p.dump()
