@@ -21,6 +21,7 @@ type Output struct {
 	sa      *esp.SA // that sealed Replace or Send
 	inner   Input   // the packet that came out of an SA
 	buf     []byte
+	old     []byte // what was buf before Turn
 	keep    bool
 	segment packet.Segmenter
 }
@@ -31,6 +32,10 @@ func (o *Output) Keep() { o.keep = true }
 
 // Release says that all datagrams are sent.
 func (o *Output) Release() { o.keep = false }
+
+// Turn says that the datagrams which had been handed out before the last Turn
+// are sent: those since then stay until the next one.
+func (o *Output) Turn() { o.buf, o.old = o.old[:0], o.buf }
 
 // Opened is the packet that came out of an SA, as it was judged; only after
 // Process has replaced an ESP or AH packet.

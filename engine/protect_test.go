@@ -15,6 +15,7 @@ import (
 type hosts struct {
 	testing.TB
 	a, b *Engine
+	u    Unsealed // of b's socket
 }
 
 const (

@@ -7,23 +7,12 @@ import (
 	"github.com/ipfw/ipfw/packet"
 )
 
-// Unsealed is what came out of an SA and is not judged yet. A receiver keeps
-// one and hands it to Unseal again and again.
-type Unsealed struct {
-	// Input is the clear packet as Process is to judge it. Of a TCP packet
-	// Packet.Bytes ends with the TCP header; of any other it is whole.
-	Input Input
-	// Data is what follows Packet.Bytes. It lies in the packet that was opened.
-	Data []byte
-
-	room []byte // of a packet whose IP header is gone
-}
-
 // Unseal is the first half of what Process does with a packet that arrives: it
 // proves and opens b, from the SPI of an ESP packet to its ICV, as a UDP socket
 // has received it on port 4500. in.Packet says whence and where to (addresses, ports, TOS,
 // TTL). The result is PROTECT, and not counted, when u holds the clear packet:
 // then it has to be judged by Process, alone or with others that it continues.
+// Packets that are given with the same Now count as come at the same moment.
 // It is BYPASS with ReasonIKE for an IKE message, which Process has to judge as
 // what comes in by UDP.
 func (e *Engine) Unseal(in *Input, b []byte, u *Unsealed) Result {
@@ -45,6 +34,10 @@ func (e *Engine) unseal(in *Input, b []byte, u *Unsealed) Result {
 	if r, ok := e.proved(in, b, sa, rekey, f); !ok {
 		return r
 	}
+	if next == packet.TCP && u.continues(in, sa, payload) {
+		return Result{Verdict: Protect, Rule: NoRule}
+	}
+	u.last, u.SumOpen = origin{}, false
 	if sa.Mode() == esp.Tunnel {
 		if payload, f = sa.Inner(payload, next, in.Packet.TOS); f != esp.OK {
 			return Result{Reason: reasonOfESP(f), Rule: NoRule}
@@ -61,8 +54,14 @@ func (e *Engine) unseal(in *Input, b []byte, u *Unsealed) Result {
 	head = append(head, payload...)
 	u.room = head
 	data := payload[len(payload):whole]
-	sa.MendChecksum(head, at, next, data)
-	return e.parse(u, in, sa, head, data)
+	if u.SumOpen = next == packet.TCP && sa.OpenSums(); !u.SumOpen {
+		sa.MendChecksum(head, at, next, data)
+	}
+	r := e.parse(u, in, sa, head, data)
+	if r.Verdict == Protect && next == packet.TCP {
+		u.last = originOf(in, sa, payload)
+	}
+	return r
 }
 
 // notESP deals with what comes to port 4500 and is not ESP.

@@ -47,13 +47,13 @@ func (h *hosts) bySocket(b []byte) (Result, []byte) {
 	in := Input{Arriving: true, Now: second}
 	in.Packet = packet.Packet{Version: whole.Version, Src: whole.Src, Dst: whole.Dst, Protocol: packet.UDP, HasPorts: true,
 		SrcPort: whole.SrcPort, DstPort: whole.DstPort, TOS: whole.TOS, TTL: whole.TTL, Len: whole.Len, DontFragment: true}
-	var u Unsealed
+	u := &h.u
 	var out Output
-	r := h.b.Unseal(&in, b[whole.Payload:whole.Len], &u)
+	r := h.b.Unseal(&in, b[whole.Payload:whole.Len], u)
 	if r.Verdict != Protect {
 		return r, nil
 	}
-	clear := append(bytes.Clone(u.Input.Packet.Bytes), u.Data...)
+	clear := u.Whole()
 	if len(clear) != u.Input.Packet.Len {
 		h.Errorf("%d bytes in two pieces, the packet says %d", len(clear), u.Input.Packet.Len)
 	}
@@ -183,5 +183,33 @@ func TestUnsealNoAllocs(t *testing.T) {
 	})
 	if got != 0 {
 		t.Errorf("%v allocations", got)
+	}
+}
+
+// Datagrams stay what they are from one Turn to the next but one, whatever is
+// sealed meanwhile.
+func TestOutputTurn(t *testing.T) {
+	h := newHosts(t, esp.Transport).encapsulate()
+	syn := h.packet("out tcp 10.0.0.5:40000 -> 10.0.0.7:445")
+	h.wire(&syn, Protect)
+	in := h.packet("out tcp 10.0.0.5:40000 -> 10.0.0.7:445", flags(packet.ACK), data(60000))
+	in.UDPSocket = true
+	var out Output
+	var before, copies [][]byte
+	for range 6 {
+		if r := h.a.Process(&in, &out); r.Verdict != Protect || len(out.Send) < 40 {
+			t.Fatalf("%+v, %d datagrams", r, len(out.Send))
+		}
+		out.Keep()
+		for i, b := range before {
+			if !bytes.Equal(b, copies[i]) {
+				t.Fatalf("datagram %d has changed", i)
+			}
+		}
+		before, copies = append([][]byte(nil), out.Send...), nil
+		for _, b := range before {
+			copies = append(copies, bytes.Clone(b))
+		}
+		out.Turn()
 	}
 }

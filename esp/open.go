@@ -189,6 +189,14 @@ func (sa *SA) MendChecksum(b []byte, at int, next uint8, rest []byte) {
 	be.PutUint16(b[at:], out)
 }
 
+// OpenSums says that the TCP and UDP checksums of what the SA carried are worth
+// nothing, because a NAT may have changed the addresses that they cover and
+// those are not known: MendChecksum makes them anew. The integrity value has
+// proved all that they could.
+func (sa *SA) OpenSums() bool {
+	return sa.cfg.ThroughNAT && sa.cfg.Mode == Transport && !sa.cfg.OriginalSrc.IsValid()
+}
+
 // sumAnew makes a checksum where there is no telling what it was made of.
 func sumAnew(b []byte, at int, next uint8, rest []byte) {
 	src, dst := ends(b)

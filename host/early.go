@@ -208,5 +208,5 @@ func (x *exchange) openOne(p *earlyPacket, out *engine.Output, u *engine.Unseale
 	if r := x.d.engine.Process(&u.Input, out); r.Verdict != engine.Protect {
 		return nil
 	}
-	return append(bytes.Clone(u.Input.Packet.Bytes), u.Data...)
+	return u.Whole()
 }

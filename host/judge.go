@@ -34,10 +34,12 @@ func (d *daemon) Handle(in *engine.Input, out *engine.Output, f packet.Fault) en
 	return r
 }
 
+// Now is the time of packets that are opened: one for all that come at once.
+func (d *daemon) Now() int64 { return d.now() }
+
 // Unseal opens one ESP packet that came by the UDP socket. Like Handle it runs
 // for every packet and allocates nothing.
 func (d *daemon) Unseal(in *engine.Input, b []byte, u *engine.Unsealed) engine.Result {
-	in.Now = d.now()
 	before := d.engine.Policy()
 	r := d.engine.Unseal(in, b, u)
 	if r.Reason.Auditable() && r.Verdict == engine.Discard {

@@ -150,13 +150,20 @@ func (r *batchReceiver) receive(ctx context.Context, w *worker) error {
 		switch err {
 		case 0:
 			r.judgeAll(w, n)
-			r.finish(w)
+			r.flush(w)
+			w.send.flushFull()
+		case unix.EAGAIN:
+			w.send.flush()
+			r.sock.wait()
+		case unix.EINTR:
 		case unix.ENOBUFS:
 			r.lost.Add(1)
 		default:
+			w.send.flush()
 			return fmt.Errorf("queue %d: %w", r.queue, os.NewSyscallError("recvmmsg", err))
 		}
 	}
+	w.send.flush()
 	r.sock.resume()
 	return nil
 }
@@ -218,7 +225,7 @@ func (r *batchReceiver) take(w *worker, typ uint16, body []byte, now int64) {
 		r.flush(w)
 	}
 	if w.send.used >= sendBytes {
-		w.send.flush()
+		w.send.flushFull()
 	}
 }
 

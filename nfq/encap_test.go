@@ -35,8 +35,12 @@ func (h *encapHandler) Handle(in *engine.Input, out *engine.Output, f packet.Fau
 		h.refused.Add(1)
 		return engine.Result{}
 	}
+	in.Now = h.Now()
 	return h.Process(in, out)
 }
+
+// Now implements Opener.
+func (*encapHandler) Now() int64 { return handlerNow() }
 
 // encapsulated runs a firewall for ESP in UDP on one of two hosts of wire 0.
 func encapsulated(h *testHost, host int, v6 bool, cfg Config) (*Firewall, *encapHandler) {

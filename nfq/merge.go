@@ -15,7 +15,7 @@ import (
 // that packets keep their order.
 //
 // A segment continues a packet if nothing gets lost by it: both checksums are
-// right, its number is the next, and all else of its headers is the same but
+// right (or that of TCP is open), its number is the next, and all else of its headers is the same but
 // lengths, checksums, PSH, FIN, and with DF the identification. What comes out
 // has the segments' size beside it, so that the kernel could cut it up again.
 type merger struct {
@@ -30,6 +30,7 @@ type merger struct {
 	next   uint32       // the sequence number to continue with
 	closed bool         // nothing can follow
 	sums   bool         // the checksum of the segments was right
+	open   bool         // ... or is still to be filled in
 }
 
 const (
@@ -61,7 +62,8 @@ func (m *merger) add(u *engine.Unsealed) {
 	m.n, m.size, m.total = 1, len(u.Data), p.Len
 	m.next = p.Seq + uint32(len(u.Data))
 	m.closed = !mergeable(p) || len(u.Data) == 0 || p.TCPFlags&^(packet.ACK|packet.ECE) != 0
-	m.sums = !m.closed && summed(p, u.Data)
+	m.open = u.SumOpen
+	m.sums = !m.closed && (m.open || summed(p, u.Data))
 	m.closed = m.closed || !m.sums
 	m.data(u.Data)
 }
@@ -71,7 +73,7 @@ func (m *merger) follow(u *engine.Unsealed) bool {
 	p, n := &u.Input.Packet, len(u.Data)
 	if m.closed || p.Seq != m.next || n == 0 || n > m.size || m.total+n > maxIP || m.n == mergeSegments ||
 		u.Input.SA != m.in.SA || u.Input.Holder != m.in.Holder || !mergeable(p) || len(p.Bytes) != len(m.head) ||
-		!m.sameIP(p.Bytes) || !m.sameTCP(p.Bytes[p.Transport:]) || !summed(p, u.Data) {
+		!m.sameIP(p.Bytes) || !m.sameTCP(p.Bytes[p.Transport:]) || u.SumOpen != m.open || !m.open && !summed(p, u.Data) {
 		return false
 	}
 	m.n++
@@ -127,7 +129,7 @@ func (m *merger) flush() {
 	if m.n == 0 {
 		return
 	}
-	if m.n > 1 {
+	if m.n > 1 || m.open {
 		m.finish()
 	}
 	m.iov[1] = unix.Iovec{Base: &m.head[0], Len: uint64(len(m.head))}
@@ -136,8 +138,8 @@ func (m *merger) flush() {
 }
 
 // finish makes the headers of several segments those of one packet, whose
-// checksum is to be filled in by whoever cuts it up: it holds the sum of the
-// pseudo-header only.
+// checksum is to be filled in by whoever needs it or cuts the packet up: it
+// holds the sum of the pseudo-header only.
 func (m *merger) finish() {
 	p := &m.in.Packet
 	p.Len = m.total
@@ -164,16 +166,19 @@ func (m *merger) vnetHeader() (h [sizeofVnetHeader]byte) {
 		needsChecksum = 1 // VIRTIO_NET_HDR_F_NEEDS_CSUM
 		tcp4, tcp6    = 1, 4
 	)
-	if m.n < 2 {
+	if m.n < 2 && !m.open {
 		return h
 	}
 	p := &m.in.Packet
-	h[0], h[1] = needsChecksum, tcp4
-	if p.Version == 6 {
-		h[1] = tcp6
+	h[0] = needsChecksum
+	if m.n > 1 {
+		h[1] = tcp4
+		if p.Version == 6 {
+			h[1] = tcp6
+		}
+		binary.NativeEndian.PutUint16(h[2:], uint16(len(m.head)))
+		binary.NativeEndian.PutUint16(h[4:], uint16(m.size))
 	}
-	binary.NativeEndian.PutUint16(h[2:], uint16(len(m.head)))
-	binary.NativeEndian.PutUint16(h[4:], uint16(m.size))
 	binary.NativeEndian.PutUint16(h[6:], uint16(p.Transport))
 	binary.NativeEndian.PutUint16(h[8:], tcpSum)
 	return h

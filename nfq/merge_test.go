@@ -393,3 +393,59 @@ func segmentSize(t *testing.T, m *unix.Msghdr) int {
 	}
 	return 0
 }
+
+// TestMergeOpenSums has segments merged whose checksums are not to be looked
+// at: what comes out says that they are to be filled in, one segment or many.
+func TestMergeOpenSums(t *testing.T) {
+	var out []merged
+	m := newMerger(func(m *merger) {
+		var b []byte
+		for _, v := range m.iov[1:] {
+			b = append(b, unsafe.Slice(v.Base, v.Len)...)
+		}
+		out = append(out, merged{b, m.vnetHeader(), m.size, m.n})
+	})
+	var u engine.Unsealed
+	var want [][]byte
+	for i, open := range []bool{true, true, true, false, true} { // the fourth has a sum of its own
+		b, err := packet.Build(packet.Spec{Src: addrOf("10.0.0.1"), Dst: addrOf("10.0.0.2"), Protocol: packet.TCP, TCPFlags: packet.ACK,
+			SrcPort: 1000, DstPort: 80, Seq: uint32(i * 100), Payload: bytes.Repeat([]byte{byte(i)}, 100)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b[6] |= 0x40 // DF
+		binary.BigEndian.PutUint16(b[10:], 0)
+		binary.BigEndian.PutUint16(b[10:], packet.Checksum(b[:20], 0))
+		want = append(want, bytes.Clone(b))
+		if open {
+			b[20+tcpSum] ^= 0x55
+		}
+		u.Input, u.SumOpen = engine.Input{SA: "peer", Arriving: true}, open
+		p := &u.Input.Packet
+		if f := packet.Parse(p, b, len(b)); f != packet.OK {
+			t.Fatal(f)
+		}
+		u.Data, p.Bytes = p.Bytes[p.Payload:p.Len], p.Bytes[:p.Payload]
+		m.add(&u)
+	}
+	m.flush()
+	if len(out) != 3 || out[0].n != 3 || out[1].n != 1 || out[2].n != 1 {
+		t.Fatalf("%d packets", len(out))
+	}
+	compare(t, want[:3], out[:1])
+	compare(t, want[3:4], out[1:2])
+	// A single one: the sum of the pseudo-header, and where to go on from.
+	last := out[2]
+	var h [sizeofVnetHeader]byte
+	h[0] = 1 // VIRTIO_NET_HDR_F_NEEDS_CSUM
+	binary.NativeEndian.PutUint16(h[6:], 20)
+	binary.NativeEndian.PutUint16(h[8:], tcpSum)
+	if last.vnet != h {
+		t.Errorf("header %x, want %x", last.vnet, h)
+	}
+	sum := packet.Checksum(last.b[20:], 0) // over what is there, the pseudo-header's sum among it
+	binary.BigEndian.PutUint16(last.b[20+tcpSum:], sum)
+	if !bytes.Equal(normal(last.b), normal(want[4])) {
+		t.Errorf("completed:\n%x, want\n%x", last.b, want[4])
+	}
+}

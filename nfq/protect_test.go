@@ -103,8 +103,17 @@ func (p processor) Handle(in *engine.Input, out *engine.Output, f packet.Fault) 
 	if f != packet.OK {
 		return p.Malformed(f)
 	}
+	in.Now = p.Now()
 	return p.Process(in, out)
 }
+
+// Now implements Opener.
+func (processor) Now() int64 { return handlerNow() }
+
+// handlerNow is the clock of Handlers that have one of their own.
+func handlerNow() int64 { return int64(time.Since(handlersStarted)) }
+
+var handlersStarted = time.Now()
 
 // protect runs a protecting firewall on the host.
 func (h *testHost) protect(cfg Config, e *engine.Engine) *Firewall {

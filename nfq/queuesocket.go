@@ -40,26 +40,14 @@ func takeSocket(conn *netlink.Conn, a *awake) (*queueSocket, error) {
 	return s, nil
 }
 
-// receive fills the ring with what is there, and waits until something is; 0
-// messages and no error say that it was stopped.
+// receive fills the ring with what is there.
 func (s *queueSocket) receive(ring []mmsghdr) (int, syscall.Errno) {
-	for {
-		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(s.fd),
-			uintptr(unsafe.Pointer(&ring[0])), uintptr(len(ring)), unix.MSG_DONTWAIT, 0, 0)
-		switch errno {
-		case 0:
-			s.got(int(n))
-			return int(n), 0
-		case unix.EINTR:
-		case unix.EAGAIN:
-			s.wait()
-			if s.stopped() {
-				return 0, 0
-			}
-		default:
-			return 0, errno
-		}
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(s.fd),
+		uintptr(unsafe.Pointer(&ring[0])), uintptr(len(ring)), unix.MSG_DONTWAIT, 0, 0)
+	if errno == 0 {
+		s.got(int(n))
 	}
+	return int(n), errno
 }
 
 func (s *queueSocket) send(b []byte) error {

@@ -31,6 +31,7 @@ type sender struct {
 	from []engine.Sealer // of each message
 	n, k int             // messages and datagrams gathered
 	used int             // bytes gathered
+	kept int             // datagrams that were there when the last messages were sent
 	fd   int             // that they go out by
 	open udpRun          // what a next datagram must be to join the last message
 	link uint32          // that they go out by, for link-local destinations
@@ -228,15 +229,59 @@ func (c *control) add(m *unix.Msghdr, level, typ int32, v []byte) {
 	m.SetControllen(at + unix.CmsgSpace(len(v)))
 }
 
-// flush sends what is gathered. A message that the UDP socket refuses goes by
-// the raw socket, datagram by datagram: some of them may pass.
+// flush sends what is gathered.
 func (s *sender) flush() {
 	if s.k == 0 {
 		return
 	}
-	for first := 0; first < s.n; {
+	s.transmit(s.n)
+	s.n, s.k, s.used, s.kept = 0, 0, 0, 0
+	s.open = udpRun{}
+	s.w.out.Release()
+}
+
+// flushFull is flush, but for a last message that still has room: a super-packet
+// makes a little more than one message can hold, and what is left is worth a
+// message of its own only when nothing follows. The datagrams that stay have to
+// be new ones.
+//
+//	| 44 datagrams | 2      first super-packet
+//	| 2 + 42 | 4            second
+func (s *sender) flushFull() {
+	m := &s.msgs[max(s.n-1, 0)].hdr
+	if first := s.k - int(m.Iovlen); s.k > s.kept && first >= s.kept && s.open.room() {
+		s.transmit(s.n - 1)
+		s.keep(first)
+		return
+	}
+	s.flush()
+}
+
+// room says that another datagram may join.
+func (r *udpRun) room() bool {
+	return r.size > 0 && r.n < runDatagrams && r.bytes+r.size <= runBytes
+}
+
+// keep makes the last message, whose datagrams begin with the one that is
+// called first, the only one.
+func (s *sender) keep(first int) {
+	last := s.n - 1
+	s.kept = copy(s.iovs, s.iovs[first:s.k])
+	copy(s.pkts, s.pkts[first:s.k])
+	m := &s.msgs[0].hdr
+	*m = s.msgs[last].hdr
+	s.ctls[0], s.from[0] = s.ctls[last], s.from[last]
+	m.Name, m.Control, m.Iov = &s.ctls[0].name[0], &s.ctls[0].data[0], &s.iovs[0]
+	s.n, s.k, s.used = 1, s.kept, s.open.bytes
+	s.w.out.Turn()
+}
+
+// transmit sends the first n messages. One that the UDP socket refuses goes by
+// the raw socket, datagram by datagram: some of them may pass.
+func (s *sender) transmit(n int) {
+	for first := 0; first < n; {
 		sent, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(s.fd),
-			uintptr(unsafe.Pointer(&s.msgs[first])), uintptr(s.n-first), unix.MSG_DONTWAIT, 0, 0)
+			uintptr(unsafe.Pointer(&s.msgs[first])), uintptr(n-first), unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
 		case unix.EINTR:
 			continue
@@ -250,9 +295,6 @@ func (s *sender) flush() {
 			first++
 		}
 	}
-	s.n, s.k, s.used = 0, 0, 0
-	s.open = udpRun{}
-	s.w.out.Release()
 }
 
 // refused deals with a message that was not sent.

@@ -22,6 +22,9 @@ type Opener interface {
 	// engine.Unseal. What comes out is given to Handle, alone or merged with
 	// others that it continues.
 	Unseal(in *engine.Input, b []byte, u *engine.Unsealed) engine.Result
+	// Now is the time of packets that are given to Unseal, on the Handler's
+	// own clock.
+	Now() int64
 }
 
 // unsealer opens ESP packets, has them judged by what they held, and hands them
@@ -110,7 +113,7 @@ func (u *portReader) recvmmsg() (n int, errno syscall.Errno) {
 
 // read deals with the first n messages in the ring.
 func (u *portReader) read(n int) {
-	now := u.w.fw.Now()
+	now := u.opener.Now()
 	for i := range n {
 		u.message(&u.ring[i], u.slots[i<<16:][:u.ring[i].len], &u.ctls[i], now)
 	}
@@ -132,7 +135,7 @@ func (u *portReader) message(m *mmsghdr, b []byte, c *control, now int64) {
 	}
 	from := u.w.fw.links.link(link)
 	in.InIf, in.InMTU = from.name, from.mtu
-	in.Tracked = u.w.fw.tracked(nil, true, now)
+	in.Tracked = u.w.fw.tracked(nil, true, u.w.fw.Now())
 	header := in.Packet.Payload
 	for len(b) > 0 {
 		n := min(size, len(b))
