@@ -11,15 +11,24 @@ import (
 
 // What `ipfw pki bundle --for strongswan` makes is all that strongSwan needs to
 // reach, with an address of the pool, what is behind an ipfw gateway.
-func TestStrongSwanBundle(t *testing.T) {
+func TestStrongSwanBundle(t *testing.T) { strongSwanBundle(t, false) }
+
+// The same by EAP-TLS; a certificate that is revoked gets no further.
+func TestStrongSwanBundleEAP(t *testing.T) { strongSwanBundle(t, true) }
+
+func strongSwanBundle(t *testing.T, eap bool) {
 	l, road, gateway := lab.Pair(t)
 	lab.Need(t, "ping", "tcpdump")
 	pki(t, l, gateway, "init")
 	pki(t, l, gateway, "issue", "vpn.example.org", "--also", "10.77.0.1")
 	pki(t, l, gateway, "issue", "ann@example.org")
 	bundle := filepath.Join(l.Dir, "bundle")
-	pki(t, l, gateway, "bundle", "ann@example.org", "--for", "strongswan", "--gateway", "10.77.0.1",
-		"--gateway-id", "vpn.example.org", "--network", "10.1.0.0/16", "--out", bundle)
+	args, auth := []string{"bundle", "ann@example.org", "--for", "strongswan", "--gateway", "10.77.0.1",
+		"--gateway-id", "vpn.example.org", "--network", "10.1.0.0/16", "--out", bundle}, ""
+	if eap {
+		args, auth = append(args, "--eap"), `  remote_auth = "eap-tls"`
+	}
+	pki(t, l, gateway, args...)
 
 	gateway.Run("ip", "addr", "add", "10.1.0.1/32", "dev", "lo")
 	gateway.Run("ip", "route", "add", "default", "via", "10.77.0.2")
@@ -47,6 +56,7 @@ ike "users" {
   private_key = "ca/vpn.example.org.key"
   ca          = "ca/ca.pem"
   crl         = "ca/ca.crl"
+`+auth+`
 }
 `)}
 	wire := gateway.Capture("s0", "host 10.77.0.2 or net 10.99.0.0/24")
@@ -67,4 +77,17 @@ ike "users" {
 	road.Run("ping", "-c", "3", "-i", "0.2", "-W", "5", "-I", "10.99.0.2", "10.1.0.1")
 	gateway.Run("ping", "-c", "3", "-i", "0.2", "-W", "5", "-I", "10.1.0.1", "10.99.0.2")
 	sealed(t, wire)
+	if !eap {
+		return
+	}
+	swan.Do("--terminate", "--ike", "ipfw")
+	pki(t, l, gateway, "revoke", "ann@example.org")
+	g.daemon.Ask("reload")
+	if out, err := swan.Try("--initiate", "--child", "ipfw", "--timeout", "10"); err == nil {
+		t.Errorf("a revoked certificate gets in:\n%s", out)
+	}
+	l.Eventually(waitLong, "the refusal is told", func() bool {
+		out := g.daemon.Ask("events", "--json")
+		return strings.Contains(out, `"failure":"bad-certificate"`) && strings.Contains(out, "revoked on")
+	})
 }

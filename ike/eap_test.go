@@ -310,6 +310,30 @@ func TestEAPFails(t *testing.T) {
 	}
 }
 
+// A caller that breaks off with INFORMATIONAL is answered, and that is the end.
+func TestEAPBroken(t *testing.T) {
+	x := newEAPSides(t)
+	x.rounds = 3
+	x.meet()
+	x.callEAP(x.a, x.caller)
+	for x.live == 0 && x.step(x.now.Add(time.Second)) {
+	}
+	var sa *ikeSA
+	for _, sa = range x.a.sas {
+	}
+	x.wire = nil
+	b, err := sealMessage(sa.header(exInformational, sa.req.id+1, false), []payload{note(nAuthFailed)}, sa.out, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := x.b.Handle(x.now, Datagram{Local: sa.remote, Remote: sa.local, Data: b[0]})
+	x.take(x.b, o)
+	if len(o.Send) != 1 || x.b.failure() != WrongKeyByPeer || len(x.b.sas) != 0 {
+		t.Errorf("%d answers, reported %v", len(o.Send), x.b.failure())
+	}
+	x.settled()
+}
+
 // A caller that goes away in the middle is given up, after longer than others
 // get, and so is the method; the end of the Core ends it as well.
 func TestEAPSilence(t *testing.T) {

@@ -169,6 +169,7 @@ What is protected by a pass phrase says so; it is printed once and stored nowher
 	c.Flags().StringVar(&b.Gateway, "gateway", "", "host name or address of the ipfw host to connect to")
 	c.Flags().StringVar(&b.GatewayID, "gateway-id", "", "what that host calls itself (its local_id); default the same")
 	c.Flags().StringSliceVar(&b.Networks, "network", nil, "what lies behind the gateway, in CIDR form; default everything")
+	c.Flags().BoolVar(&b.EAP, "eap", false, `prove it by EAP-TLS, for a gateway whose ike block says remote_auth = "eap-tls"`)
 	c.MarkFlagRequired("for")
 	c.MarkFlagRequired("gateway")
 	c.RegisterFlagCompletionFunc("for", cobra.FixedCompletions(bundleKinds(), cobra.ShellCompDirectiveNoFileComp))

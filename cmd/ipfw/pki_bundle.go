@@ -26,6 +26,7 @@ type bundle struct {
 	Name, For          string
 	Gateway, GatewayID string
 	Networks           []string
+	EAP                bool // prove it by EAP-TLS
 
 	// For the templates.
 	Cert, Key, CA string // PEM
@@ -55,7 +56,7 @@ connections {
     vips = 0.0.0.0, ::
     proposals = aes256gcm16-prfsha256-x25519, aes256gcm16-prfsha256-ecp256
     local {
-      auth = pubkey
+      auth = {{if .EAP}}eap-tls{{else}}pubkey{{end}}
       certs = {{.Name}}.pem
       id = {{.Name}}
     }
@@ -91,8 +92,12 @@ ikev2 "ipfw" active esp \
 		{"connect.ps1", 0o644, `# Run in this folder, as administrator. It asks for the pass phrase of {{.Name}}.p12.
 $pass = Read-Host -AsSecureString "Pass phrase"
 Import-Certificate -FilePath ca.cer -CertStoreLocation Cert:\LocalMachine\Root
-Import-PfxCertificate -FilePath {{.Name}}.p12 -CertStoreLocation Cert:\LocalMachine\My -Password $pass
+{{if .EAP}}Import-PfxCertificate -FilePath {{.Name}}.p12 -CertStoreLocation Cert:\CurrentUser\My -Password $pass
+$eap = New-EapConfiguration -Tls -UserCertificate
+Add-VpnConnection -Name ipfw -ServerAddress {{.Gateway}} -TunnelType Ikev2 -AuthenticationMethod Eap -EapConfigXmlStream $eap.EapConfigXmlStream -SplitTunneling -AllUserConnection
+{{else}}Import-PfxCertificate -FilePath {{.Name}}.p12 -CertStoreLocation Cert:\LocalMachine\My -Password $pass
 Add-VpnConnection -Name ipfw -ServerAddress {{.Gateway}} -TunnelType Ikev2 -AuthenticationMethod MachineCertificate -SplitTunneling -AllUserConnection
+{{end -}}
 Set-VpnConnectionIPsecConfiguration -ConnectionName ipfw -AuthenticationTransformConstants GCMAES256 -CipherTransformConstants GCMAES256 -EncryptionMethod GCMAES256 -IntegrityCheckMethod SHA256 -DHGroup ECP256 -PfsGroup None -AllUserConnection -Force
 {{range .Networks}}Add-VpnConnectionRoute -ConnectionName ipfw -DestinationPrefix {{.}} -AllUserConnection
 {{end}}`},
@@ -135,7 +140,10 @@ Set-VpnConnectionIPsecConfiguration -ConnectionName ipfw -AuthenticationTransfor
 				<key>RemoteAddress</key><string>{{xml .Gateway}}</string>
 				<key>RemoteIdentifier</key><string>{{xml .GatewayID}}</string>
 				<key>LocalIdentifier</key><string>{{xml .Name}}</string>
-				<key>AuthenticationMethod</key><string>Certificate</string>
+				<key>AuthenticationMethod</key><string>{{if .EAP}}None{{else}}Certificate{{end}}</string>
+{{- if .EAP}}
+				<key>ExtendedAuthEnabled</key><integer>1</integer>
+{{- end}}
 				<key>CertificateType</key><string>ECDSA256</string>
 				<key>PayloadCertificateUUID</key><string>{{index .UUIDs 2}}</string>
 				<key>EnablePFS</key><integer>0</integer>
@@ -167,6 +175,9 @@ func (a *app) bundle(p pki, b *bundle, out string) error {
 	files, ok := bundleSystems[b.For]
 	if !ok {
 		return usagef("there is no bundle for %q: it is one of %s", b.For, strings.Join(bundleKinds(), ", "))
+	}
+	if b.EAP && b.For == "openiked" {
+		return usagef("OpenIKED has no EAP-TLS: leave --eap out, and remote_auth in the policy")
 	}
 	if err := checkName(b.Name); err != nil {
 		return err

@@ -160,6 +160,36 @@ func TestPKIBundle(t *testing.T) {
 	}
 }
 
+// With --eap a bundle says so in the words of its system; OpenIKED has none.
+func TestPKIBundleEAP(t *testing.T) {
+	t.Chdir(t.TempDir())
+	must(t, "pki", "init", "--dir", "ca")
+	must(t, "pki", "issue", "ann@example.org", "--dir", "ca")
+	for kind, want := range map[string]struct{ file, yes, no string }{
+		"strongswan": {"conf.d/ipfw.conf", "auth = eap-tls\n      certs", "auth = pubkey\n      certs"},
+		"windows":    {"connect.ps1", "-AuthenticationMethod Eap -EapConfigXmlStream $eap.EapConfigXmlStream", "MachineCertificate"},
+		"apple":      {"ann@example.org.mobileconfig", "<string>None</string>\n\t\t\t\t<key>ExtendedAuthEnabled</key><integer>1</integer>\n\t\t\t\t<key>CertificateType", "<string>Certificate</string>"},
+	} {
+		for _, eap := range []bool{false, true} {
+			args, out := []string{"pki", "bundle", "ann@example.org", "--dir", "ca", "--for", kind, "--gateway", "vpn.example.org", "--out", kind}, kind
+			if eap {
+				out += "-eap"
+				args[len(args)-1] = out
+				args = append(args, "--eap")
+			}
+			must(t, args...)
+			text, err := os.ReadFile(filepath.Join(out, want.file))
+			if err != nil || strings.Contains(string(text), want.yes) != eap || strings.Contains(string(text), want.no) == eap {
+				t.Errorf("%s: %v\n%s", out, err, text)
+			}
+		}
+	}
+	applePKCS12(t, "apple-eap/ann@example.org.mobileconfig")
+	if r := ipfw("pki", "bundle", "ann@example.org", "--dir", "ca", "--for", "openiked", "--gateway", "x", "--eap"); r.exit != 2 {
+		t.Errorf("OpenIKED: exit %d", r.exit)
+	}
+}
+
 // applePKCS12 reads a property list as far as is needed to find the key in it;
 // it must be XML that a strict reader takes.
 func applePKCS12(t *testing.T, path string) []byte {
