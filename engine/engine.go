@@ -155,7 +155,7 @@ func (e *Engine) judgeWhole(s *spd, in *Input) Result {
 		}
 	}
 	key, side, ok := flowKeyOf(in)
-	if !ok {
+	if !ok || in.Alone {
 		return e.judgeAlone(s, in)
 	}
 

@@ -329,6 +329,23 @@ func TestLimit(t *testing.T) {
 	}
 }
 
+// What is judged alone opens no flow: the rules let each packet pass, and the
+// answer to it they do not know.
+func TestAlone(t *testing.T) {
+	b := newBench(t, &Policy{Rules: []Rule{{Name: "ike", Action: Bypass, In: true, Selector: Selector{Protocols: []uint8{packet.UDP}, LocalPorts: []PortRange{{500, 500}}}}}})
+	for range 3 {
+		in := b.input("in udp 192.0.2.1:500 -> 192.0.2.2:500")
+		in.Alone = true
+		b.want(b.Judge(&in), Bypass, ReasonRule)
+	}
+	if n := b.Stats().Flows; n != 0 {
+		t.Errorf("%d flows", n)
+	}
+	b.want(b.see("out udp 192.0.2.2:500 -> 192.0.2.1:500"), Discard, ReasonDefault)
+	b.want(b.see("in udp 192.0.2.1:500 -> 192.0.2.2:500"), Bypass, ReasonRule)
+	b.want(b.see("out udp 192.0.2.2:500 -> 192.0.2.1:500"), Bypass, ReasonFlow)
+}
+
 func TestLimitMemoryIsBounded(t *testing.T) {
 	l := newLimiter(Limit{Events: 1, Per: time.Hour, Burst: 1, ByRemote: true})
 	for i := range uint64(maxBuckets + 1000) {

@@ -28,6 +28,10 @@ type Input struct {
 	// Offloadable says that the kernel can answer for the rest of the flow.
 	Offloadable bool
 
+	// Alone says that no flow is opened: the rules decide on each packet, and
+	// nothing is remembered of it. What leaves in answer is not judged.
+	Alone bool
+
 	// Arriving says that the packet has just come in from the wire, before
 	// connection tracking and the input or forward chain; see Process.
 	Arriving bool
