@@ -72,19 +72,40 @@ func TestFlood(t *testing.T) {
 	}
 }
 
+// withCookie is a message with the cookie of an answer in front of its payloads.
+func withCookie(msg, answer []byte) []byte {
+	n := len(answer) - headerLen
+	b := append(append(append([]byte(nil), msg[:headerLen]...), answer[headerLen:]...), msg[headerLen:]...)
+	b[headerLen], b[16] = msg[16], plNotify
+	binary.BigEndian.PutUint32(b[24:], uint32(len(msg)+n))
+	return b
+}
+
+// Whoever forges a peer's address fills no more than a part of what that address
+// may hold: the peer, who answers cookies, is not shut out. It may hold no more
+// than the limit itself.
 func TestHalfOpenPerAddress(t *testing.T) {
 	_, pb := pskPeers()
 	pb.Endpoint = netip.AddrPort{}
 	s := newSim(t, 3)
-	b := s.add("b", "192.0.2.2", Config{Peers: []*Peer{pb}, Limits: Limits{HalfOpenPerAddr: 5}})
+	b := s.add("b", "192.0.2.2", Config{Peers: []*Peer{pb}, Limits: Limits{HalfOpenPerAddr: 12}})
 	msg := initMessage(t, 9)
+	var answers []Datagram
+	call := func(d Datagram) { answers = append(answers, b.Handle(s.now, d).Send...) }
 	for i := range 50 {
 		binary.BigEndian.PutUint64(msg, uint64(i+1))
 		from := netip.AddrPortFrom(netip.MustParseAddr(fmt.Sprintf("2001:db8::%x", i)), 500) // one /64
-		b.Handle(s.now, Datagram{Local: netip.MustParseAddrPort("[2001:db8:1::1]:500"), Remote: from, Data: append([]byte(nil), msg...)})
+		call(Datagram{Local: netip.MustParseAddrPort("[2001:db8:1::1]:500"), Remote: from, Data: append([]byte(nil), msg...)})
 	}
-	if b.guard.total != 5 {
-		t.Errorf("%d half-open for one /64, want 5", b.guard.total)
+	if b.guard.total != 3 || len(answers) != 50 {
+		t.Errorf("%d half-open for one /64 without cookies, want 3; %d answers", b.guard.total, len(answers))
+	}
+	for i, a := range answers[3:] {
+		binary.BigEndian.PutUint64(msg, uint64(i+4))
+		call(Datagram{Local: a.Local, Remote: a.Remote, Data: withCookie(msg, a.Data)})
+	}
+	if b.guard.total != 12 {
+		t.Errorf("%d half-open for one /64, want 12", b.guard.total)
 	}
 }
 

@@ -39,6 +39,14 @@ func (g *guard) full(a netip.Addr, l *Limits) bool {
 	return g.total >= l.HalfOpen || g.perAddr[group(a)] >= l.HalfOpenPerAddr
 }
 
+// wantsCookie says that a stranger must show first that it hears us: when there
+// are many half-open IKE SAs, and when there are some of its address already.
+// The limit for an address is beyond what can be reached without cookies, else
+// a few messages in the name of a peer would shut that peer out.
+func (g *guard) wantsCookie(a netip.Addr, l *Limits) bool {
+	return g.total >= l.CookieAfter || g.perAddr[group(a)] >= max(1, l.HalfOpenPerAddr/4)
+}
+
 func (g *guard) enter(sa *ikeSA) {
 	sa.counted = group(sa.remote.Addr())
 	g.total++

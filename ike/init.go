@@ -316,7 +316,7 @@ func (c *Core) serveInit(h header, d Datagram) {
 		return
 	}
 	answer := header{spiI: h.spiI, exchange: exIKESAInit, flags: flagResponse}
-	if c.guard.total >= c.cfg.Limits.CookieAfter {
+	if c.guard.wantsCookie(d.Remote.Addr(), &c.cfg.Limits) {
 		n, _ := ns.get(nCookie)
 		if !c.guard.goodCookie(n.data, h, ni, d.Remote) {
 			if k, err := c.newCookie(h, ni, d.Remote); err == nil {
