@@ -73,7 +73,7 @@ func (x *exchange) prepare(p *rules.Policy) (peers []ikePeer, err error) {
 	}
 	s, err := ike.Listen(ike.ServerConfig{
 		Config: ike.Config{Rand: rand.Reader, Source: x.source, EAP: eap.New},
-		Act:    x.act, Acted: x.release, Event: x.event, SendNAT: x.sendNAT,
+		Act:    x.act, Acted: x.release, Event: x.event, Send: x.send,
 	})
 	if err != nil {
 		return nil, err
@@ -83,8 +83,8 @@ func (x *exchange) prepare(p *rules.Policy) (peers []ikePeer, err error) {
 	return peers, nil
 }
 
-// sendNAT sends by UDP port 4500, which belongs to the packets.
-func (x *exchange) sendNAT(d ike.Datagram) error {
+// send sends by UDP port 500 or 4500, which belong to the packets.
+func (x *exchange) send(d ike.Datagram) error {
 	out := nfq.Datagram{Local: d.Local, Remote: d.Remote, Message: d.Data}
 	if d.Keepalive {
 		return x.d.firewall.SendKeepalive(&out)
@@ -92,7 +92,7 @@ func (x *exchange) sendNAT(d ike.Datagram) error {
 	return x.d.firewall.SendIKE(&out)
 }
 
-// heard takes what has come to UDP port 4500.
+// heard takes what has come to UDP port 500 or 4500.
 func (x *exchange) heard(d *nfq.Datagram) {
 	if s := x.hearing.Load(); s != nil {
 		s.Deliver(ike.Datagram{Local: d.Local, Remote: d.Remote, Data: bytes.Clone(d.Message)})

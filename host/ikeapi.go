@@ -66,11 +66,13 @@ type IKEStatus struct {
 	Failures map[string]uint64 `json:"failures"`
 	// Cookies is how many calls were answered with a cookie, because too
 	// many were under way; Dropped datagrams were of no use; Lost ones came
-	// faster than they could be read; Unsent ones the kernel did not take.
+	// faster than they could be read, LostCalls of them from strangers who
+	// had just begun; Unsent ones the kernel did not take.
 	Cookies     uint64 `json:"cookies"`
 	Retransmits uint64 `json:"retransmits"`
 	Dropped     uint64 `json:"dropped"`
 	Lost        uint64 `json:"lost"`
+	LostCalls   uint64 `json:"lost_calls"`
 	Unsent      uint64 `json:"unsent"`
 	// Held packets wait for an SA now; HeldSent have gone out sealed after
 	// they had waited, HeldLost have not, for want of room or of an SA.
@@ -97,7 +99,8 @@ func (x *exchange) status() *IKEStatus {
 		Cookies: st.Cookies, Retransmits: st.Retransmits, Dropped: st.Dropped,
 		Held: x.hold.waiting(), HeldSent: x.hold.released.Load(), HeldLost: x.hold.lost.Load(),
 		EarlyOpened: x.early.opened.Load(), EarlyLost: x.early.lost.Load()}
-	out.Lost, out.Unsent = s.Losses()
+	lost := s.Losses()
+	out.Lost, out.LostCalls, out.Unsent = lost.Received, lost.Calls, lost.Unsent
 	for f := 1; f < ike.Failures; f++ {
 		out.Failures[ike.Failure(f).String()] = st.Failures[f]
 	}

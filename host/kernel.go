@@ -45,14 +45,14 @@ type firewall interface {
 	Assign(a netip.Addr, networks []netip.Prefix, peer netip.Addr) error
 	Unassign(netip.Addr) error
 	PeerMoved(a, peer netip.Addr) error
-	// SendIKE and SendKeepalive send by UDP port 4500.
+	// SendIKE and SendKeepalive send by UDP port 500 or 4500.
 	SendIKE(*nfq.Datagram) error
 	SendKeepalive(*nfq.Datagram) error
 }
 
 // opener opens the kernel's side for the first policy. From then on the
 // kernel holds packets until somebody runs the firewall. ike hears what comes
-// to UDP port 4500 and is not for packets.
+// to UDP ports 500 and 4500 and is not for packets.
 type opener func(first *loaded, cores int, log *slog.Logger, ike func(*nfq.Datagram)) (firewall, error)
 
 // kernel is the real firewall.
@@ -89,6 +89,7 @@ func kernelConfig(l *loaded, cores int, log *slog.Logger) nfq.Config {
 	cfg.Encapsulated = protect && slices.ContainsFunc(l.IPsec, func(s rules.IPsec) bool {
 		return s.Manual == nil || s.Encap == rules.EncapUDP
 	})
+	cfg.KeyExchange = protect && slices.ContainsFunc(l.IPsec, func(s rules.IPsec) bool { return s.Manual == nil })
 	return cfg
 }
 

@@ -20,7 +20,7 @@ import (
 // goroutines. One goroutine owns the Core; everybody else hands it work.
 //
 //	port 500  --+                            +--> Act (SAD)
-//	port 4500 --+--> inbox --> Core, timer --+--> port 500, 4500 or SendNAT
+//	port 4500 --+--> lanes --> Core, timer --+--> port 500, 4500 or Send
 //	Deliver   --+      ^                     +--> Event
 //	           Call, Post
 
@@ -36,10 +36,10 @@ type ServerConfig struct {
 	Acted func()
 	// Event hears events, in the same goroutine.
 	Event func(Event)
-	// SendNAT sends what leaves by the port for NAT traversal, when somebody
-	// else has that port; what arrives there comes by Deliver. The marker is
-	// theirs to add and strip. nil: the port is ours.
-	SendNAT func(Datagram) error
+	// Send sends what leaves, when somebody else has the ports; what arrives
+	// there comes by Deliver. The marker on the port for NAT traversal is
+	// theirs to add and strip. nil: the ports are ours.
+	Send func(Datagram) error
 }
 
 // Server is a Core on the network. All its methods may be called concurrently.
@@ -47,19 +47,14 @@ type Server struct {
 	cfg     ServerConfig
 	core    *Core
 	sockets []*socket
-	inbox   chan Datagram
+	lanes   *lanes
 	work    chan func(*Core)
 	done    chan struct{}
-	lost    atomic.Uint64
 	unsent  atomic.Uint64
 }
 
-// Datagrams and calls that may wait for the Server. A datagram more is lost,
-// as UDP may lose it: a flood must not fill memory.
-const (
-	inboxLength = 1024
-	workLength  = 256
-)
+// workLength is how many calls may wait for the Server.
+const workLength = 256
 
 // errStopped answers whoever calls a Server that has ended.
 var errStopped = errors.New("ike: the key exchange has stopped")
@@ -71,11 +66,14 @@ func Listen(cfg ServerConfig) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, core: core, inbox: make(chan Datagram, inboxLength), work: make(chan func(*Core), workLength), done: make(chan struct{})}
+	s := &Server{cfg: cfg, core: core, lanes: newLanes(), work: make(chan func(*Core), workLength), done: make(chan struct{})}
 	runtime.LockOSThread() // all sockets in one network namespace
 	defer runtime.UnlockOSThread()
-	ports := []uint16{core.cfg.Port}
-	if cfg.SendNAT == nil && core.cfg.NATPort != core.cfg.Port {
+	var ports []uint16
+	if cfg.Send == nil {
+		ports = append(ports, core.cfg.Port)
+	}
+	if cfg.Send == nil && core.cfg.NATPort != core.cfg.Port {
 		ports = append(ports, core.cfg.NATPort)
 	}
 	for _, port := range ports {
@@ -104,13 +102,19 @@ func (s *Server) Run(ctx context.Context, farewell time.Duration) {
 	defer timer.Stop()
 	leaving := ctx.Done()
 	var gone <-chan time.Time
+	always := make(chan struct{})
+	close(always)
 	s.apply(s.core.Start(time.Now()))
 loop:
 	for {
+		ready := s.lanes.ready
+		if d, ok := s.lanes.next(); ok {
+			s.apply(s.core.Handle(time.Now(), d))
+			ready = always // there may be more: only look whether there is other work
+		}
 		s.set(timer)
 		select {
-		case d := <-s.inbox:
-			s.apply(s.core.Handle(time.Now(), d))
+		case <-ready:
 		case f := <-s.work:
 			f(s.core)
 		case <-timer.C:
@@ -164,8 +168,8 @@ func (s *Server) apply(o Output) {
 
 func (s *Server) send(d Datagram) error {
 	nat := d.Local.Port() == s.core.cfg.NATPort
-	if nat && s.cfg.SendNAT != nil {
-		return s.cfg.SendNAT(d)
+	if s.cfg.Send != nil {
+		return s.cfg.Send(d)
 	}
 	for _, c := range s.sockets {
 		if c.v6 == d.Remote.Addr().Is6() && c.nat == nat {
@@ -177,13 +181,7 @@ func (s *Server) send(d Datagram) error {
 
 // Deliver brings a datagram that arrived at somebody else's socket, without
 // the non-ESP marker; its Data is the Server's from now on. It never waits.
-func (s *Server) Deliver(d Datagram) {
-	select {
-	case s.inbox <- d:
-	default:
-		s.lost.Add(1)
-	}
-}
+func (s *Server) Deliver(d Datagram) { s.lanes.add(d) }
 
 // Call has the Core do something and waits until that is done.
 func (s *Server) Call(f func(c *Core, now time.Time) Output) error {
@@ -216,9 +214,18 @@ func (s *Server) Post(f func(c *Core, now time.Time) Output) bool {
 	}
 }
 
-// Losses are datagrams that came faster than they could be read, and such as
-// the kernel would not send.
-func (s *Server) Losses() (received, sent uint64) { return s.lost.Load(), s.unsent.Load() }
+// Losses counts datagrams that are lost, as any may be.
+type Losses struct {
+	Received uint64 // came faster than they could be read
+	Calls    uint64 // those of them that were the first of a stranger
+	Unsent   uint64 // the kernel would not send them
+}
+
+// Losses gives the counters.
+func (s *Server) Losses() Losses {
+	calls := s.lanes.lost[laneCall].Load()
+	return Losses{Received: calls + s.lanes.lost[laneCookie].Load() + s.lanes.lost[laneRest].Load(), Calls: calls, Unsent: s.unsent.Load()}
+}
 
 // Close gives up the ports of a Server that was never run.
 func (s *Server) Close() error { return s.closeSockets() }

@@ -26,6 +26,7 @@ const portNAT = 4500
 //		fib daddr type != local  accept
 //		ip version . ihl 4 . 5  udp dport 4500  meta mark set meta mark | 0x02000000  accept    # encapsulated:
 //		ip6 nexthdr udp  ip6 daddr != fe80::/10  udp dport 4500  the same                         # to our socket
+//		...                                      udp dport 500   the same                         # IKE: to another
 //		meta l4proto esp  queue num 4302
 //		meta l4proto ah   queue num 4302
 //		meta nfproto ipv6  exthdr ah exists  queue num 4302
@@ -45,8 +46,8 @@ func (t *tableSpec) arriving() [][]expr.Any {
 		append(setMeta(opened, mine, t.marks.opened()), accept()),
 		{&expr.Fib{Register: 1, ResultADDRTYPE: true, FlagDADDR: true}, unequal(native32(unix.RTN_LOCAL)), accept()},
 	}
-	if t.encap {
-		rules = append(rules, t.takeUDP()...)
+	for _, port := range t.sockets() {
+		rules = append(rules, t.takeUDP(port)...)
 	}
 	return append(rules, [][]expr.Any{
 		{meta(expr.MetaKeyL4PROTO), equal([]byte{unix.IPPROTO_ESP}), up},
@@ -56,21 +57,21 @@ func (t *tableSpec) arriving() [][]expr.Any {
 			&expr.Exthdr{DestRegister: 1, Type: unix.IPPROTO_AH, Len: 1, Flags: unix.NFT_EXTHDR_F_PRESENT, Op: expr.ExthdrOpIpv6},
 			equal([]byte{1}), up,
 		},
-		append(toPortNAT(), up),
+		append(toPort(portNAT), up),
 	}...)
 }
 
 // takeUDP marks what the UDP socket is to receive, injected alone. What its
 // messages do not tell goes the long way: IPv4 options, IPv6 extension headers,
 // and link-local addresses, which mean something on their own link only.
-func (t *tableSpec) takeUDP() [][]expr.Any {
+func (t *tableSpec) takeUDP(port uint16) [][]expr.Any {
 	network := func(offset, n uint32) expr.Any {
 		return &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: n}
 	}
-	v4 := append([]expr.Any{meta(expr.MetaKeyNFPROTO), equal([]byte{unix.NFPROTO_IPV4}), network(0, 1), equal([]byte{4<<4 | 5})}, toPortNAT()...)
+	v4 := append([]expr.Any{meta(expr.MetaKeyNFPROTO), equal([]byte{unix.NFPROTO_IPV4}), network(0, 1), equal([]byte{4<<4 | 5})}, toPort(port)...)
 	v6 := append([]expr.Any{meta(expr.MetaKeyNFPROTO), equal([]byte{unix.NFPROTO_IPV6}), network(6, 1), equal([]byte{unix.IPPROTO_UDP}),
 		network(24, 2), &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 2, Mask: []byte{0xff, 0xc0}, Xor: []byte{0, 0}},
-		unequal([]byte{0xfe, 0x80})}, toPortNAT()...)
+		unequal([]byte{0xfe, 0x80})}, toPort(port)...)
 	return [][]expr.Any{
 		append(setMeta(v4, uint32(t.marks), t.marks.injected()), accept()),
 		append(setMeta(v6, uint32(t.marks), t.marks.injected()), accept()),
@@ -78,17 +79,31 @@ func (t *tableSpec) takeUDP() [][]expr.Any {
 }
 
 // toSocket lets pass in the input chain what takeUDP has marked.
-func (t *tableSpec) toSocket() []expr.Any {
-	marked := append(metaIs(uint32(t.marks), t.marks.injected()), toPortNAT()...)
-	return append(setMeta(marked, uint32(t.marks), 0), accept())
+func (t *tableSpec) toSocket() (rules [][]expr.Any) {
+	for _, port := range t.sockets() {
+		marked := append(metaIs(uint32(t.marks), t.marks.injected()), toPort(port)...)
+		rules = append(rules, append(setMeta(marked, uint32(t.marks), 0), accept()))
+	}
+	return rules
 }
 
-// toPortNAT matches UDP to port 4500.
-func toPortNAT() []expr.Any {
+// sockets are the UDP ports that are ours.
+func (t *tableSpec) sockets() (ports []uint16) {
+	if t.encap {
+		ports = append(ports, portNAT)
+	}
+	if t.ike {
+		ports = append(ports, portIKE)
+	}
+	return ports
+}
+
+// toPort matches UDP to a port.
+func toPort(port uint16) []expr.Any {
 	return []expr.Any{
 		meta(expr.MetaKeyL4PROTO), equal([]byte{unix.IPPROTO_UDP}),
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-		equal(binary.BigEndian.AppendUint16(nil, portNAT)),
+		equal(binary.BigEndian.AppendUint16(nil, port)),
 	}
 }
 

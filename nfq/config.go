@@ -83,10 +83,13 @@ type Config struct {
 	// the Firewall takes UDP port 4500 for it, on every address of the host. It
 	// needs Protect.
 	Encapsulated bool
-	// IKE hears each IKE message that has come to port 4500 and that policy
-	// lets in, if Encapsulated; without it they are discarded. It is called
-	// between packets and must not wait; the Datagram is valid until it
-	// returns. It cannot be changed by Reload.
+	// KeyExchange says that IKE speaks by this Firewall: it takes UDP port 500
+	// as well. It needs Encapsulated.
+	KeyExchange bool
+	// IKE hears each IKE message that has come to port 500 or 4500 and that
+	// policy lets in, if they are taken; without it they are discarded. It is
+	// called between packets, by several goroutines, and must not wait; the
+	// Datagram is valid until it returns. It cannot be changed by Reload.
 	IKE func(*Datagram)
 	// QueueLength is how many packets may wait for a verdict in each queue;
 	// more are dropped and counted.
@@ -133,8 +136,8 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("copy range of %d bytes: must be 128 to %d", c.CopyRange, CopyAll)
 	case c.Protect && c.FailOpen:
 		return c, errors.New("a host that opens when ipfw fails would let what must be protected leave in the clear")
-	case c.Encapsulated && !c.Protect:
-		return c, errors.New("ESP in UDP without protection makes no sense")
+	case c.Encapsulated && !c.Protect, c.KeyExchange && !c.Encapsulated:
+		return c, errors.New("ESP in UDP without protection makes no sense, nor does IKE without ESP in UDP")
 	case c.QueueLength < 1 || c.ReadBuffer < 1<<16 || c.RejectRate < 0:
 		return c, fmt.Errorf("queue length %d, read buffer %d, reject rate %d: must be at least 1, 65536 and 0",
 			c.QueueLength, c.ReadBuffer, c.RejectRate)

@@ -2,6 +2,7 @@ package nfq
 
 import (
 	"bytes"
+	"fmt"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -28,7 +29,7 @@ func (h *encapHandler) Handle(in *engine.Input, out *engine.Output, f packet.Fau
 	if in.SA != "" {
 		h.from.Store(in.InIf, true)
 	}
-	if p := &in.Packet; in.Dir == engine.In && !in.Arriving && p.Protocol == packet.UDP && p.DstPort == 4500 {
+	if p := &in.Packet; in.Dir == engine.In && !in.Arriving && p.Protocol == packet.UDP && (p.DstPort == portNAT || p.DstPort == portIKE) {
 		if h.ike.Load() {
 			return engine.Result{Verdict: engine.Bypass}
 		}
@@ -58,10 +59,11 @@ func encapsulated(h *testHost, host int, v6 bool, cfg Config) (*Firewall, *encap
 	return fw, e
 }
 
-// IKE goes out by the same port and comes in by it, if policy lets it in.
-func TestIKEOverPortNAT(t *testing.T) {
+// IKE goes out by both ports and comes in by them, if policy lets it in.
+func TestIKEPorts(t *testing.T) {
 	t.Parallel()
-	for _, v6 := range []bool{false, true} {
+	for i := range 4 {
+		v6, port := i%2 > 0, [...]uint16{portNAT, portIKE}[i/2]
 		a, b := pair(t)
 		heard := make(chan Datagram, 10)
 		hear := func(d *Datagram) {
@@ -70,9 +72,9 @@ func TestIKEOverPortNAT(t *testing.T) {
 			heard <- c
 		}
 		addr := map[bool]func(n, host int) netip.Addr{false: addr4, true: addr6}[v6]
-		from, to := netip.AddrPortFrom(addr(0, 1), 4500), netip.AddrPortFrom(addr(0, 2), 4500)
-		fw, _ := encapsulated(a, 1, v6, Config{})
-		far, e := encapsulated(b, 2, v6, Config{IKE: hear})
+		from, to := netip.AddrPortFrom(addr(0, 1), port), netip.AddrPortFrom(addr(0, 2), port)
+		fw, _ := encapsulated(a, 1, v6, Config{KeyExchange: true})
+		far, e := encapsulated(b, 2, v6, Config{KeyExchange: true, IKE: hear})
 		message := bytes.Repeat([]byte("ike"), 100)
 		send := func(d Datagram) {
 			t.Helper()
@@ -80,7 +82,7 @@ func TestIKEOverPortNAT(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		for i, local := range []netip.AddrPort{{}, from, {}} {
+		for i, local := range []netip.AddrPort{netip.AddrPortFrom(netip.Addr{}, port), from, netip.AddrPortFrom(netip.Addr{}, port)} {
 			if i == 2 { // longer than the link carries
 				message = bytes.Repeat([]byte("ike"), 1000)
 			}
@@ -94,11 +96,11 @@ func TestIKEOverPortNAT(t *testing.T) {
 				t.Fatal("not heard")
 			}
 		}
-		if err := fw.SendKeepalive(&Datagram{Remote: to}); err != nil {
+		if err := fw.SendKeepalive(&Datagram{Remote: netip.AddrPortFrom(to.Addr(), portNAT)}); err != nil {
 			t.Error(err)
 		}
 		e.ike.Store(false)
-		send(Datagram{Remote: to, Message: message})
+		send(Datagram{Local: from, Remote: to, Message: message})
 		seen := func() bool { return e.refused.Load() == 1 && e.Stats().Reasons[engine.ReasonKeepalive] == 1 }
 		for deadline := time.Now().Add(patience); !seen() && time.Now().Before(deadline); {
 			time.Sleep(time.Millisecond)
@@ -115,13 +117,15 @@ func TestIKEOverPortNAT(t *testing.T) {
 }
 
 // The port of another program is left to it.
-func TestPortNATTaken(t *testing.T) {
+func TestPortTaken(t *testing.T) {
 	t.Parallel()
-	a, _ := pair(t)
-	a.echo(4500)
-	_, err := a.tryHandler(Config{Protect: true, Encapsulated: true}, processor{})
-	if err == nil || !bytes.Contains([]byte(err.Error()), []byte("UDP port 4500")) {
-		t.Errorf("error %v", err)
+	for _, port := range []uint16{portNAT, portIKE} {
+		a, _ := pair(t)
+		a.echo(port)
+		_, err := a.tryHandler(Config{Protect: true, Encapsulated: true, KeyExchange: true}, processor{})
+		if err == nil || !bytes.Contains([]byte(err.Error()), fmt.Appendf(nil, "UDP port %d", port)) {
+			t.Errorf("error %v", err)
+		}
 	}
 }
 

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Datagram is an IKE message on UDP port 4500, without the four zero bytes that
-// tell it from ESP (RFC 3948 section 2.2).
+// Datagram is an IKE message on UDP port 500, or on 4500 and then without the four
+// zero bytes that tell it from ESP (RFC 3948 section 2.2).
 type Datagram struct {
 	// Local and Remote are plain IPv4 or IPv6, without a zone.
 	Local, Remote netip.AddrPort
@@ -21,11 +21,14 @@ type Datagram struct {
 	Message []byte
 }
 
-// SendIKE sends an IKE message from UDP port 4500, which a Firewall has whose
-// Config says Encapsulated. Where Local is the zero AddrPort the kernel chooses
-// the address. The message is not judged: it is the daemon's own. Any number of
+// SendIKE sends an IKE message from the port of Local, which the Firewall has if
+// its Config says so: 500 with KeyExchange, else 4500 with Encapsulated. Where
+// Local has no address the kernel chooses it. The message is not judged: it is the daemon's own. Any number of
 // goroutines may send at once.
 func (f *Firewall) SendIKE(d *Datagram) error {
+	if d.Local.Port() == portIKE {
+		return f.sendUDP(d.Message, d)
+	}
 	b := make([]byte, marker, marker+len(d.Message))
 	return f.sendUDP(append(b, d.Message...), d)
 }
@@ -37,17 +40,22 @@ func (f *Firewall) SendKeepalive(d *Datagram) error { return f.sendUDP([]byte{0x
 func (f *Firewall) sendUDP(b []byte, d *Datagram) error {
 	to := d.Remote.Addr()
 	s := f.inject.port4
-	if to.Is6() {
+	switch ike := d.Local.Port() == portIKE; {
+	case ike && to.Is6():
+		s = f.inject.ike6
+	case ike:
+		s = f.inject.ike4
+	case to.Is6():
 		s = f.inject.port6
 	}
 	switch from := d.Local.Addr(); {
 	case !s.bound.Load():
-		return fmt.Errorf("UDP port %d is not open: %w", portNAT, unix.ENOTCONN)
+		return fmt.Errorf("UDP port %d is not open: %w", s.port, unix.ENOTCONN)
 	case !to.IsValid() || to.Is4In6() || from.IsValid() && from.Is4() != to.Is4():
 		return fmt.Errorf("UDP from %s to %s: %w", d.Local, d.Remote, unix.EINVAL)
 	}
 	err := s.send(b, d.Local.Addr(), d.Remote, d.Link)
-	if err == unix.EMSGSIZE {
+	if err == unix.EMSGSIZE && s.port == portNAT {
 		return f.sendPieces(b, d)
 	}
 	return err

@@ -19,6 +19,7 @@ type injector struct {
 	again6     int
 
 	port4, port6 *udpSocket // UDP port 4500
+	ike4, ike6   *udpSocket // UDP port 500
 
 	mu         sync.Mutex // the probes are connected and asked in one go
 	udp4, udp6 int        // for source address selection; never sent on
@@ -27,11 +28,14 @@ type injector struct {
 func openInjector(mark uint32, a *awake) (*injector, error) {
 	i := &injector{raw4: -1, raw6: -1, again4: -1, again6: -1, udp4: -1, udp6: -1}
 	err := i.open(mark)
-	if err == nil {
-		i.port4, err = openUDPSocket(false, mark, a)
-	}
-	if err == nil {
-		i.port6, err = openUDPSocket(true, mark, a)
+	for _, s := range []struct {
+		at   **udpSocket
+		v6   bool
+		port uint16
+	}{{&i.port4, false, portNAT}, {&i.port6, true, portNAT}, {&i.ike4, false, portIKE}, {&i.ike6, true, portIKE}} {
+		if err == nil {
+			*s.at, err = openUDPSocket(s.v6, s.port, mark, a)
+		}
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("socket for injected packets: %w", privileged(err)), i.close())
@@ -178,6 +182,9 @@ func zone(a netip.Addr, link uint32) uint32 {
 	return 0
 }
 
+// ports are the UDP sockets; nil ones where opening them failed.
+func (i *injector) ports() []*udpSocket { return []*udpSocket{i.port4, i.port6, i.ike4, i.ike6} }
+
 func (i *injector) close() error {
 	var errs []error
 	for _, fd := range []int{i.raw4, i.raw6, i.again4, i.again6, i.udp4, i.udp6} {
@@ -185,7 +192,7 @@ func (i *injector) close() error {
 			errs = append(errs, unix.Close(fd))
 		}
 	}
-	for _, s := range []*udpSocket{i.port4, i.port6} {
+	for _, s := range i.ports() {
 		if s != nil {
 			errs = append(errs, s.close())
 		}

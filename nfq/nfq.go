@@ -135,7 +135,9 @@ func (f *Firewall) open() (err error) {
 		f.receivers = append(f.receivers, r)
 		f.stats = append(f.stats, new(queueStats))
 	}
-	f.stats = append(f.stats, new(queueStats), new(queueStats)) // of the UDP sockets
+	for range f.inject.ports() {
+		f.stats = append(f.stats, new(queueStats))
+	}
 	guard, err := openGuard()
 	if err != nil {
 		return err
@@ -189,6 +191,11 @@ func (f *Firewall) install(cfg *Config, fresh bool) error {
 			return err
 		}
 	}
+	if cfg.KeyExchange {
+		if err := errors.Join(f.inject.ike4.bind(), f.inject.ike6.bind()); err != nil {
+			return err
+		}
+	}
 	f.encap.Store(cfg.Encapsulated)
 	err := f.rules.install(&tableSpec{
 		name:     f.cfg.Table,
@@ -198,6 +205,7 @@ func (f *Firewall) install(cfg *Config, fresh bool) error {
 		failOpen: cfg.FailOpen,
 		protect:  cfg.Protect,
 		encap:    cfg.Encapsulated,
+		ike:      cfg.KeyExchange,
 		device:   f.tunnel.name,
 		compat:   f.can.compat,
 		uid:      uint32(os.Geteuid()),
@@ -273,7 +281,7 @@ func (f *Firewall) Run(ctx context.Context, h Handler) error {
 			}
 		})
 	}
-	for i, s := range []*udpSocket{f.inject.port4, f.inject.port6} {
+	for i, s := range f.inject.ports() {
 		if s.fd < 0 || !opens {
 			continue
 		}
@@ -311,7 +319,7 @@ func (f *Firewall) Reload(cfg Config) error {
 		return err
 	}
 	f.cfg.CopyRange, f.cfg.FailOpen, f.cfg.Protect, f.cfg.Encapsulated = cfg.CopyRange, cfg.FailOpen, cfg.Protect, cfg.Encapsulated
-	f.cfg.Offload = cfg.Offload
+	f.cfg.KeyExchange, f.cfg.Offload = cfg.KeyExchange, cfg.Offload
 	return nil
 }
 

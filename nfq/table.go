@@ -62,6 +62,7 @@ type tableSpec struct {
 	offload  bool   // the kernel answers for flows ...
 	gen      uint32 // ... that have been decided in this generation
 	encap    bool   // a socket of ours takes ESP in UDP
+	ike      bool   // and one IKE
 	device   string // by which opened packets come in that changed their family
 	compat   bool   // no queue expression: NFQUEUE through nft_compat
 	uid      uint32
@@ -107,7 +108,7 @@ func (t *tableSpec) chains() []chainSpec {
 		} else if t.protect {
 			rules = append(rules, append(metaIs(uint32(t.marks), t.marks.opened()), accept()))
 			if t.encap && h.name == "input" {
-				rules = append(rules, t.toSocket())
+				rules = append(rules, t.toSocket()...)
 			}
 		}
 		rules = append(rules, t.ask(h.name)...)

@@ -9,13 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// udpSocket is UDP port 4500 of one IP family: ESP in UDP and IKE go out and
-// come in by it (RFC 3948 section 2.1). What it sends is marked as injected.
+// udpSocket is a UDP port of one IP family: 4500, by which ESP in UDP and IKE go
+// out and come in (RFC 3948 section 2.1), or 500, which is IKE's alone (RFC 7296
+// section 2). What it sends is marked as injected.
 // The socket exists from the beginning, in the namespace of the Firewall; the
 // port is taken when a policy first asks for it, and kept until the end.
 type udpSocket struct {
 	waiter // its fd is -1 on a host without the family
 	v6     bool
+	port   uint16
 	bound  atomic.Bool // the port is ours
 }
 
@@ -29,12 +31,12 @@ const (
 // comes while the receiver is at work.
 const socketBuffer = 8 << 20
 
-func openUDPSocket(v6 bool, mark uint32, a *awake) (*udpSocket, error) {
+func openUDPSocket(v6 bool, port uint16, mark uint32, a *awake) (*udpSocket, error) {
 	family, level := unix.AF_INET, unix.IPPROTO_IP
 	if v6 {
 		family, level = unix.AF_INET6, unix.IPPROTO_IPV6
 	}
-	s := &udpSocket{waiter: waiter{fd: -1, wake: -1, awake: a}, v6: v6}
+	s := &udpSocket{waiter: waiter{fd: -1, wake: -1, awake: a}, v6: v6, port: port}
 	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if v6 && errors.Is(err, unix.EAFNOSUPPORT) {
 		return s, nil
@@ -42,11 +44,19 @@ func openUDPSocket(v6 bool, mark uint32, a *awake) (*udpSocket, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Always DF, and a size of our own choosing. An IKE_SA_INIT message
+	// cannot be shorter than it is, and not every peer knows RFC 7383.
+	whole, discover := 1, unix.IP_PMTUDISC_PROBE // IPv6's have the same numbers
+	if port == portIKE {
+		whole, discover = 0, unix.IP_PMTUDISC_DONT
+	}
 	options := [][3]int{
 		{unix.SOL_SOCKET, unix.SO_MARK, int(mark)},
 		{unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, socketBuffer},
 		{unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, socketBuffer},
-		{unix.IPPROTO_UDP, udpGRO, 1},
+	}
+	if port == portNAT {
+		options = append(options, [3]int{unix.IPPROTO_UDP, udpGRO, 1})
 	}
 	if v6 {
 		options = append(options, [][3]int{
@@ -55,16 +65,15 @@ func openUDPSocket(v6 bool, mark uint32, a *awake) (*udpSocket, error) {
 			{level, unix.IPV6_RECVTCLASS, 1},
 			{level, unix.IPV6_RECVHOPLIMIT, 1},
 			{level, ipv6AutoFlowLabel, 0},
-			{level, unix.IPV6_DONTFRAG, 1},
-			{level, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE},
+			{level, unix.IPV6_DONTFRAG, whole},
+			{level, unix.IPV6_MTU_DISCOVER, discover},
 		}...)
 	} else {
 		options = append(options, [][3]int{
 			{level, unix.IP_PKTINFO, 1},
 			{level, unix.IP_RECVTOS, 1},
 			{level, unix.IP_RECVTTL, 1},
-			// Always DF, and a size of our own choosing.
-			{level, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE},
+			{level, unix.IP_MTU_DISCOVER, discover},
 		}...)
 	}
 	for _, o := range options {
@@ -92,15 +101,17 @@ func (s *udpSocket) bind() error {
 	}
 	var err error
 	if s.v6 {
-		err = unix.Bind(s.fd, &unix.SockaddrInet6{Port: portNAT})
+		err = unix.Bind(s.fd, &unix.SockaddrInet6{Port: int(s.port)})
 	} else {
-		err = unix.Bind(s.fd, &unix.SockaddrInet4{Port: portNAT})
+		err = unix.Bind(s.fd, &unix.SockaddrInet4{Port: int(s.port)})
 	}
-	if errors.Is(err, unix.EADDRINUSE) {
-		return fmt.Errorf("UDP port %d, which ESP in UDP needs, is taken by another program (an IKE daemon?): stop it", portNAT)
-	}
-	if err != nil {
-		return fmt.Errorf("UDP port %d: %w", portNAT, privileged(err))
+	switch {
+	case errors.Is(err, unix.EADDRINUSE) && s.port == portIKE:
+		return fmt.Errorf("UDP port %d is taken, by another IKE daemon perhaps: stop it, or remove the ike blocks from the policy", s.port)
+	case errors.Is(err, unix.EADDRINUSE):
+		return fmt.Errorf("UDP port %d, which ESP in UDP needs, is taken by another program (an IKE daemon?): stop it", s.port)
+	case err != nil:
+		return fmt.Errorf("UDP port %d: %w", s.port, privileged(err))
 	}
 	s.bound.Store(true)
 	return nil

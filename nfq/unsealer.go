@@ -46,7 +46,8 @@ func newUnsealer(w *worker, o Opener) *unsealer {
 	return u
 }
 
-// portReader reads ESP in UDP from port 4500, many datagrams in one (UDP_GRO).
+// portReader reads ESP in UDP and IKE from port 4500, many datagrams in one
+// (UDP_GRO), or IKE from port 500.
 type portReader struct {
 	*unsealer
 	socket *udpSocket
@@ -93,7 +94,7 @@ func (u *portReader) receive(ctx context.Context) {
 		default:
 			// An ICMP error about what was sent; the engine hears of those
 			// that matter.
-			u.w.fw.cfg.Logger.Debug("UDP port 4500", slog.Any("error", os.NewSyscallError("recvmmsg", errno)))
+			u.w.fw.cfg.Logger.Debug("UDP", slog.Int("port", int(u.socket.port)), slog.Any("error", os.NewSyscallError("recvmmsg", errno)))
 		}
 	}
 	u.socket.resume()
@@ -124,7 +125,7 @@ func (u *portReader) read(n int) {
 func (u *portReader) message(m *mmsghdr, b []byte, c *control, now int64) {
 	in := &u.w.in
 	*in = engine.Input{Now: now, Arriving: true}
-	link, size := c.read(&m.hdr, &in.Packet)
+	link, size := c.read(&m.hdr, &in.Packet, u.socket.port)
 	if size == 0 || size > len(b) {
 		size = len(b)
 	}
@@ -140,7 +141,12 @@ func (u *portReader) message(m *mmsghdr, b []byte, c *control, now int64) {
 	for len(b) > 0 {
 		n := min(size, len(b))
 		in.Packet.Len = header + n
-		u.datagram(b[:n:n], link)
+		if u.socket.port == portIKE {
+			u.w.stats.bytes.Add(uint64(n))
+			u.ike(b[:n:n], link)
+		} else {
+			u.datagram(b[:n:n], link)
+		}
 		b = b[n:]
 	}
 }
@@ -162,7 +168,7 @@ func (u *unsealer) datagram(b []byte, link uint32) {
 // ike hands an IKE message on if policy lets its datagram in.
 func (u *unsealer) ike(b []byte, link uint32) {
 	in := u.w.in
-	in.Arriving, in.Dir = false, engine.In
+	in.Arriving, in.Dir, in.Alone = false, engine.In, true
 	r := u.w.handler.Handle(&in, &u.w.out, packet.OK)
 	f := u.w.fw.cfg.IKE
 	if r.Verdict != engine.Bypass || f == nil {
@@ -207,10 +213,10 @@ func (u *unsealer) count(n int, accepted bool) {
 
 // read fills in p what the kernel says of a message beside its bytes: where it
 // came from and went to, and how. size is the length of the datagrams of which
-// there are several; 0 if it is one.
-func (c *control) read(h *unix.Msghdr, p *packet.Packet) (link uint32, size int) {
+// there are several; 0 if it is one. port is the socket's.
+func (c *control) read(h *unix.Msghdr, p *packet.Packet, port uint16) (link uint32, size int) {
 	p.Protocol, p.HasPorts, p.DontFragment = packet.UDP, true, true
-	p.SrcPort, p.DstPort = binary.BigEndian.Uint16(c.name[2:]), portNAT
+	p.SrcPort, p.DstPort = binary.BigEndian.Uint16(c.name[2:]), port
 	switch binary.NativeEndian.Uint16(c.name[:]) {
 	case unix.AF_INET:
 		p.Version, p.Transport, p.Payload = 4, 20, ipv4UDP

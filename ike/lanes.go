@@ -1,0 +1,84 @@
+package ike
+
+import (
+	"encoding/binary"
+	"sync/atomic"
+)
+
+// lanes are where datagrams wait for the Core. Whoever is in the middle of
+// something does not stand behind a flood of those who begin: a lane that is
+// full loses its own kind only, and each has its turn.
+//
+//	rest    everything of IKE SAs that are up or half-open
+//	cookie  IKE_SA_INIT that brings back a cookie, or pretends to
+//	call    IKE_SA_INIT without one: what a flood from forged addresses is
+//	        made of, and what costs an honest caller no more than a second
+type lanes struct {
+	queues [3]chan Datagram
+	lost   [3]atomic.Uint64
+	ready  chan struct{} // something has been added
+	turn   int
+}
+
+const (
+	laneRest = iota
+	laneCookie
+	laneCall
+)
+
+// laneLength is how many datagrams may wait in a lane. One more is lost, as UDP
+// may lose it: a flood must not fill memory.
+const laneLength = 1024
+
+func newLanes() *lanes {
+	l := &lanes{ready: make(chan struct{}, 1)}
+	for i := range l.queues {
+		l.queues[i] = make(chan Datagram, laneLength)
+	}
+	return l
+}
+
+// laneOf reads what the header and the type of the first payload say. A cookie
+// comes before all other payloads (RFC 7296 section 2.6).
+func laneOf(b []byte) int {
+	switch {
+	case len(b) < headerLen || b[18] != exIKESAInit || b[19]&flagResponse != 0 || binary.BigEndian.Uint64(b[8:]) != 0:
+		return laneRest
+	case b[16] == plNotify:
+		return laneCookie
+	}
+	return laneCall
+}
+
+// add may be called by many at once.
+func (l *lanes) add(d Datagram) {
+	i := laneOf(d.Data)
+	select {
+	case l.queues[i] <- d:
+	default:
+		l.lost[i].Add(1)
+		return
+	}
+	select {
+	case l.ready <- struct{}{}:
+	default:
+	}
+}
+
+// laneTurns says which lane goes first, turn by turn: none starves, whatever
+// the others are filled with.
+var laneTurns = [...]int{laneRest, laneRest, laneCookie, laneRest, laneRest, laneCookie, laneRest, laneCall}
+
+// next gives the next datagram, false if there is none. One goroutine calls it.
+func (l *lanes) next() (Datagram, bool) {
+	l.turn = (l.turn + 1) % len(laneTurns)
+	first := laneTurns[l.turn]
+	for _, i := range [...]int{first, laneRest, laneCookie, laneCall} {
+		select {
+		case d := <-l.queues[i]:
+			return d, true
+		default:
+		}
+	}
+	return Datagram{}, false
+}

@@ -1,0 +1,61 @@
+package ike
+
+import (
+	"testing"
+)
+
+// A full lane loses its own kind and no other, and none of the three starves.
+func TestLanes(t *testing.T) {
+	call := initMessage(t, 1)
+	cookie := withCookie(call, append(make([]byte, headerLen), 0, 0, 0, 41, 0, 0, nCookie>>8, nCookie&255))
+	answer := append([]byte(nil), call...)
+	answer[19] |= flagResponse
+	auth := append([]byte(nil), call...)
+	auth[18], auth[8] = exIKEAuth, 1
+	messages := [][]byte{laneRest: auth, laneCookie: cookie, laneCall: call}
+	for want, b := range messages {
+		if got := laneOf(b); got != want {
+			t.Errorf("a message of lane %d goes to %d", want, got)
+		}
+	}
+	for _, b := range [][]byte{answer, nil, call[:10]} {
+		if got := laneOf(b); got != laneRest {
+			t.Errorf("%d bytes that begin nothing go to lane %d", len(b), got)
+		}
+	}
+	for flood, b := range messages {
+		l := newLanes()
+		for range laneLength + 5 {
+			l.add(Datagram{Data: b})
+		}
+		for _, o := range messages {
+			l.add(Datagram{Data: o})
+		}
+		for i := range messages {
+			if want := map[bool]uint64{true: 6}[i == flood]; l.lost[i].Load() != want {
+				t.Errorf("a flood of lane %d loses %d of lane %d", flood, l.lost[i].Load(), i)
+			}
+		}
+		<-l.ready
+		// All turns once: whatever waits behind the flood has come.
+		seen := map[int]bool{}
+		for range laneTurns {
+			d, ok := l.next()
+			if !ok {
+				t.Fatal("nothing waits")
+			}
+			seen[laneOf(d.Data)] = true
+		}
+		if len(seen) != len(messages) {
+			t.Errorf("a flood of lane %d lets %v through", flood, seen)
+		}
+		for n := laneLength + 2 - len(laneTurns); ; n-- {
+			if _, ok := l.next(); !ok {
+				if n != 0 {
+					t.Errorf("%d datagrams are left of a flood of lane %d", n, flood)
+				}
+				break
+			}
+		}
+	}
+}
