@@ -1,0 +1,151 @@
+// Package crowd holds the key exchange of a real daemon against many: thousands
+// of callers with addresses of their own, floods of spoofed messages, and what
+// the daemon does meanwhile. make test plays a short of each; make ike-figures
+// prints the figures, beside strongSwan's in the same run.
+package crowd
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/ipfw/ipfw/e2e/lab"
+)
+
+func TestMain(m *testing.M) {
+	var err error
+	if message, err = firstMessage(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	if what := os.Getenv(floodVariable); what != "" {
+		if err := sendFlood(what); err != nil {
+			fmt.Fprintln(os.Stderr, "flood:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	code := m.Run()
+	lab.RemoveBinary()
+	os.Exit(code)
+}
+
+// secret is the pre-shared key of all.
+const secret = "the crowd's own secret, and long"
+
+var serverAddr = netip.MustParseAddr("10.77.0.1")
+
+// site is where it happens.
+//
+//	attacker          server           crowd
+//	f0 10.78.0.2 --- s1 | s0 --- c0 10.77.0.2 and all of 10.80.0.0/12
+//
+// What the server sends to strangers goes to the attacker, who counts it.
+type site struct {
+	*lab.Lab
+	server, crowd, attacker *lab.Host
+}
+
+func newSite(t testing.TB) *site {
+	t.Helper()
+	l, crowd, server := lab.Pair(t)
+	s := &site{Lab: l, server: server, crowd: crowd, attacker: l.Host("attacker")}
+	l.Join(s.attacker, "f0", []string{"10.78.0.2/24"}, server, "s1", []string{"10.78.0.1/24"})
+	crowd.Run("ip", "route", "add", "local", "10.80.0.0/12", "dev", "lo")
+	server.Run("ip", "route", "add", "10.80.0.0/12", "via", "10.77.0.2")
+	server.Run("ip", "route", "add", "default", "via", "10.78.0.2")
+	for _, dev := range []string{"all", "s0", "s1"} {
+		server.Sysctl("net.ipv4.conf."+dev+".rp_filter", "0")
+	}
+	// Nobody else is asked for the way, and the attacker says nothing.
+	mac := strings.TrimSpace(s.attacker.Run("cat", "/sys/class/net/f0/address"))
+	server.Run("ip", "neigh", "replace", "10.78.0.2", "lladdr", mac, "dev", "s1")
+	s.attacker.Sysctl("net.ipv4.ip_forward", "0")
+	return s
+}
+
+// policy is the server's.
+func (s *site) policy(more string) string {
+	s.File("server/psk", secret+"\n")
+	return s.File("server/policy.hcl", `
+policy {
+  inbound  = "discard"
+  outbound = "bypass"
+}
+rule "crowd" {
+  action         = "protect"
+  with           = "crowd"
+  direction      = "both"
+  remote_address = "10.80.0.0/12"
+}
+ipsec "crowd" {
+  mode = "transport"
+  ike  = "crowd"
+}
+ike "crowd" {
+  local_id = "server.example"
+  psk_file = "psk"
+`+more+`}
+`)
+}
+
+// arrived is what has come in by a device: packets and bytes with their
+// Ethernet headers.
+func arrived(h *lab.Host, dev string) (packets, bytes int) {
+	read := func(name string) int {
+		n, _ := strconv.Atoi(strings.TrimSpace(h.Run("cat", "/sys/class/net/"+dev+"/statistics/"+name)))
+		return n
+	}
+	return read("rx_packets"), read("rx_bytes")
+}
+
+// resident is the memory of a process in MB.
+func resident(t testing.TB, pid int) float64 {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if v, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			var kb float64
+			fmt.Sscan(v, &kb)
+			return kb / 1024
+		}
+	}
+	t.Fatal("no VmRSS")
+	return 0
+}
+
+// status is what is asked for of `ipfw status --json`.
+type status struct {
+	IKE *struct {
+		SAs      int               `json:"sas"`
+		HalfOpen int               `json:"half_open"`
+		Children int               `json:"children"`
+		Up       uint64            `json:"up"`
+		Failures map[string]uint64 `json:"failures"`
+		Cookies  uint64            `json:"cookies"`
+		Dropped  uint64            `json:"dropped"`
+		Lost     uint64            `json:"lost"`
+		Unsent   uint64            `json:"unsent"`
+	} `json:"ike"`
+	Queues []struct {
+		Class   string `json:"class"`
+		Packets uint64 `json:"packets"`
+		Full    uint64 `json:"dropped_full"`
+	} `json:"queues"`
+}
+
+func ask(t testing.TB, d *lab.Daemon) (s status) {
+	t.Helper()
+	text := d.Ask("status", "--json")
+	if err := json.Unmarshal([]byte(text), &s); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	return s
+}
