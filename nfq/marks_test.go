@@ -171,7 +171,7 @@ func TestInjectedMarkOfOthers(t *testing.T) {
 	client.echo(7)
 	server.echo(7)
 	server.start(Config{}, port(7, engine.Result{}))
-	send := func(h *testHost, far int, uid int) error {
+	send := func(h *testHost, far int, uid int, wait time.Duration) error {
 		d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
 			var err error
 			c.Control(func(fd uintptr) {
@@ -189,15 +189,15 @@ func TestInjectedMarkOfOthers(t *testing.T) {
 			return err
 		})
 		defer c.Close()
-		return ask(c, silence)
+		return ask(c, wait)
 	}
-	if err := send(server, 1, 65534); err == nil {
+	if err := send(server, 1, 65534, silence); err == nil {
 		t.Error("another user's packet passed by the injected mark")
 	}
-	if err := send(client, 2, 0); err == nil {
+	if err := send(client, 2, 0, silence); err == nil {
 		t.Error("a packet passed on input")
 	}
-	if err := send(server, 1, 0); err != nil {
+	if err := send(server, 1, 0, patience); err != nil {
 		t.Errorf("our own injected packet: %v", err)
 	}
 }
