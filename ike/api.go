@@ -139,19 +139,38 @@ func (c *Core) Terminate(now time.Time, peer, child string) Output {
 	return c.end()
 }
 
-// Rekey rekeys the IKE SAs of a peer, or its children of one name.
+// rekeyAtOnce and rekeyEach say how fast many are rekeyed that were asked for
+// together: so many at once, then one after the other. More would lose each
+// other's answers, and what is not answered is taken for dead.
+const (
+	rekeyAtOnce = 128
+	rekeyEach   = time.Millisecond
+)
+
+// Rekey rekeys the IKE SAs of a peer, or its children of one name, one after the
+// other if there are many.
 func (c *Core) Rekey(now time.Time, peer, child string) Output {
 	c.begin(now)
+	n := 0
+	later := func(due *time.Time) bool {
+		n++
+		at := c.now.Add(time.Duration(n-rekeyAtOnce) * rekeyEach)
+		if n <= rekeyAtOnce || !due.IsZero() && due.Before(at) {
+			return n > rekeyAtOnce
+		}
+		*due = at
+		return true
+	}
 	c.each(peer, func(sa *ikeSA) {
 		if sa.state != stUp {
 			return
 		}
-		if child == "" {
+		if child == "" && !later(&sa.rekeyAt) {
 			sa.rekeyAt = time.Time{}
 			sa.enqueue(&createTask{purpose: rekeyIKE})
 		}
 		for _, ch := range sa.children {
-			if ch.Name == child && ch.state == chUp && !ch.rekeying && ch.next == nil {
+			if ch.Name == child && ch.state == chUp && !ch.rekeying && ch.next == nil && !later(&ch.rekeyAt) {
 				c.rekeyChild(sa, ch)
 			}
 		}

@@ -26,14 +26,14 @@ const (
 	laneCall
 )
 
-// laneLength is how many datagrams may wait in a lane. One more is lost, as UDP
-// may lose it: a flood must not fill memory.
-const laneLength = 1024
+// laneLengths are how many datagrams may wait in each lane. One more is lost, as
+// UDP may lose it: a flood must not fill memory.
+var laneLengths = [...]int{laneRest: 8192, laneCookie: 1024, laneCall: 1024}
 
 func newLanes() *lanes {
 	l := &lanes{ready: make(chan struct{}, 1)}
 	for i := range l.queues {
-		l.queues[i] = make(chan Datagram, laneLength)
+		l.queues[i] = make(chan Datagram, laneLengths[i])
 	}
 	return l
 }

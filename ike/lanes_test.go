@@ -25,7 +25,7 @@ func TestLanes(t *testing.T) {
 	}
 	for flood, b := range messages {
 		l := newLanes()
-		for range laneLength + 5 {
+		for range laneLengths[flood] + 5 {
 			l.add(Datagram{Data: b})
 		}
 		for _, o := range messages {
@@ -49,7 +49,7 @@ func TestLanes(t *testing.T) {
 		if len(seen) != len(messages) {
 			t.Errorf("a flood of lane %d lets %v through", flood, seen)
 		}
-		for n := laneLength + 2 - len(laneTurns); ; n-- {
+		for n := laneLengths[flood] + 2 - len(laneTurns); ; n-- {
 			if _, ok := l.next(); !ok {
 				if n != 0 {
 					t.Errorf("%d datagrams are left of a flood of lane %d", n, flood)

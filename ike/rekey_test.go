@@ -176,3 +176,34 @@ func TestTrafficIsLife(t *testing.T) {
 		t.Error("no probe after the traffic had stopped")
 	}
 }
+
+// Many that are to be rekeyed together go one after the other: their answers
+// must not come all at once.
+func TestRekeyPaced(t *testing.T) {
+	const clients = 300
+	for _, child := range []string{"", "net"} {
+		n := newBenchNet(t, benchKinds[0].change(t))
+		for i := range clients {
+			if !n.client(i) {
+				t.Fatal("no child")
+			}
+		}
+		sent := len(n.y.Rekey(n.now, "", child).Send)
+		if sent != rekeyAtOnce {
+			t.Errorf("%q: %d requests at once, want %d", child, sent, rekeyAtOnce)
+		}
+		for end := n.now.Add(clients * rekeyEach); ; {
+			at, _ := n.y.Next()
+			if at.After(end) {
+				break
+			}
+			if at.Before(n.now.Add((time.Duration(sent) - rekeyAtOnce) * rekeyEach)) {
+				t.Fatalf("%q: too early for the request after %d", child, sent)
+			}
+			sent += len(n.y.Tick(at).Send)
+		}
+		if sent != clients {
+			t.Errorf("%q: %d requests, want %d", child, sent, clients)
+		}
+	}
+}

@@ -271,6 +271,8 @@ func openSocket(v6 bool, port uint16, nat bool) (*socket, error) {
 // options: the address that a datagram came to is told with it, and what we
 // send may be fragmented, for not every peer knows RFC 7383.
 func options(fd int, v6 bool) error {
+	// As root there may be room for the answers of thousands.
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4<<20)
 	if v6 {
 		return errors.Join(
 			unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1),
