@@ -22,13 +22,15 @@ type crowd struct {
 	t testing.TB
 	s *ike.Server
 
-	mu    sync.Mutex
-	began map[string]time.Time
-	took  []time.Duration
-	fails map[string]int
-	downs int
-	moved chan struct{} // something has changed
-	stop  func()
+	mu      sync.Mutex
+	began   map[string]time.Time
+	took    []time.Duration
+	fails   map[string]int
+	seen    map[ike.EventKind]int
+	done    ike.EventKind // what a call is for; default: its child
+	missing int           // calls that have failed
+	moved   chan struct{} // something has changed
+	stop    func()
 }
 
 // callerName is the identity and the ike block of the i-th.
@@ -69,7 +71,7 @@ func inHost(t testing.TB, h *lab.Host, f func() error) {
 // gather makes n callers in a host; change, if any, is done to each.
 func gather(t testing.TB, h *lab.Host, n int, change func(int, *ike.Peer)) *crowd {
 	t.Helper()
-	c := &crowd{t: t, began: map[string]time.Time{}, fails: map[string]int{}, moved: make(chan struct{}, 1)}
+	c := &crowd{t: t, began: map[string]time.Time{}, fails: map[string]int{}, seen: map[ike.EventKind]int{}, done: ike.ChildUp, moved: make(chan struct{}, 1)}
 	var peers []*ike.Peer
 	for i := range n {
 		p := caller(i, []byte(secret))
@@ -93,21 +95,33 @@ func gather(t testing.TB, h *lab.Host, n int, change func(int, *ike.Peer)) *crow
 func (c *crowd) event(e ike.Event) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.seen[e.Kind]++
+	began, waits := c.began[e.Peer]
 	switch {
-	case e.Failure != ike.NoFailure:
-		c.fails[e.Failure.String()]++
-	case e.Kind == ike.ChildUp && !c.began[e.Peer].IsZero():
-		c.took = append(c.took, time.Since(c.began[e.Peer]))
-		delete(c.began, e.Peer)
-	case e.Kind == ike.IKEDown:
-		c.downs++
+	case waits && e.Failure != ike.NoFailure:
+		c.missing++
+	case waits && e.Kind == c.done:
+		c.took = append(c.took, time.Since(began))
 	default:
-		return
+		waits = false
+	}
+	if e.Failure != ike.NoFailure {
+		c.fails[e.Failure.String()]++
+	}
+	if waits {
+		delete(c.began, e.Peer)
 	}
 	select {
 	case c.moved <- struct{}{}:
 	default:
 	}
+}
+
+// count is how many events of a kind there were.
+func (c *crowd) count(k ike.EventKind) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.seen[k]
 }
 
 // call has one of them call the server.
@@ -130,11 +144,7 @@ func (c *crowd) call(i int) {
 func (c *crowd) waiting() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n := len(c.began)
-	for _, k := range c.fails {
-		n -= k
-	}
-	return n
+	return len(c.began)
 }
 
 // callAll has callers from to to-1 call, at most width at a time, and waits for
@@ -161,9 +171,9 @@ func (c *crowd) callAll(from, to, width int, limit time.Duration) {
 func (c *crowd) delays() (took []time.Duration, missing int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	took, missing = c.took, len(c.began)
+	took, missing = c.took, c.missing+len(c.began)
 	slices.Sort(took)
-	c.took, c.began = nil, map[string]time.Time{}
+	c.took, c.began, c.missing = nil, map[string]time.Time{}, 0
 	return took, missing
 }
 
