@@ -61,6 +61,7 @@ type site struct {
 	rules          int
 	target         string      // the server's address, by way of the contestant
 	daemon         *lab.Daemon // ipfw on the server, if it is that
+	policy         string      // its policy's file
 }
 
 // start makes the hosts with a web server and an iperf3 on the server, and lets
@@ -112,7 +113,8 @@ func upQueue(s *site, program string, args ...string) {
 
 // upIPFW runs the daemon as a user would.
 func upIPFW(s *site, offload string) {
-	s.daemon = s.daemonOn(s.server, s.lab.File("policy.hcl", ipfwPolicy(s.rules, offload)))
+	s.policy = s.lab.File("policy.hcl", ipfwPolicy(s.rules, offload))
+	s.daemon = s.daemonOn(s.server, s.policy)
 }
 
 // daemonOn runs a daemon that is stopped in the ordinary way.
