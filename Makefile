@@ -63,6 +63,7 @@ ike-figures:
 	@./e2e/install.sh
 	$(GO) test -run TestMessageSizes -bench 'Responder|SAs|Flood' -v ./ike
 	$(GO) test -run '^$$' -bench Responder -benchtime 3000x ./e2e/peers
+	IPFW_IKE_FIGURES=1 $(GO) test -count=1 -v -timeout 30m ./e2e/crowd
 
 fuzz:
 	@set -e; for p in $$($(GO) list $(PKG)); do \
