@@ -125,6 +125,9 @@ func (c *Core) Terminate(now time.Time, peer, child string) Output {
 	})
 	c.each(peer, func(sa *ikeSA) {
 		if child == "" {
+			if peer != "" && sa.state == stUp { // who has asked waits to hear of it
+				c.event(sa, Event{Kind: IKEDown, Detail: "terminated here"})
+			}
 			sa.surplus = true
 			c.deleteIKE(sa)
 		} else {
