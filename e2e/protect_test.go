@@ -22,6 +22,10 @@ rule "all" {
 }
 `
 
+// noBPF starts a program that may do what a firewall does, but load no BPF
+// program: some kernels refuse that to everybody.
+var noBPF = []string{"setpriv", "--bounding-set", "-bpf,-sys_admin"}
+
 // Two hosts that protect everything between them with keys set by hand: what
 // programs send arrives, in every mode, family and protocol, and on the wire
 // there is nothing but ESP or AH.
@@ -30,19 +34,23 @@ func TestProtectManual(t *testing.T) {
 		name string
 		m    lab.Manual
 		v6   bool
+
+		starter []string
 	}{
-		{"esp-transport-v4", lab.Manual{}, false},
-		{"esp-transport-v6", lab.Manual{}, true},
-		{"esp-tunnel-v4", lab.Manual{Mode: "tunnel"}, false},
-		{"esp-tunnel-v6", lab.Manual{Mode: "tunnel"}, true},
-		{"esp-udp-v4", lab.Manual{Extra: `  encapsulation = "udp"`}, false},
-		{"esp-udp-v6", lab.Manual{Extra: `  encapsulation = "udp"`}, true},
-		{"ah-transport-v4", lab.Manual{Protocol: "ah"}, false},
-		{"ah-tunnel-v6", lab.Manual{Protocol: "ah", Mode: "tunnel"}, true},
+		{"no-bpf-v4", lab.Manual{}, false, noBPF},
+		{"no-bpf-v6", lab.Manual{Mode: "tunnel"}, true, noBPF},
+		{"esp-transport-v4", lab.Manual{}, false, nil},
+		{"esp-transport-v6", lab.Manual{}, true, nil},
+		{"esp-tunnel-v4", lab.Manual{Mode: "tunnel"}, false, nil},
+		{"esp-tunnel-v6", lab.Manual{Mode: "tunnel"}, true, nil},
+		{"esp-udp-v4", lab.Manual{Extra: `  encapsulation = "udp"`}, false, nil},
+		{"esp-udp-v6", lab.Manual{Extra: `  encapsulation = "udp"`}, true, nil},
+		{"ah-transport-v4", lab.Manual{Protocol: "ah"}, false, nil},
+		{"ah-tunnel-v6", lab.Manual{Protocol: "ah", Mode: "tunnel"}, true, nil},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			l, client, server := lab.Pair(t)
-			lab.Need(t, "iperf3", "ping", "tcpdump")
+			lab.Need(t, "iperf3", "ping", "tcpdump", "setpriv")
 			c, s := "10.77.0.2", "10.77.0.1"
 			if row.v6 {
 				c, s = "fd77::2", "fd77::1"
@@ -50,7 +58,10 @@ func TestProtectManual(t *testing.T) {
 			row.m.Local, row.m.Remote = c, s
 			first, second := l.Blocks("a", row.m)
 			wire := server.Capture("s0", fmt.Sprintf("host %s", c))
-			a := client.IPFW(l.File("client.hcl", fmt.Sprintf(protectAll, s)+first))
+			a := client.IPFWUnder(row.starter, l.File("client.hcl", fmt.Sprintf(protectAll, s)+first))
+			if _, byQueue := strings.CutPrefix(row.name, "no-bpf"); byQueue != strings.Contains(a.Output(), "ESP comes packet by packet") {
+				t.Errorf("native ESP is to come by a queue: %v. The daemon says\n%s", byQueue, a.Output())
+			}
 			server.IPFW(l.File("server.hcl", fmt.Sprintf(protectAll, c)+second))
 			client.Run("ping", "-c", "3", "-i", "0.2", "-W", "2", s)
 			server.Run("ping", "-c", "3", "-i", "0.2", "-W", "2", c)

@@ -8,13 +8,16 @@ import (
 )
 
 // Unseal is the first half of what Process does with a packet that arrives: it
-// proves and opens b, from the SPI of an ESP packet to its ICV, as a UDP socket
-// has received it on port 4500. in.Packet says whence and where to (addresses, ports, TOS,
-// TTL). The result is PROTECT, and not counted, when u holds the clear packet:
-// then it has to be judged by Process, alone or with others that it continues.
-// Packets that are given with the same Now count as come at the same moment.
-// It is BYPASS with ReasonIKE for an IKE message, which Process has to judge as
-// what comes in by UDP.
+// proves and opens b, from the SPI of an ESP packet to its ICV. in.Packet says
+// whence and where to. If b is what a UDP socket has received on port 4500, that
+// is addresses, ports, TOS and TTL; otherwise it is the whole datagram as
+// packet.Parse reads it, with neither options nor extension headers.
+//
+// The result is PROTECT, and not counted, when u holds the clear packet: then it
+// has to be judged by Process, alone or with others that it continues. Packets
+// that are given with the same Now count as come at the same moment. It is
+// BYPASS with ReasonIKE for an IKE message, which Process has to judge as what
+// comes in by UDP.
 func (e *Engine) Unseal(in *Input, b []byte, u *Unsealed) Result {
 	r := e.unseal(in, b, u)
 	if r.Verdict != Protect {
@@ -24,8 +27,10 @@ func (e *Engine) Unseal(in *Input, b []byte, u *Unsealed) Result {
 }
 
 func (e *Engine) unseal(in *Input, b []byte, u *Unsealed) Result {
-	if r, ok := notESP(b); ok {
-		return r
+	if in.Packet.Protocol == packet.UDP {
+		if r, ok := notESP(b); ok {
+			return r
+		}
 	}
 	if e.options.SAD == nil {
 		return Result{Reason: reasonOfESP(esp.UnknownSPI), Rule: NoRule}
@@ -44,7 +49,6 @@ func (e *Engine) unseal(in *Input, b []byte, u *Unsealed) Result {
 		}
 		return e.parse(u, in, sa, payload, nil)
 	}
-	// In UDP the IP header was the outer one, which the socket has taken off.
 	whole := len(payload)
 	if next == packet.TCP && whole >= 20 {
 		payload = payload[:max(20, min(whole, int(payload[12]>>4)*4))]
@@ -94,9 +98,21 @@ func (e *Engine) proved(in *Input, sealed []byte, sa *esp.SA, rekey bool, f esp.
 }
 
 // header makes an IP header for n bytes of protocol next in place of the one
-// that p describes.
+// that p describes, or, without UDP, begins with.
 func (u *Unsealed) header(p *packet.Packet, next uint8, n int) []byte {
 	b := u.room[:0]
+	if p.Protocol != packet.UDP {
+		b = append(b, p.Bytes[:p.Transport]...)
+		if p.Version == 6 {
+			binary.BigEndian.PutUint16(b[4:], uint16(n))
+			b[6] = next
+			return b
+		}
+		binary.BigEndian.PutUint16(b[2:], uint16(p.Transport+n))
+		b[9], b[10], b[11] = next, 0, 0
+		binary.BigEndian.PutUint16(b[10:], packet.Checksum(b, 0))
+		return b
+	}
 	if p.Version == 6 {
 		b = append(b, 6<<4|p.TOS>>4, p.TOS<<4, 0, 0, byte(n>>8), byte(n), next, p.TTL)
 		src, dst := p.Src.As16(), p.Dst.As16()

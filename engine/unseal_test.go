@@ -47,9 +47,15 @@ func (h *hosts) bySocket(b []byte) (Result, []byte) {
 	in := Input{Arriving: true, Now: second}
 	in.Packet = packet.Packet{Version: whole.Version, Src: whole.Src, Dst: whole.Dst, Protocol: packet.UDP, HasPorts: true,
 		SrcPort: whole.SrcPort, DstPort: whole.DstPort, TOS: whole.TOS, TTL: whole.TTL, Len: whole.Len, DontFragment: true}
+	return h.inTwoSteps(&in, b[whole.Payload:whole.Len])
+}
+
+// inTwoSteps opens an ESP packet, and judges what it held.
+func (h *hosts) inTwoSteps(in *Input, b []byte) (Result, []byte) {
+	h.Helper()
 	u := &h.u
 	var out Output
-	r := h.b.Unseal(&in, b[whole.Payload:whole.Len], u)
+	r := h.b.Unseal(in, b, u)
 	if r.Verdict != Protect {
 		return r, nil
 	}
@@ -153,6 +159,75 @@ func TestUnsealTwin(t *testing.T) {
 			t.Error("never met another sender")
 		}
 	}
+}
+
+// TestUnsealNative is TestUnsealTwin for ESP that is not in UDP: nothing of the
+// IP header is lost on the way.
+func TestUnsealNative(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(5, 6))
+	for _, mode := range []esp.Mode{esp.Transport, esp.Tunnel} {
+		one, two := newHosts(t, mode), newHosts(t, mode)
+		var wire [][]byte
+		for i, p := range []Input{
+			one.packet("out tcp 10.0.0.5:40000 -> 10.0.0.7:445"),
+			one.packet("out tcp 10.0.0.5:40000 -> 10.0.0.7:445", flags(packet.ACK), data(50000)),
+			one.packet("out udp 10.0.0.5:40000 -> 10.0.0.7:53", data(300)),
+			one.packet("out icmp echo-request 10.0.0.5 -> 10.0.0.7", data(56)),
+		} {
+			p.Packet.Bytes[6] |= byte(i&1) << 6 // DF, or not
+			p.Packet.Bytes[8] -= byte(i)
+			remake(p.Packet.Bytes)
+			if f := packet.Parse(&p.Packet, p.Packet.Bytes, len(p.Packet.Bytes)); f != packet.OK {
+				t.Fatal(f)
+			}
+			wire = append(wire, one.wire(&p, Protect)...)
+		}
+		met := map[Reason]int{}
+		for range 3 { // the second time they are replays
+			for i := range wire {
+				b := bytes.Clone(wire[i])
+				switch rnd.IntN(8) {
+				case 0:
+					b[20+rnd.IntN(len(b)-20)] ^= 1 << rnd.IntN(8)
+				case 1: // congestion on the way
+					b[1] |= 3
+				case 2: // another sender
+					b[15] ^= 6
+				case 3:
+					b = b[:20+rnd.IntN(40)]
+				}
+				binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
+				remake(b)
+				in := Input{Arriving: true, Now: second}
+				if f := packet.Parse(&in.Packet, b, len(b)); f != packet.OK {
+					continue
+				}
+				r1, c1 := one.arrive(bytes.Clone(b))
+				r2, c2 := two.inTwoSteps(&in, b[20:])
+				if r1.Verdict != r2.Verdict || r1.Reason != r2.Reason || r1.Rule != r2.Rule || r1.NewFlow != r2.NewFlow {
+					t.Fatalf("%v: packet %d: %+v, in two steps %+v", mode, i, r1, r2)
+				}
+				if !bytes.Equal(c1, c2) {
+					t.Fatalf("%v: packet %d:\n%x, in two steps\n%x", mode, i, c1, c2)
+				}
+				met[r1.Reason]++
+			}
+		}
+		if s1, s2 := one.b.Stats(), two.b.Stats(); s1.Reasons != s2.Reasons || s1.Rules[0] != s2.Rules[0] {
+			t.Errorf("%v: counters %+v, in two steps %+v", mode, s1, s2)
+		}
+		for _, r := range []Reason{ReasonFlow, ReasonRule, reasonOfESP(esp.Replay), reasonOfESP(esp.Unauthentic)} {
+			if met[r] == 0 {
+				t.Errorf("%v: never met %v", mode, r)
+			}
+		}
+	}
+}
+
+// remake makes the checksum of an IPv4 header right.
+func remake(b []byte) {
+	binary.BigEndian.PutUint16(b[10:], 0)
+	binary.BigEndian.PutUint16(b[10:], packet.Checksum(b[:20], 0))
 }
 
 // Unseal allocates nothing.

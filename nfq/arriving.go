@@ -5,6 +5,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/google/nftables/xt"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,6 +25,8 @@ const portNAT = 4500
 //		meta mark & 0xff000000 != 0  meta mark set meta mark & 0x00ffffff
 //		iifname "ipfw0"  meta mark set meta mark | 0x06000000  accept    # opened
 //		fib daddr type != local  accept
+//		ip version . ihl 4 . 5  ip protocol esp  match bpf  drop         # taken into the ring of the
+//		ip6 nexthdr esp  ip6 daddr != fe80::/10  match bpf  drop         # intake, if there is one
 //		ip version . ihl 4 . 5  udp dport 4500  meta mark set meta mark | 0x02000000  accept    # encapsulated:
 //		ip6 nexthdr udp  ip6 daddr != fe80::/10  udp dport 4500  the same                         # to our socket
 //		...                                      udp dport 500   the same                         # IKE: to another
@@ -46,6 +49,9 @@ func (t *tableSpec) arriving() [][]expr.Any {
 		append(setMeta(opened, mine, t.marks.opened()), accept()),
 		{&expr.Fib{Register: 1, ResultADDRTYPE: true, FlagDADDR: true}, unequal(native32(unix.RTN_LOCAL)), accept()},
 	}
+	if t.prog > 0 {
+		rules = append(rules, t.takeESP()...)
+	}
 	for _, port := range t.sockets() {
 		rules = append(rules, t.takeUDP(port)...)
 	}
@@ -61,21 +67,50 @@ func (t *tableSpec) arriving() [][]expr.Any {
 	}...)
 }
 
-// takeUDP marks what the UDP socket is to receive, injected alone. What its
-// messages do not tell goes the long way: IPv4 options, IPv6 extension headers,
-// and link-local addresses, which mean something on their own link only.
+// takeUDP marks what the UDP socket is to receive, injected alone.
 func (t *tableSpec) takeUDP(port uint16) [][]expr.Any {
-	network := func(offset, n uint32) expr.Any {
-		return &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: n}
-	}
-	v4 := append([]expr.Any{meta(expr.MetaKeyNFPROTO), equal([]byte{unix.NFPROTO_IPV4}), network(0, 1), equal([]byte{4<<4 | 5})}, toPort(port)...)
-	v6 := append([]expr.Any{meta(expr.MetaKeyNFPROTO), equal([]byte{unix.NFPROTO_IPV6}), network(6, 1), equal([]byte{unix.IPPROTO_UDP}),
-		network(24, 2), &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 2, Mask: []byte{0xff, 0xc0}, Xor: []byte{0, 0}},
-		unequal([]byte{0xfe, 0x80})}, toPort(port)...)
+	v4, v6 := plain(unix.IPPROTO_UDP)
 	return [][]expr.Any{
-		append(setMeta(v4, uint32(t.marks), t.marks.injected()), accept()),
-		append(setMeta(v6, uint32(t.marks), t.marks.injected()), accept()),
+		append(setMeta(append(v4, toPort(port)...), uint32(t.marks), t.marks.injected()), accept()),
+		append(setMeta(append(v6, toPort(port)...), uint32(t.marks), t.marks.injected()), accept()),
 	}
+}
+
+// takeESP drops what the intake has got.
+func (t *tableSpec) takeESP() [][]expr.Any {
+	v4, v6 := plain(unix.IPPROTO_ESP)
+	v4 = append(v4, networkHeader(9, 1), equal([]byte{unix.IPPROTO_ESP}))
+	taken := []expr.Any{matchBPF(t.prog), &expr.Verdict{Kind: expr.VerdictDrop}}
+	return [][]expr.Any{append(v4, taken...), append(v6, taken...)}
+}
+
+// plain matches IPv4 without options, and IPv6 with a protocol right behind its
+// header. What the short ways do not tell goes the long one: IPv4 options, IPv6
+// extension headers, and link-local addresses, which mean something on their own
+// link only.
+func plain(protocol byte) (v4, v6 []expr.Any) {
+	v4 = []expr.Any{meta(expr.MetaKeyNFPROTO), equal([]byte{unix.NFPROTO_IPV4}), networkHeader(0, 1), equal([]byte{4<<4 | 5})}
+	v6 = []expr.Any{meta(expr.MetaKeyNFPROTO), equal([]byte{unix.NFPROTO_IPV6}), networkHeader(6, 1), equal([]byte{protocol}),
+		networkHeader(24, 2), &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 2, Mask: []byte{0xff, 0xc0}, Xor: []byte{0, 0}},
+		unequal([]byte{0xfe, 0x80})}
+	return v4, v6
+}
+
+func networkHeader(offset, n uint32) expr.Any {
+	return &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: n}
+}
+
+// matchBPF is revision 1 of the xtables match "bpf", which asks a program: its
+// info is a mode, an unused count, the descriptor, and room for what the other
+// modes and the kernel need (linux/netfilter/xt_bpf.h).
+func matchBPF(prog int) expr.Any {
+	const modeFD, room = 2, 512 + 8
+	info := make(xt.Unknown, 0, 8+room)
+	info = append(info, native16(modeFD)...)
+	info = append(info, 0, 0)
+	info = append(info, native32(uint32(prog))...)
+	info = append(info, make([]byte, room)...)
+	return &expr.Match{Name: "bpf", Rev: 1, Info: &info}
 }
 
 // toSocket lets pass in the input chain what takeUDP has marked.

@@ -109,6 +109,8 @@ type Config struct {
 	Receiver Receiver
 	// Logger hears what an administrator should know; default none.
 	Logger *slog.Logger
+
+	noIntake bool // native ESP comes by a queue, for tests
 }
 
 // withDefaults fills what is left open and refuses what cannot be.

@@ -35,6 +35,11 @@ func (h *handler) Handle(in *engine.Input, _ *engine.Output, f packet.Fault) eng
 	return (*h.f.Load())(in)
 }
 
+// Unseal makes it an Opener that opens nothing.
+func (h *handler) Unseal(*engine.Input, []byte, *engine.Unsealed) engine.Result {
+	return engine.Result{}
+}
+
 func (h *handler) set(f judgeFunc) { h.f.Store(&f) }
 
 func pass(*engine.Input) engine.Result {

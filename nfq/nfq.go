@@ -56,6 +56,7 @@ type Firewall struct {
 	addresses *addresses
 	inject    *injector
 	tunnel    *tunnel
+	intake    *intake
 	encap     atomic.Bool // sealed datagrams in UDP leave by the UDP socket
 	rejects   *rateLimit
 
@@ -117,6 +118,9 @@ func (f *Firewall) open() (err error) {
 	if f.tunnel, err = openTunnel(f.cfg.Table); err != nil {
 		return err
 	}
+	if f.intake, err = openIntake(readers); err != nil {
+		return err
+	}
 	if f.proc, err = os.Open(procQueues); err != nil {
 		f.cfg.Logger.Warn("the kernel's queue counters cannot be read", "error", err)
 	}
@@ -138,6 +142,7 @@ func (f *Firewall) open() (err error) {
 	for range f.inject.ports() {
 		f.stats = append(f.stats, new(queueStats))
 	}
+	f.stats = append(f.stats, new(queueStats)) // of the intake
 	guard, err := openGuard()
 	if err != nil {
 		return err
@@ -197,6 +202,7 @@ func (f *Firewall) install(cfg *Config, fresh bool) error {
 		}
 	}
 	f.encap.Store(cfg.Encapsulated)
+	prog := f.takeIn(cfg)
 	err := f.rules.install(&tableSpec{
 		name:     f.cfg.Table,
 		marks:    f.marks,
@@ -206,6 +212,7 @@ func (f *Firewall) install(cfg *Config, fresh bool) error {
 		protect:  cfg.Protect,
 		encap:    cfg.Encapsulated,
 		ike:      cfg.KeyExchange,
+		prog:     prog,
 		device:   f.tunnel.name,
 		compat:   f.can.compat,
 		uid:      uint32(os.Geteuid()),
@@ -268,8 +275,8 @@ func (f *Firewall) Run(ctx context.Context, h Handler) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	o, opens := h.(Opener)
-	if f.encap.Load() && !opens {
-		return errors.New("nfq: a Firewall for ESP in UDP needs a Handler that is an Opener")
+	if f.cfg.Protect && !opens {
+		return errors.New("nfq: a Firewall that protects needs a Handler that is an Opener")
 	}
 	var all sync.WaitGroup
 	errs := make([]error, len(f.receivers))
@@ -287,6 +294,10 @@ func (f *Firewall) Run(ctx context.Context, h Handler) error {
 		}
 		u := newPortReader(newWorker(f, h, f.stats[len(f.receivers)+i]), o, s)
 		all.Go(func() { u.receive(ctx) })
+	}
+	if opens {
+		r := &intakeReader{newUnsealer(newWorker(f, h, f.stats[len(f.stats)-1]), o), f.intake}
+		all.Go(func() { r.receive(ctx) })
 	}
 	all.Wait()
 	return errors.Join(errs...)
@@ -359,6 +370,9 @@ func (f *Firewall) release() error {
 	}
 	if f.tunnel != nil {
 		errs = append(errs, f.tunnel.close())
+	}
+	if f.intake != nil {
+		errs = append(errs, f.intake.close())
 	}
 	if f.links != nil {
 		errs = append(errs, f.links.close())

@@ -255,7 +255,7 @@ func TestProtect(t *testing.T) {
 		{esp.ESP, esp.Tunnel, false, true}, {esp.ESP, esp.Tunnel, true, true},
 	} {
 		for _, r := range []Receiver{Batch, Callback} {
-			if r == Callback && !s.udp && (s.mode != esp.Tunnel || !s.outer6) {
+			if r == Callback && s.proto == esp.AH && (s.mode != esp.Tunnel || !s.outer6) {
 				continue
 			}
 			t.Run(fmt.Sprintf("%v/%v", s, r), func(t *testing.T) {
@@ -269,8 +269,8 @@ func TestProtect(t *testing.T) {
 					return []netip.Addr{addr4(0, host), addr6(0, host)}
 				}
 				tap := b.tap("eth0")
-				// In UDP, the two ways of each side are tried against one another.
-				a.protect(Config{Receiver: r, Encapsulated: s.udp}, sealer(t, s, addr(0, 1), addr(0, 2), both(1), both(2), 0x1001, 0x1002, false))
+				// In UDP, and with native ESP as the receiver is, the two ways of each side are tried against one another.
+				a.protect(Config{Receiver: r, Encapsulated: s.udp, noIntake: s.outer6}, sealer(t, s, addr(0, 1), addr(0, 2), both(1), both(2), 0x1001, 0x1002, false))
 				fw := b.protect(Config{Receiver: r, Encapsulated: s.udp && r == Batch}, sealer(t, s, addr(0, 2), addr(0, 1), both(2), both(1), 0x1002, 0x1001, false))
 				for _, to := range both(2) {
 					for _, n := range []int{1, 1400, 60000} {

@@ -19,7 +19,7 @@ type Stats struct {
 	Renewed uint64 // times somebody else had changed the table
 
 	Waiting      uint64 // packets in the queues now
-	QueueDropped uint64 // dropped by the kernel: the queue was full
+	QueueDropped uint64 // dropped by the kernel: the queue, or the ring that ESP comes by, was full
 	UserDropped  uint64 // dropped by the kernel: the socket buffer was full
 	NewDropped   uint64 // of both, packets of connections that had not been let through before
 	Overruns     uint64 // times the kernel reported lost messages (ENOBUFS)
@@ -60,6 +60,7 @@ func (f *Firewall) Stats() Stats {
 		s.Opened += q.opened.Load()
 		s.Unsent += q.unsent.Load()
 	}
+	s.QueueDropped = f.intake.lost()
 	for _, r := range f.receivers {
 		s.Overruns += r.overruns()
 	}

@@ -63,6 +63,7 @@ type tableSpec struct {
 	gen      uint32 // ... that have been decided in this generation
 	encap    bool   // a socket of ours takes ESP in UDP
 	ike      bool   // and one IKE
+	prog     int    // descriptor of the BPF program that takes native ESP; 0 without
 	device   string // by which opened packets come in that changed their family
 	compat   bool   // no queue expression: NFQUEUE through nft_compat
 	uid      uint32

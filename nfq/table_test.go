@@ -54,6 +54,8 @@ func renderExpr(e expr.Any) string {
 		return fmt.Sprintf("[verdict %d]", e.Kind)
 	case *expr.Queue:
 		return fmt.Sprintf("[queue %d %d %#x]", e.Num, e.Total, e.Flag)
+	case *expr.Match:
+		return fmt.Sprintf("[match %s %d %x]", e.Name, e.Rev, (*e.Info.(*xt.Unknown))[:8])
 	case *expr.Target:
 		return fmt.Sprintf("[target %s %d %x]", e.Name, e.Rev, *e.Info.(*xt.Unknown))
 	}
@@ -140,6 +142,7 @@ func TestTableGolden(t *testing.T) {
 		{"table.protect", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, protect: true, device: "ipfw0"}},
 		{"table.encap", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, protect: true, encap: true, device: "ipfw0"}},
 		{"table.ike", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, protect: true, encap: true, ike: true, device: "ipfw0"}},
+		{"table.intake", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, protect: true, prog: 9, device: "ipfw0"}},
 	} {
 		golden(t, tc.file, render(tc.spec.chains()))
 	}

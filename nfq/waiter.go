@@ -106,14 +106,22 @@ func (s *waiter) calm() {
 
 // wait returns when there may be something to read.
 func (s *waiter) wait() {
+	if !s.rest() {
+		s.sleep()
+	}
+}
+
+// rest waits for a moment, if the reader need not sleep.
+func (s *waiter) rest() bool {
 	switch {
 	case s.full:
 		s.pause()
 	case s.lingers():
 		unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 	default:
-		s.sleep()
+		return false
 	}
+	return true
 }
 
 // lingers says whether the reader may wait awake.

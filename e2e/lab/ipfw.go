@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -58,7 +59,13 @@ type Daemon struct {
 // IPFW starts the daemon in the host and waits until it says that it is ready.
 func (h *Host) IPFW(policy string, args ...string) *Daemon {
 	h.lab.Helper()
-	d := h.StartIPFW(policy, args...)
+	return h.IPFWUnder(nil, policy, args...)
+}
+
+// IPFWUnder is IPFW for a daemon that another program starts, as setpriv does.
+func (h *Host) IPFWUnder(starter []string, policy string, args ...string) *Daemon {
+	h.lab.Helper()
+	d := h.startIPFW(starter, policy, args...)
 	h.lab.Eventually(10*time.Second, "ipfw is ready", func() bool {
 		select {
 		case <-d.done:
@@ -74,12 +81,17 @@ func (h *Host) IPFW(policy string, args ...string) *Daemon {
 // StartIPFW starts the daemon and does not wait.
 func (h *Host) StartIPFW(policy string, args ...string) *Daemon {
 	h.lab.Helper()
+	return h.startIPFW(nil, policy, args...)
+}
+
+func (h *Host) startIPFW(starter []string, policy string, args ...string) *Daemon {
+	h.lab.Helper()
 	if name, ok := strings.CutPrefix(policy, "profile:"); ok {
 		policy = h.lab.profile(name)
 	}
 	socket := filepath.Join(h.lab.Dir, h.Name+".sock")
-	all := append([]string{Binary(h.lab), "run", "-c", policy, "--socket", socket, "--state", filepath.Join(h.lab.Dir, h.Name+".state")}, args...)
-	return &Daemon{Process: h.Start(all...), host: h, Socket: socket}
+	all := append(slices.Clone(starter), Binary(h.lab), "run", "-c", policy, "--socket", socket, "--state", filepath.Join(h.lab.Dir, h.Name+".state"))
+	return &Daemon{Process: h.Start(append(all, args...)...), host: h, Socket: socket}
 }
 
 // Ask runs a reading command of ipfw against the daemon.

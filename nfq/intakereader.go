@@ -1,0 +1,103 @@
+package nfq
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"github.com/cilium/ebpf"
+	"github.com/ipfw/ipfw/engine"
+	"github.com/ipfw/ipfw/packet"
+)
+
+// intakeReader opens the ESP that comes by the intake. Packets are opened in
+// the frames of its ring, and stay there until what was made of them is written.
+type intakeReader struct {
+	*unsealer
+	intake *intake
+}
+
+// receive works until the context ends.
+func (r *intakeReader) receive(ctx context.Context) {
+	select {
+	case <-r.intake.made:
+	case <-ctx.Done():
+		return
+	}
+	defer context.AfterFunc(ctx, r.intake.stop)()
+	for !r.intake.stopped() {
+		if n := r.read(r.opener.Now()); n > 0 {
+			r.intake.got(n)
+		} else {
+			r.intake.wait()
+		}
+	}
+	r.intake.resume()
+}
+
+// read deals with what is in the ring, up to a batch, and says how many packets
+// that were.
+func (r *intakeReader) read(now int64) (n int) {
+	for n < intakeBatch {
+		b, link, ok := r.intake.frame(n)
+		if !ok {
+			break
+		}
+		n++
+		r.packet(b, link, now)
+	}
+	if n > 0 {
+		r.merge.flush()
+		r.intake.release(n)
+	}
+	return n
+}
+
+// packet deals with one packet, an IP datagram.
+func (r *intakeReader) packet(b []byte, link uint32, now int64) {
+	in := &r.w.in
+	*in = engine.Input{Now: now, Arriving: true}
+	p := &in.Packet
+	f := packet.Parse(p, b, len(b))
+	from := r.w.fw.links.link(link)
+	in.InIf, in.InMTU = from.name, from.mtu
+	if f != packet.OK || p.Protocol != packet.ESP || p.Transport != plainHeader(p.Version) {
+		r.count(1, false)
+		if f != packet.OK {
+			r.w.handler.Handle(in, &r.w.out, f)
+		}
+		return
+	}
+	in.Tracked = r.w.fw.tracked(nil, true, r.w.fw.Now())
+	r.datagram(p.Bytes[p.Transport:p.Len], link)
+}
+
+// plainHeader is how long an IP header is with neither options nor extension
+// headers.
+func plainHeader(version uint8) int {
+	if version == 4 {
+		return 20
+	}
+	return 40
+}
+
+// takeIn gives the descriptor of the program that takes native ESP in; 0 if it
+// is to come by a queue.
+func (f *Firewall) takeIn(cfg *Config) int {
+	if !cfg.Protect || f.cfg.Receiver != Batch || f.cfg.noIntake {
+		return 0
+	}
+	prog, err := f.intake.program(func(p *ebpf.Program) error {
+		if err := f.rules.trial(families(f.can.inet)[0], matchBPF(p.FD())); err != nil {
+			return fmt.Errorf("xtables match bpf (CONFIG_NETFILTER_XT_MATCH_BPF with CONFIG_NFT_COMPAT): %w", bare(err))
+		}
+		return nil
+	})
+	if err != nil {
+		f.cfg.Logger.Info("ESP comes packet by packet, which is slower: this kernel or the rights of the daemon allow no BPF program", slog.Any("error", err))
+	}
+	if prog == nil {
+		return 0
+	}
+	return prog.FD()
+}
