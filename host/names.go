@@ -114,6 +114,7 @@ func (n *names) learn(s string, now time.Time, found []netip.Addr, ttl time.Dura
 	for i := range found {
 		found[i] = found[i].Unmap().WithZone("")
 	}
+	found = slices.DeleteFunc(found, func(a netip.Addr) bool { return a.Is6() && a.IsLinkLocalUnicast() }) // another host on each link
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	x := n.known[s]

@@ -48,6 +48,9 @@ func (c *Core) Initiate(now time.Time, call Call) (Output, error) {
 	}
 	remote = netip.AddrPortFrom(remote.Addr().Unmap().WithZone(""), or(remote.Port(), 500))
 	local = netip.AddrPortFrom(local.Addr().Unmap().WithZone(""), or(local.Port(), c.cfg.Port))
+	if remote.Addr().Is6() && remote.Addr().IsLinkLocalUnicast() {
+		return c.end(), fmt.Errorf("ike block %q cannot call %s: a link-local address does not say on which link; let a rule in front bypass what is for such addresses", call.Peer, remote.Addr())
+	}
 	if len(p.From) > 0 && !p.mayCallFrom(remote.Addr()) {
 		return c.end(), fmt.Errorf("ike block %q is not for %s", call.Peer, remote.Addr())
 	}

@@ -27,6 +27,9 @@ func (l *loader) ike(b *hclsyntax.Block) IKE {
 		"pool", "dns", "request_address", "mobike", "encryption", "integrity", "prf", "key_exchange", "lifetime", "dead_peer_detection", "initiate"}, nil)
 	i := IKE{Name: k.name, Place: l.place(b.DefRange()), Places: k.places()}
 	i.LocalEndpoint = k.address("local_endpoint")
+	if linkLocal(i.LocalEndpoint) {
+		l.fail(k.at("local_endpoint"), "Wrong value", "%s.", errLinkLocal(i.LocalEndpoint.String()))
+	}
 	k.remote(&i)
 	i.LocalID = k.str("local_id", "the identity that this side proves")
 	i.RemoteID = k.str("remote_id", `an identity, with "*" for any run of characters`)

@@ -170,6 +170,11 @@ func (k block) negotiated(s *IPsec) {
 		}
 		return
 	}
+	for i, a := range []netip.Addr{s.LocalEndpoint, s.RemoteEndpoint} {
+		if linkLocal(a) {
+			l.fail(k.at([]string{"local_endpoint", "remote_endpoint"}[i]), "Wrong value", "%s.", errLinkLocal(a.String()))
+		}
+	}
 	if len(peer.Pool) > 0 && !s.Tunnel {
 		l.fail(k.at("mode"), "Arguments do not fit", `ike %q gives addresses from a pool to its callers, and those live inside a tunnel: mode = "tunnel".`, s.IKE)
 	}
@@ -333,11 +338,26 @@ func parseEndpoint(s string) (Endpoint, error) {
 	if isHostName(s) {
 		return Endpoint{Name: strings.ToLower(strings.TrimSuffix(s, "."))}, nil
 	}
+	// An address on one link only, with or without the interface behind it.
+	if a, err := netip.ParseAddr(s); err == nil && linkLocal(a) {
+		return Endpoint{}, errLinkLocal(s)
+	}
 	r, err := parseAddrRange(s)
+	if err == nil && linkLocal(r.First) && linkLocal(r.Last) {
+		return Endpoint{}, errLinkLocal(s)
+	}
 	if err != nil && strings.Trim(s, "0123456789abcdef.:/-") != "" {
 		err = fmt.Errorf("%q is neither an address, a range of them, nor a DNS name", s)
 	}
 	return Endpoint{Range: r}, err
+}
+
+func linkLocal(a netip.Addr) bool { return a.Is6() && a.IsLinkLocalUnicast() }
+
+// errLinkLocal: an SA is between two addresses (RFC 4301 section 4.4.2.1), and
+// such an address means another host on each link.
+func errLinkLocal(s string) error {
+	return fmt.Errorf("%q is a link-local address, which may be another host on each interface: keys are agreed on with a global or unique local one (fd00::/8)", s)
 }
 
 // ranges gives the addresses of the peers, or nil when they may be anywhere.
