@@ -335,28 +335,11 @@ func btoi(b bool) int {
 	return 0
 }
 
-// throughNAT is RFC 7296 section 2.23.1: in transport mode the addresses in
-// selectors are those before the NAT; ours are those of the IKE SA.
-func throughNAT(ts []TrafficSelector, seen netip.Addr) []TrafficSelector {
-	out := slices.Clone(ts)
-	for i, t := range out {
-		if t.isHost() && t.First.BitLen() == seen.BitLen() {
-			out[i].First, out[i].Last = seen, seen
-		}
-	}
-	return out
-}
-
-// asSent puts the peer's own address back into the answer.
-func asSent(ts, sent []TrafficSelector) []TrafficSelector {
-	out := slices.Clone(ts)
-	for i, t := range out {
-		j := slices.IndexFunc(sent, func(s TrafficSelector) bool { return s.isHost() && s.First.BitLen() == t.First.BitLen() })
-		if t.isHost() && j >= 0 {
-			out[i].First, out[i].Last = sent[j].First, sent[j].Last
-		}
-	}
-	return out
+// addSurplus installs a child that only receives, and of which nobody hears.
+func (c *Core) addSurplus(sa *ikeSA, n *negotiated, in, out Keys, from origin) {
+	events := len(c.out.Events)
+	c.addChild(sa, n, in, out, false, nil, from).surplus = true
+	c.out.Events = c.out.Events[:events]
 }
 
 // addChild installs a child. in and out are its keys, which are handed on and
@@ -471,17 +454,13 @@ func (c *Core) removeChild(sa *ikeSA, ch *child) {
 			o.rekeyIn, o.expireAt = nil, time.Time{}
 		}
 	}
-	linger := time.Duration(0)
-	if ch.next != nil {
-		linger = c.cfg.Linger
-		c.use(ch.next)
-	} else {
-		c.childEvent(sa, ch, Event{Kind: ChildDown})
-	}
-	c.dropChild(ch, false, linger)
 	if ch.next == nil {
-		c.fallBack(sa, ch)
+		c.childEvent(sa, ch, Event{Kind: ChildDown})
+		c.leave(sa, ch, false)
+		return
 	}
+	c.use(ch.next)
+	c.dropChild(ch, false, c.cfg.Linger)
 }
 
 // tickChild does what is due for one child.

@@ -157,3 +157,34 @@ func TestRequestUnderWayIsNotForgotten(t *testing.T) {
 		t.Error("it is never made")
 	}
 }
+
+// A request of the responder that overtakes its answer to IKE_AUTH is no breach of
+// the protocol: it is dropped, and comes again when the IKE SA is up.
+func TestRequestOvertakesAuth(t *testing.T) {
+	s := newSim(t, 7)
+	pa, pb := pskPeers()
+	a, b := s.twoNodes(pa, pb)
+	s.call(a, "b", "net")
+	for len(b.sad) == 0 {
+		s.step(s.now.Add(time.Minute))
+	}
+	answer := s.wire // IKE_AUTH
+	s.wire = nil
+	s.take(b, b.Rekey(s.now, "", "net"))
+	for len(s.wire) > 0 {
+		s.step(s.now.Add(time.Second))
+	}
+	if len(a.sas) != 1 || len(b.sas) != 1 {
+		s.dump()
+		t.Fatal("the request has ended the IKE SA")
+	}
+	for i := range answer {
+		answer[i].at = s.now
+	}
+	s.wire = append(s.wire, answer...)
+	s.run(20 * time.Second)
+	if len(s.pairs(a, b, "net")) != 1 || a.has(ChildRekeyed) != 1 || a.failure() != NoFailure || b.failure() != NoFailure {
+		s.dump()
+		t.Error("not as if nothing had happened")
+	}
+}

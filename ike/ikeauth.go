@@ -118,8 +118,13 @@ func (t *authTask) answer(c *Core, sa *ikeSA, m *opened, ns notifies) {
 	c.establish(sa, low, false)
 	switch {
 	case offer == nil:
-	case sa.state != stUp: // it lost against the peer's own call
-		c.release(offer.spi)
+	case sa.state != stUp:
+		// It lost against the peer's own call. The peer may have sent by
+		// the child already, which is there until the Delete is answered.
+		if n, _ := c.acceptChild(sa, offer, m.payloads, ns, negotiation{noKE: true}); n != nil {
+			toR, toI := childKeys(sa.suite.prf, sa.keys.d, &n.suite, nil, ni, nr)
+			c.addSurplus(sa, n, toI, toR, origin{true, low})
+		}
 	default:
 		n, ev := c.acceptChild(sa, offer, m.payloads, ns, negotiation{noKE: true})
 		if n != nil {

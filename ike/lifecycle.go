@@ -82,13 +82,12 @@ func (c *Core) twins(sa *ikeSA) []*ikeSA {
 	return out
 }
 
-// fallBack: a child we sent by is gone. Another of the same name takes over,
-// if there is one.
-func (c *Core) fallBack(sa *ikeSA, gone *child) {
-	if !gone.using || sa.peer == nil {
-		return
+// heir is the child that takes over from one that is gone and has not been
+// rekeyed: another of the same name, if there is one.
+func (c *Core) heir(sa *ikeSA, gone *child) (best *child) {
+	if sa.peer == nil {
+		return nil
 	}
-	var best *child
 	for _, home := range append([]*ikeSA{sa}, c.twins(sa)...) {
 		for _, ch := range home.children {
 			if ch == gone || ch.cfg != gone.cfg || !ch.using {
@@ -99,7 +98,30 @@ func (c *Core) fallBack(sa *ikeSA, gone *child) {
 			}
 		}
 	}
-	if best != nil {
+	return best
+}
+
+// awaitsHeir says that another child of the same name is being made with the same
+// peer.
+func (c *Core) awaitsHeir(sa *ikeSA, gone *child) bool {
+	for _, o := range c.index.at[spot{sa.peer, sa.remote.Addr()}] {
+		if o.state <= stUp && o.plans(gone.cfg) {
+			return true
+		}
+	}
+	return false
+}
+
+// leave removes a child that has not been rekeyed. Where it has an heir, or is
+// about to have one, as when both sides have called at once, it still receives
+// what is under way.
+func (c *Core) leave(sa *ikeSA, ch *child, failed bool) {
+	best, linger := c.heir(sa, ch), time.Duration(0)
+	if !failed && (best != nil || c.awaitsHeir(sa, ch)) {
+		linger = c.cfg.Linger
+	}
+	c.dropChild(ch, failed, linger)
+	if best != nil && ch.using {
 		c.act(Action{Kind: UseSA, Child: best.ChildSA})
 	}
 }
@@ -184,8 +206,7 @@ func (c *Core) destroy(sa *ikeSA, failed bool) {
 	children := sa.children
 	sa.children = nil
 	for _, ch := range children {
-		c.dropChild(ch, failed, 0)
-		c.fallBack(sa, ch)
+		c.leave(sa, ch, failed)
 		if ch.cfg.Start && !sa.surplus {
 			lost = append(lost, ch.cfg)
 		}

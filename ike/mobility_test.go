@@ -112,7 +112,7 @@ func TestAddressChangeTransport(t *testing.T) {
 	to := netip.MustParseAddr("192.0.2.77")
 	a.addr = to
 	s.take(a, a.AddressChange(s.now, netip.MustParseAddr("192.0.2.1"), to))
-	s.run(5 * time.Second)
+	s.run(15 * time.Second) // the old one receives for a moment
 	p := s.pairs(a, b, "net")
 	if len(p) != 1 || p[0].Local != to || selectorText(p[0].LocalTS) != "192.0.2.77" {
 		s.dump()

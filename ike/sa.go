@@ -283,6 +283,10 @@ func (c *Core) handleRequest(sa *ikeSA, h header, d Datagram) {
 		c.stats.Dropped++
 		return
 	}
+	if sa.initiator && sa.state == stHalfOpen {
+		c.stats.Dropped++ // it has overtaken the answer to IKE_AUTH, and comes again
+		return
+	}
 	first := isFirst(h, d.Data)
 	m, err := openMessage(h, d.Data, sa.in, &sa.inFrag)
 	if err == errIncomplete {

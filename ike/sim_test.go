@@ -5,7 +5,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"sort"
 	"testing"
 	"time"
 )
@@ -29,6 +28,7 @@ type node struct {
 	sad    map[uint64]*installed
 	// expected are SPIs whose keys the peer's answer will bring
 	expected map[uint32]bool
+	traffic  traffic
 	log      []Event
 	// order of use of the outbound SAs by child name
 	out map[string]uint64
@@ -37,6 +37,7 @@ type node struct {
 type installed struct {
 	ChildSA
 	using bool
+	seen  bool
 }
 
 // sim is a network of Cores with a clock of its own.
@@ -58,9 +59,92 @@ type sim struct {
 }
 
 type flight struct {
-	at  time.Time
-	seq int
-	d   Datagram
+	at   time.Time
+	seq  int
+	d    Datagram
+	emit *node // sends a packet of its own, if it has an SA to send by
+	pkt  *sealedPacket
+}
+
+// sealedPacket is a packet under way that only the SA with its SPI opens.
+type sealedPacket struct {
+	to    *node
+	spi   uint32
+	until time.Time // how long it may wait for its SA
+}
+
+// What becomes of packets at a node.
+type traffic struct {
+	sent, opened, lost int
+	waiting            []sealedPacket
+}
+
+// emissions has both nodes send packets at random times until end.
+func (s *sim) emissions(n int, d time.Duration) {
+	for range n {
+		s.seq++
+		at := s.now.Add(time.Duration(s.rng.Int64N(int64(d) + 1)))
+		s.wire = append(s.wire, flight{at: at, seq: s.seq, emit: s.nodes[s.rng.IntN(2)]})
+	}
+}
+
+// emit sends one packet by the SA in use. Without one it would wait: nothing
+// leaves in the clear.
+func (s *sim) send(n *node) {
+	x := n.sad[n.out["net"]]
+	if x == nil {
+		return
+	}
+	n.traffic.sent++
+	for _, to := range s.nodes {
+		if to.addr == x.Remote {
+			s.seq++
+			at := s.now.Add(time.Millisecond + time.Duration(s.rng.Int64N(int64(s.delay)+1)))
+			s.wire = append(s.wire, flight{at: at, seq: s.seq, pkt: &sealedPacket{to: to, spi: x.SPIOut}})
+		}
+	}
+}
+
+// arrive opens a packet, lets it wait for an SA that is expected, or loses it, as
+// the host does.
+func (s *sim) arrive(p *sealedPacket) {
+	n := p.to
+	for _, x := range n.sad {
+		if x.SPIIn == p.spi {
+			n.traffic.opened++
+			if !x.seen { // as the host tells of the first packet of each SA
+				x.seen = true
+				s.take(n, n.Seen(s.now, p.spi))
+			}
+			return
+		}
+	}
+	if n.expected[p.spi] {
+		p.until = s.now.Add(3 * time.Second)
+		n.traffic.waiting = append(n.traffic.waiting, *p)
+		return
+	}
+	if s.trace {
+		s.t.Logf("%s    %s loses a packet for %#x", s.now.Sub(simStart), n.name, p.spi)
+	}
+	n.traffic.lost++
+}
+
+// settleWaiting opens what has waited for an SA that is there now, and loses
+// what has waited for too long or for nothing.
+func (s *sim) settleWaiting(n *node) {
+	list := n.traffic.waiting
+	n.traffic.waiting = nil
+	for _, p := range list {
+		switch {
+		case !n.expected[p.spi]:
+			s.arrive(&p)
+		case p.until.Before(s.now):
+			n.traffic.lost++
+		default:
+			n.traffic.waiting = append(n.traffic.waiting, p)
+		}
+	}
 }
 
 var simStart = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -100,7 +184,7 @@ func (s *sim) take(n *node, o Output) {
 			if x != nil {
 				s.t.Fatalf("%s: child %d installed twice", n.name, a.Child.ID)
 			}
-			n.sad[a.Child.ID] = &installed{a.Child, a.Use}
+			n.sad[a.Child.ID] = &installed{ChildSA: a.Child, using: a.Use}
 			if a.Use {
 				n.out[a.Child.Name] = a.Child.ID
 			}
@@ -127,6 +211,9 @@ func (s *sim) take(n *node, o Output) {
 			}
 		}
 	}
+	if len(o.Actions) > 0 {
+		s.settleWaiting(n)
+	}
 	n.log = append(n.log, o.Events...)
 	for _, d := range o.Send {
 		if s.tap != nil {
@@ -151,17 +238,17 @@ func (s *sim) take(n *node, o Output) {
 func (s *sim) fly(d Datagram) {
 	s.seq++
 	at := s.now.Add(time.Millisecond + time.Duration(s.rng.Int64N(int64(s.delay)+1)))
-	s.wire = append(s.wire, flight{at, s.seq, d})
+	s.wire = append(s.wire, flight{at: at, seq: s.seq, d: d})
 }
 
 // step does the next thing that is due before end; false: nothing is.
 func (s *sim) step(end time.Time) bool {
-	sort.Slice(s.wire, func(i, j int) bool {
-		if !s.wire[i].at.Equal(s.wire[j].at) {
-			return s.wire[i].at.Before(s.wire[j].at)
+	first := 0
+	for i := range s.wire {
+		if x, y := &s.wire[i], &s.wire[first]; x.at.Before(y.at) || x.at.Equal(y.at) && x.seq < y.seq {
+			first = i
 		}
-		return s.wire[i].seq < s.wire[j].seq
-	})
+	}
 	var due time.Time
 	var who *node
 	for _, n := range s.nodes {
@@ -169,14 +256,23 @@ func (s *sim) step(end time.Time) bool {
 			due, who = t, n
 		}
 	}
-	if len(s.wire) > 0 && (who == nil || s.wire[0].at.Before(due)) {
-		f := s.wire[0]
+	if len(s.wire) > 0 && (who == nil || s.wire[first].at.Before(due)) {
+		f := s.wire[first]
 		if f.at.After(end) {
 			s.now = end
 			return false
 		}
-		s.wire = s.wire[1:]
+		s.wire[first] = s.wire[len(s.wire)-1]
+		s.wire = s.wire[:len(s.wire)-1]
 		s.now = f.at
+		switch {
+		case f.emit != nil:
+			s.send(f.emit)
+			return true
+		case f.pkt != nil:
+			s.arrive(f.pkt)
+			return true
+		}
 		for _, n := range s.nodes {
 			if (n.addr == f.d.Remote.Addr() || slices.Contains(n.others, f.d.Remote.Addr())) && !f.d.Keepalive {
 				s.count++

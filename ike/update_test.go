@@ -129,7 +129,7 @@ func TestPeerIsFollowed(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.take(a, o)
-		for end := s.now.Add(5 * time.Second); s.step(end); {
+		for end := s.now.Add(15 * time.Second); s.step(end); {
 			for _, name := range []string{"net", "more"} {
 				if !receives(b, a.sad[a.out[name]]) {
 					t.Fatalf("v6 %v: %s: nothing to send by", v6, name)
