@@ -3,6 +3,9 @@ package host
 import (
 	"crypto/rand"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -114,4 +117,48 @@ func agree(t *testing.T, b *rules.IPsec, left, right netip.Addr) (l, r *pair) {
 		t.Fatal("no child")
 	}
 	return got[left], got[right]
+}
+
+// Whatever name of an algorithm a policy may have, the key exchange knows.
+func TestEveryNameIsKnown(t *testing.T) {
+	for _, arg := range []string{"encryption", "integrity", "prf", "key_exchange"} {
+		for _, kind := range []string{"ike", "ipsec"} {
+			if arg == "prf" && kind == "ipsec" {
+				continue
+			}
+			for _, name := range namesOf(t, kind, arg) {
+				var err error
+				words := map[string][]string{arg: {name}, "encryption": {"aes-256-cbc"}}
+				words[arg] = []string{name}
+				if kind == "ike" {
+					_, err = ikeProposals(&rules.IKE{Encryption: words["encryption"], Integrity: words["integrity"], PRF: words["prf"], KeyExchange: words["key_exchange"]})
+				} else {
+					_, err = childProposals(&rules.IPsec{Encryption: words["encryption"], Integrity: words["integrity"], KeyExchange: words["key_exchange"], ESN: true})
+				}
+				if err != nil {
+					t.Errorf("%s of an %s block: %v", arg, kind, err)
+				}
+			}
+		}
+	}
+}
+
+// namesOf has the policy language say which names it takes.
+func namesOf(t *testing.T, kind, arg string) []string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "policy.hcl")
+	text := "policy {\n  inbound = \"discard\"\n  outbound = \"bypass\"\n}\n" + kind + " \"x\" {\n  " + arg + " = \"zzzzzzzzzzzz\"\n" +
+		map[string]string{"ike": "", "ipsec": "  mode = \"tunnel\"\n  ike = \"y\"\n"}[kind] + "}\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, diags := rules.Load([]string{path}, rules.LoadOptions{})
+	if err := diags.Err(); err != nil {
+		if _, list, ok := strings.Cut(err.Error(), ": there are "); ok {
+			list, _, _ = strings.Cut(list, ".")
+			return strings.Split(list, ", ")
+		}
+	}
+	t.Fatalf("%s of %s: no list of names in %v", arg, kind, diags)
+	return nil
 }

@@ -124,7 +124,7 @@ func prefixesOf(r engine.AddrRange) (out []netip.Prefix) {
 // childOf makes the child of an ipsec block; nil if no rule uses it.
 func childOf(p *rules.Policy, s *rules.IPsec, k *rules.IKE) (*ike.Child, error) {
 	ch := &ike.Child{
-		Name: s.Name, Endpoint: s.RemoteEndpoint, Lifetime: s.Lifetime,
+		Name: s.Name, Endpoint: s.RemoteEndpoint, Local: s.LocalEndpoint, Lifetime: s.Lifetime,
 		Bytes: s.LifetimeBytes, Packets: s.LifetimePackets, Start: k.Initiate == rules.InitiateStart,
 	}
 	if s.Tunnel {

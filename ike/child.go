@@ -141,6 +141,9 @@ func (o *childOffer) notes() []payload {
 // says, or the endpoint itself, or the addresses that were leased. A
 // transport mode SA carries the endpoints' own packets and no others.
 func (sa *ikeSA) localTS(cfg *Child) []TrafficSelector {
+	if cfg.Local.IsValid() && cfg.Local != sa.local.Addr() {
+		return nil // this child is at another address of ours
+	}
 	return sa.limitTS(cfg, cfg.LocalTS, sa.assigned, sa.local.Addr())
 }
 

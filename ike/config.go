@@ -69,7 +69,7 @@ type Peer struct {
 	// Where we call, and from where. Endpoint is invalid for peers that only
 	// call in. A zero port means 500.
 	Endpoint netip.AddrPort
-	Local    netip.Addr // our address; invalid: whatever the call came in on
+	Local    netip.Addr // our address, which is also where it has to call; invalid: any
 	// From is where it may call from; empty: anywhere.
 	From []netip.Prefix
 
@@ -138,9 +138,9 @@ type Child struct {
 	// addresses are leased, they are narrowed to those.
 	LocalTS, RemoteTS []TrafficSelector
 
-	// Endpoint is the one address of the peer with which this child may be;
-	// invalid: any.
-	Endpoint netip.Addr
+	// Endpoint is the one address of the peer with which this child may be,
+	// Local the one of ours; invalid: any.
+	Endpoint, Local netip.Addr
 
 	// When the child is rekeyed, less up to a tenth by chance [1 h].
 	// Bytes and Packets: 0 means no limit.
@@ -268,6 +268,11 @@ func (c *Child) proposals() []Proposal {
 		return DefaultChildProposals(c.proto())
 	}
 	return c.Proposals
+}
+
+// takes says that a call from remote to an address of ours is one for this entry.
+func (p *Peer) takes(local, remote netip.Addr) bool {
+	return (!p.Local.IsValid() || p.Local == local) && p.mayCallFrom(remote)
 }
 
 // mayCallFrom says that an address is one the peer may use.

@@ -143,7 +143,7 @@ func (c *Core) beginEAP(sa *ikeSA, m *opened, ns notifies, d Datagram, want Iden
 func (c *Core) eapPeers(sa *ikeSA, e *eapRun, want Identity) (fail *authError) {
 	fail = authFail(WrongMethod, "remote_auth", "the peer wants EAP, and no ike block for calls from %s has it", sa.remote.Addr())
 	for _, p := range c.cfg.Peers {
-		if !p.EAP || !p.mayCallFrom(sa.remote.Addr()) {
+		if !p.EAP || !p.takes(sa.local.Addr(), sa.remote.Addr()) {
 			continue
 		}
 		if bad := p.suits(sa, want); bad != nil {

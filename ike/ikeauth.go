@@ -267,7 +267,7 @@ func (c *Core) findPeer(sa *ikeSA, cl *claim, want Identity, mid uint32, ns noti
 	tried := 0
 	ctx := sa.hs.authContext(sa.suite.prf, mid)
 	for _, p := range c.cfg.Peers {
-		if !p.mayCallFrom(sa.remote.Addr()) || !cl.id.matches(p.RemoteID) {
+		if !p.takes(sa.local.Addr(), sa.remote.Addr()) || !cl.id.matches(p.RemoteID) {
 			continue
 		}
 		if bad := p.suits(sa, want); bad != nil {

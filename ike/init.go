@@ -359,7 +359,7 @@ func (c *Core) chooseIKE(d Datagram, theirs []Proposal, group uint16, ns notifie
 	ev := Event{Failure: UnknownPeer, Local: d.Local, Remote: d.Remote, Setting: "remote_endpoint",
 		Detail: "no ike block takes calls from this address"}
 	for _, p := range c.cfg.Peers {
-		if !p.mayCallFrom(d.Remote.Addr()) {
+		if !p.takes(d.Local.Addr(), d.Remote.Addr()) {
 			continue
 		}
 		ours := p.proposals()
@@ -399,7 +399,7 @@ func (c *Core) openHalf(h header, d Datagram, s suite, chosen Proposal, ni, publ
 	}
 	hs.hashes = parseHashes(ns)
 	list := []payload{saPayload([]Proposal{chosen}), kePayload(s.ke, hs.kex.public()), {kind: plNonce, body: hs.nr}}
-	callers := slices.DeleteFunc(slices.Clone(c.cfg.Peers), func(p *Peer) bool { return !p.mayCallFrom(d.Remote.Addr()) })
+	callers := slices.DeleteFunc(slices.Clone(c.cfg.Peers), func(p *Peer) bool { return !p.takes(d.Local.Addr(), d.Remote.Addr()) })
 	anyPeer := func(f func(*Peer) bool) bool { return slices.ContainsFunc(callers, f) }
 	if sa.peerNATT {
 		nat := c.natNotes(sa)

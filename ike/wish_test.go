@@ -149,3 +149,31 @@ func TestNarrowPeer(t *testing.T) {
 		t.Errorf("after a rekey %d children, %d and %d for the packets", len(a.sad), holds(one), holds(two))
 	}
 }
+
+// A peer that has to call one address of ours, and a child that is at one, are
+// not to be had at another.
+func TestCallToAnotherAddress(t *testing.T) {
+	for name, row := range map[string]struct {
+		change func(*Peer)
+		why    Failure
+	}{
+		"ike block":   {func(p *Peer) { p.Local = netip.MustParseAddr("192.0.2.99") }, NoProposal},
+		"ipsec block": {func(p *Peer) { p.Children[0].Local = netip.MustParseAddr("192.0.2.99") }, NoSelectors},
+	} {
+		for _, right := range []bool{false, true} {
+			s := newSim(t, 5)
+			pa, pb := pskPeers()
+			row.change(pb)
+			if right {
+				pa.Endpoint = netip.MustParseAddrPort("192.0.2.99:500")
+			}
+			a, b := s.twoNodes(pa, pb)
+			b.others = append(b.others, netip.MustParseAddr("192.0.2.99"))
+			s.call(a, "b", "net")
+			s.run(10 * time.Second)
+			if (len(b.sad) == 1) != right || (b.failure() == NoFailure) != right || !right && a.failure() != row.why {
+				t.Errorf("%s, at the right address %v: %d children, %v and %v", name, right, len(b.sad), a.failure(), b.failure())
+			}
+		}
+	}
+}

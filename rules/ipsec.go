@@ -175,6 +175,22 @@ func (k block) negotiated(s *IPsec) {
 			l.fail(k.at([]string{"local_endpoint", "remote_endpoint"}[i]), "Wrong value", "%s.", errLinkLocal(a.String()))
 		}
 	}
+	if peer.RequestAddress && !s.Tunnel {
+		l.fail(k.at("mode"), "Arguments do not fit", `ike %q asks for an address, and that lives inside a tunnel: mode = "tunnel".`, s.IKE)
+	}
+	// Whether sealed packets travel in UDP is settled once for a peer.
+	for i := range l.policy.IPsec {
+		o := &l.policy.IPsec[i]
+		if o.IKE != s.IKE || o.IKE == "" || o.Name == s.Name {
+			continue
+		}
+		for _, x := range [][2]*IPsec{{o, s}, {s, o}} {
+			if udp, other := x[0], x[1]; udp.Encap == EncapUDP && (other.Encap == EncapNone || other.AH) {
+				l.fail(k.b.DefRange(), "Arguments do not fit", `ipsec %q and ipsec %q share ike %q, whose packets all travel in UDP or none: with encapsulation = "udp" in %q, %q cannot go without. Give one of them an ike block of its own.`,
+					o.Name, s.Name, s.IKE, udp.Name, other.Name)
+			}
+		}
+	}
 	if len(peer.Pool) > 0 && !s.Tunnel {
 		l.fail(k.at("mode"), "Arguments do not fit", `ike %q gives addresses from a pool to its callers, and those live inside a tunnel: mode = "tunnel".`, s.IKE)
 	}
