@@ -9,7 +9,7 @@
 # make soak       thirty minutes under load with reloads every few seconds (SOAK=5m)
 # make matrix     every suite, mode and family against the Linux kernel's IPsec (ROWS=pattern for some)
 # make ike-matrix IKE with the daemons of others, every combination (ROWS=pattern, PART=2/5 for some)
-# make ike-model  IKE through 100,000 random schedules
+# make ike-model  IKE through 100,000 random schedules (FIRST=20000 SCHEDULES=20000 for some)
 # make ike-figures  handshakes, memory, floods; beside strongSwan in the same run
 # make lint       formatting, vet, staticcheck
 #
@@ -56,7 +56,7 @@ ike-matrix:
 
 # Two cores of ours through 100,000 random schedules.
 ike-model:
-	IPFW_IKE_SCHEDULES=100000 $(GO) test -count=1 -v -timeout 60m -run TestModel ./ike
+	IPFW_IKE_FIRST=$(or $(FIRST),0) IPFW_IKE_SCHEDULES=$(or $(SCHEDULES),100000) $(GO) test -count=1 -v -timeout 60m -run TestModel ./ike
 
 # Key exchange in figures: alone, with many SAs, in a flood, and beside strongSwan.
 ike-figures:

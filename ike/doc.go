@@ -19,8 +19,8 @@
 //
 // Limits: no EAP as initiator, no IPComp, no redirect, no session resumption, no IKEv1. The
 // window is one request each way. MODP groups are not constant time (see
-// modp.go). Transport mode through a NAT works for one address on each side.
-// Additional addresses of a MOBIKE peer are not probed. Certificates come in
+// modp.go). Which of several peers in transport mode behind one NAT a packet is
+// for, the SAD has to know. Additional addresses of a MOBIKE peer are not probed. Certificates come in
 // IKE_AUTH only, never by URL, and OCSP is not asked. A raw public key is sent
 // to a peer that asks for one, and asked of nobody: the peer's is known, or it
 // is not let in.
