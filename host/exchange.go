@@ -11,10 +11,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/ipfw/ipfw/eap"
 	"github.com/ipfw/ipfw/engine"
 	"github.com/ipfw/ipfw/esp"
 	"github.com/ipfw/ipfw/ike"
+	"github.com/ipfw/ipfw/ike/eap"
 	"github.com/ipfw/ipfw/nfq"
 	"github.com/ipfw/ipfw/packet"
 	"github.com/ipfw/ipfw/rules"

@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/ipfw/ipfw/e2e/lab"
-	"github.com/ipfw/ipfw/eap"
 	"github.com/ipfw/ipfw/ike"
+	"github.com/ipfw/ipfw/ike/eap"
 	"github.com/ipfw/ipfw/packet"
 )
 
