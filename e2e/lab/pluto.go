@@ -63,7 +63,10 @@ func (g *Guest) Pluto(c PlutoConfig) *Pluto {
 		}
 	}
 	for name := range c.Conns {
-		g.Run(append(run[:len(run):len(run)], p.libs+"addconn", "--ctlsocket", "/run/pluto/pluto.ctl", "--config", conf, name)...)
+		out, err := g.Try(30*time.Second, append(run[:len(run):len(run)], p.libs+"addconn", "--ctlsocket", "/run/pluto/pluto.ctl", "--config", conf, name)...)
+		if err != nil || strings.Contains(out, "failed") {
+			l.Fatalf("addconn %s: %v\n%s\n%s", name, err, out, p.Log())
+		}
 	}
 	return p
 }

@@ -2,6 +2,7 @@ package peers
 
 import (
 	"crypto"
+	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
@@ -67,9 +68,7 @@ func plutoRows() (rows []*plutoRow) {
 	for _, c := range []struct{ kind, by string }{{"rsa-2048", "rsa-sha2_256"}, {"ecdsa-256", "ecdsa-sha2_256"}, {"rsa-3072", "rsa-sha2_512"}, {"ecdsa-384", "ecdsa-sha2_384"}, {"ecdsa-521", "ecdsa-sha2_512"}} {
 		for _, auth := range []string{"cert", "raw"} {
 			if full() || (auth == "cert" && c.kind[len(c.kind)-3:] == "256") || auth == "raw" && c.kind == "rsa-2048" {
-				if auth == "cert" || c.kind[0] == 'r' {
-					add(plutoRow{name: auth + " " + c.kind + " " + c.by, auth: auth, kind: c.kind, by: c.by})
-				}
+				add(plutoRow{name: auth + " " + c.kind + " " + c.by, auth: auth, kind: c.kind, by: c.by})
 			}
 		}
 	}
@@ -99,9 +98,17 @@ func pkcs12(t *testing.T, l *lab.Lab, name string, p *party) string {
 	return out
 }
 
-// rsaKey writes a public key as ipsec.conf does: RFC 3110 in base64.
-func rsaKey(k *rsa.PublicKey) string {
-	b := append([]byte{3, byte(k.E >> 16), byte(k.E >> 8), byte(k.E)}, k.N.Bytes()...)
+// keyText writes a public key as ipsec.conf does, in base64: RSA after RFC
+// 3110, ECDSA as the two coordinates (RFC 6605).
+func keyText(k crypto.Signer) string {
+	var b []byte
+	switch k := k.Public().(type) {
+	case *rsa.PublicKey:
+		b = append([]byte{3, byte(k.E >> 16), byte(k.E >> 8), byte(k.E)}, k.N.Bytes()...)
+	case *ecdsa.PublicKey:
+		b, _ = k.Bytes()
+		b = b[1:]
+	}
 	return "0s" + base64.StdEncoding.EncodeToString(b)
 }
 
@@ -192,7 +199,8 @@ func (r *plutoRow) configure(t *testing.T, l *lab.Lab, us *lab.Host, guest *lab.
 		mine, theirs := newKey(t, r.kind), newKey(t, r.kind)
 		r.cfg.Key, r.cfg.PublicKeys = mine, map[string]crypto.PublicKey{peer: theirs.Public()}
 		c.Keys = append(c.Keys, pkcs12(t, l, key, sign(t, nil, peer, theirs, 0)))
-		conn += fmt.Sprintf("authby=%s\nleftrsasigkey=%s\nrightrsasigkey=%s\n", r.by, rsaKey(theirs.Public().(*rsa.PublicKey)), rsaKey(mine.Public().(*rsa.PublicKey)))
+		word := either(r.kind[0] == 'r', "rsasigkey", "ecdsakey")
+		conn += fmt.Sprintf("authby=%s\nleft%s=%s\nright%s=%s\n", r.by, word, keyText(theirs), word, keyText(mine))
 	}
 	return conn
 }
