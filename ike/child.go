@@ -221,6 +221,9 @@ func (c *Core) acceptChild(sa *ikeSA, o *childOffer, list []payload, ns notifies
 		ev.Failure, ev.Ours, ev.Theirs, ev.Setting = WrongMode, o.cfg.Mode.String(), mode.String(), "mode"
 		return nil, ev
 	}
+	if mode == Transport && sa.encap() {
+		tsi, tsr = throughNAT(tsi, sa.local.Addr()), throughNAT(tsr, sa.remote.Addr())
+	}
 	if !subset(tsi, o.tsi) || !subset(tsr, o.tsr) {
 		ev.Failure, ev.Setting = NoSelectors, "local_address, remote_address"
 		ev.Ours = selectorText(o.tsi) + " to " + selectorText(o.tsr)
@@ -267,7 +270,6 @@ func (c *Core) serveChild(sa *ikeSA, list []payload, ns notifies, neg negotiatio
 		mode = Transport
 	}
 	theirs = slices.DeleteFunc(theirs, func(p Proposal) bool { return len(p.spi) != 4 })
-	sentI, sentR := tsi, tsr
 	if mode == Transport && sa.encap() {
 		tsi, tsr = throughNAT(tsi, sa.remote.Addr()), throughNAT(tsr, sa.local.Addr())
 	}
@@ -315,9 +317,6 @@ func (c *Core) serveChild(sa *ikeSA, list []payload, ns notifies, neg negotiatio
 		n = &negotiated{cfg: cfg, mode: cfg.Mode, suite: s, spiIn: spi, spiOut: binary.BigEndian.Uint32(answer.spi),
 			local: local, remote: remote, noTFC: ns.has(nNoTFC)}
 		answer.spi = binary.BigEndian.AppendUint32(nil, spi)
-		if mode == Transport && sa.encap() {
-			remote, local = asSent(remote, sentI), asSent(local, sentR)
-		}
 		reply = []payload{saPayload([]Proposal{answer}), tsPayload(plTSi, remote), tsPayload(plTSr, local), note(nNoTFC)}
 		if cfg.Mode == Transport {
 			reply = append(reply, note(nUseTransport))

@@ -89,6 +89,10 @@ func TestNAT(t *testing.T) {
 			if at() != netip.MustParseAddrPort("198.51.100.1:14500") {
 				t.Errorf("%s: b sends to %s", mode, at())
 			}
+			// Each side knows the other as it sees it (RFC 7296 section 2.23.1).
+			if x := b.sad[b.out["net"]]; mode == Transport && (selectorText(p[0].LocalTS) != "192.0.2.1" || selectorText(x.RemoteTS) != "198.51.100.1") {
+				t.Errorf("a holds %s, b %s", selectorText(p[0].LocalTS), selectorText(x.RemoteTS))
+			}
 			shift = 20000 // the NAT has forgotten and maps anew
 			s.run(2 * time.Minute)
 			if len(s.pairs(a, b, "net")) != 1 {

@@ -202,25 +202,14 @@ func Distinct(list []TrafficSelector) []TrafficSelector {
 	return out
 }
 
-// throughNAT is RFC 7296 section 2.23.1: in transport mode the addresses in
-// selectors are those before the NAT; ours are those of the IKE SA.
+// throughNAT is RFC 7296 section 2.23.1: in transport mode each side writes the
+// addresses that it sees. Beyond a NAT these are others; ours are those of the
+// IKE SA. Both sides replace what they receive before they look at it.
 func throughNAT(ts []TrafficSelector, seen netip.Addr) []TrafficSelector {
 	out := slices.Clone(ts)
 	for i, t := range out {
 		if t.isHost() && t.First.BitLen() == seen.BitLen() {
 			out[i].First, out[i].Last = seen, seen
-		}
-	}
-	return out
-}
-
-// asSent puts the peer's own address back into the answer.
-func asSent(ts, sent []TrafficSelector) []TrafficSelector {
-	out := slices.Clone(ts)
-	for i, t := range out {
-		j := slices.IndexFunc(sent, func(s TrafficSelector) bool { return s.isHost() && s.First.BitLen() == t.First.BitLen() })
-		if t.isHost() && j >= 0 {
-			out[i].First, out[i].Last = sent[j].First, sent[j].Last
 		}
 	}
 	return out
