@@ -216,15 +216,16 @@ func (c *Charon) Ping(from, to netip.Addr) error {
 }
 
 // PingFlood pings n times in quick order. It gives a function that waits for
-// the end and counts what was lost.
-func (c *Charon) PingFlood(from, to netip.Addr, n int) func() int {
-	wait := c.start("ping", "-n", "-q", "-i", "0.01", "-c", strconv.Itoa(n), "-W", "2", "-I", from.String(), to.String())
-	return func() int {
-		_, rest, _ := strings.Cut(wait(), "transmitted, ")
-		var got int
-		if _, err := fmt.Sscanf(rest, "%d received", &got); err != nil {
-			return n
+// the end and lists the numbers, from 1, of those that got no answer.
+func (c *Charon) PingFlood(from, to netip.Addr, n int) func() []int {
+	wait := c.start("ping", "-n", "-i", "0.01", "-c", strconv.Itoa(n), "-W", "2", "-I", from.String(), to.String())
+	return func() (lost []int) {
+		out := wait()
+		for i := range n {
+			if !strings.Contains(out, fmt.Sprintf("_seq=%d ", i+1)) {
+				lost = append(lost, i+1)
+			}
 		}
-		return n - got
+		return lost
 	}
 }

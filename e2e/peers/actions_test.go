@@ -15,15 +15,15 @@ func (p *play) do(f func(c *ike.Core, now time.Time) ike.Output) {
 // what reaches us must be opened and answered all the same.
 func (p *play) whileTraffic(f func()) {
 	p.Helper()
-	ours, theirs := p.ends()
-	lost := p.site.peer.PingFlood(theirs[0], ours[0], 80)
+	from, to := p.peerEnds()
+	lost := p.site.peer.PingFlood(from[0], to[0], 80)
 	time.Sleep(100 * time.Millisecond)
 	f()
 	p.us.mu.Lock()
 	bad := p.us.lost
 	p.us.mu.Unlock()
-	if n := lost(); n > 8 || len(bad) > 0 || n > 0 && !p.site.userSpace {
-		p.Errorf("%d of 80 packets were lost; by us: %q", n, bad)
+	if gone := lost(); len(gone) > 8 || len(bad) > 0 || len(gone) > 0 && !p.site.userSpace {
+		p.Errorf("of 80 packets these were lost: %v; by us: %q", gone, bad)
 	}
 }
 

@@ -126,8 +126,8 @@ func TestStrongSwan(t *testing.T) {
 	m := new(matrix)
 	t.Run("rows", func(t *testing.T) {
 		m.play(t, "direct", func(t *testing.T) *site { return directSite(t, "") }, append(suiteRows(), directRows()...))
-		m.play(t, "behind NAT", func(t *testing.T) *site { return natSite(t, true, "") }, natRows("us"))
-		m.play(t, "peer behind NAT", func(t *testing.T) *site { return natSite(t, false, "") }, natRows("peer"))
+		m.play(t, "behind NAT", func(t *testing.T) *site { return natSite(t, true, false) }, natRows("us"))
+		m.play(t, "peer behind NAT", func(t *testing.T) *site { return natSite(t, false, false) }, natRows("peer"))
 		m.play(t, "failures", func(t *testing.T) *site { return directSite(t, "") }, failureRows())
 		m.play(t, "roam", func(t *testing.T) *site {
 			s := directSite(t, "")
@@ -148,6 +148,8 @@ func TestStrongSwanKernel(t *testing.T) {
 	m := new(matrix)
 	t.Run("rows", func(t *testing.T) {
 		m.play(t, "kernel ESP", func(t *testing.T) *site { return kernelSite(t, "") }, kernelRows())
+		m.play(t, "behind NAT, kernel ESP", func(t *testing.T) *site { return natSite(t, true, true) }, natKernelRows("us"))
+		m.play(t, "peer behind NAT, kernel ESP", func(t *testing.T) *site { return natSite(t, false, true) }, natKernelRows("peer"))
 	})
 	m.print(t)
 }

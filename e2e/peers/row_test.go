@@ -22,7 +22,8 @@ type site struct {
 	userSpace  bool          // the peer's ESP is charon's own
 	ours       [2]netip.Addr // our own addresses, IPv4 and IPv6
 	theirs     [2]netip.Addr // their own
-	oursSeen   [2]netip.Addr // ours as the peer sees them; not valid: the peer cannot call
+	oursSeen   [2]netip.Addr // ours as the peer calls them; not valid: the peer cannot call
+	mapped     [2]netip.Addr // ours as a NAT makes them for the peer; not valid: there is none
 	theirsSeen [2]netip.Addr // theirs as we see them; not valid: we cannot call
 }
 
@@ -348,19 +349,34 @@ func (p *play) ends() (ours, theirs []netip.Addr) {
 	return p.site.ours[f : f+1], p.site.theirsSeen[f : f+1]
 }
 
+// peerEnds are the same addresses as the peer has them: in transport mode a NAT
+// is between them.
+func (p *play) peerEnds() (theirs, ours []netip.Addr) {
+	ours, theirs = p.ends()
+	if p.row.mode == ike.Transport && p.row.leased == "" {
+		f := p.site.family(p.row.v6)
+		theirs = p.site.theirs[f : f+1]
+		if p.site.mapped[f].IsValid() {
+			ours = p.site.mapped[f : f+1]
+		}
+	}
+	return theirs, ours
+}
+
 // traffic pings through the child from both sides: keys, modes and selectors
 // are right, or nothing comes back.
 func (p *play) traffic() {
 	p.Helper()
 	ours, theirs := p.ends()
+	from, to := p.peerEnds()
 	for i := range ours {
 		a, b := ours[i], theirs[i]
 		if !b.IsValid() {
 			continue
 		}
 		// A datagram may be lost, so each is tried more than once.
-		p.eventually(fmt.Sprintf("an answer to the peer's ping %s > %s", b, a), func() bool {
-			return p.site.peer.Ping(b, a) == nil
+		p.eventually(fmt.Sprintf("an answer to the peer's ping %s > %s", from[i], to[i]), func() bool {
+			return p.site.peer.Ping(from[i], to[i]) == nil
 		})
 		spec := packet.Spec{Src: a, Dst: b, Protocol: packet.ICMP, ICMPType: 8, EchoID: 77, Payload: []byte("from us")}
 		if a.Is6() {

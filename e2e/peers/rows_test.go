@@ -295,3 +295,35 @@ func kernelRows() (rows []row) {
 	}
 	return rows
 }
+
+// natKernelRows are played with a NAT and a peer whose ESP is the kernel's;
+// inside is who is behind it, and calls.
+func natKernelRows(inside string) (rows []row) {
+	for _, mode := range []ike.Mode{ike.Tunnel, ike.Transport} {
+		for _, v6 := range outerTwo {
+			r := row{name: fmt.Sprintf("%s, outer %s", mode, version(v6)), call: inside, v6: v6, mode: mode}
+			if full() || v6 == (mode == ike.Tunnel) == (inside == "us") {
+				rows = append(rows, r)
+			}
+			for i, by := range []string{"us", "peer", "both"} {
+				for j, what := range []string{"child", "ike"} {
+					if full() || !v6 && mode == ike.Transport && (i+j)%2 == 0 && (i < 2) == (inside == "us") {
+						more := r
+						more.name, more.after = fmt.Sprintf("%s rekeys %s under load, %s", by, what, r.name), rekey(by, what)
+						rows = append(rows, more)
+					}
+				}
+			}
+			for _, by := range sides {
+				for _, what := range []string{"child", "ike"} {
+					if full() {
+						more := r
+						more.name, more.after = fmt.Sprintf("%s deletes %s, %s", by, what, r.name), remove(by, what)
+						rows = append(rows, more)
+					}
+				}
+			}
+		}
+	}
+	return rows
+}

@@ -34,32 +34,66 @@ func directSiteOf(t *testing.T, charon func(*lab.Host, string) *lab.Charon, sett
 }
 
 // natSite has a router that translates between them, for the one that is
-// inside: us or the peer.
+// inside: us or the peer. The peer's ESP is its own, or with kernel that of a
+// guest's kernel.
 //
 //	inside .2 --- 10.78.0.0/24 --- .1 router .3 --- 10.77.0.0/24 --- .1 outside
-func natSite(t *testing.T, usInside bool, settings string) *site {
+func natSite(t *testing.T, usInside, kernel bool) *site {
 	l := lab.New(t)
 	lab.Need(t, "nft")
-	inside, router, outside := l.Host("inside"), l.Host("router"), l.Host("outside")
-	l.Join(inside, "in0", []string{"10.78.0.2/24", "fd78::2/64"}, router, "r0", []string{"10.78.0.1/24", "fd78::1/64"})
-	l.Join(router, "r1", []string{"10.77.0.3/24", "fd77::3/64"}, outside, "o0", []string{"10.77.0.1/24", "fd77::1/64"})
+	us, router := l.Host("us"), l.Host("router")
+	var guest *lab.Guest
+	var them *lab.Host
+	if kernel {
+		guest = l.Guest("guest")
+	} else {
+		them = l.Host("them")
+	}
+	join := func(peer bool, dev string, own []string, at string, router4, router6 string) {
+		theirs := []string{router4, router6}
+		switch {
+		case !peer:
+			l.Join(us, dev, own, router, at, theirs)
+		case kernel:
+			guest.Join(router, at, theirs, own)
+		default:
+			l.Join(them, dev, own, router, at, theirs)
+		}
+	}
+	join(!usInside, "in0", []string{"10.78.0.2/24", "fd78::2/64"}, "r0", "10.78.0.1/24", "fd78::1/64")
+	join(usInside, "o0", []string{"10.77.0.1/24", "fd77::1/64"}, "r1", "10.77.0.3/24", "fd77::3/64")
 	router.Sysctl("net.ipv4.ip_forward", "1")
 	router.Sysctl("net.ipv6.conf.all.forwarding", "1")
-	inside.Run("ip", "route", "add", "default", "via", "10.78.0.1")
-	inside.Run("ip", "-6", "route", "add", "default", "via", "fd78::1")
+	inside := us.Run
+	if !usInside {
+		if inside = guest.Run; !kernel {
+			inside = them.Run
+		}
+	}
+	inside("ip", "route", "add", "default", "via", "10.78.0.1")
+	inside("ip", "-6", "route", "add", "default", "via", "fd78::1")
 	for _, family := range []string{"ip", "ip6"} {
 		router.Run("nft", "add table "+family+" t; add chain "+family+" t c { type nat hook postrouting priority srcnat; }; add rule "+family+" t c oifname r1 masquerade random")
 	}
 	in, out, seen := addrs("10.78.0.2", "fd78::2"), addrs("10.77.0.1", "fd77::1"), addrs("10.77.0.3", "fd77::3")
-	s := &site{host: inside, ours: in, theirs: out, theirsSeen: out, userSpace: true}
-	them := outside
+	s := &site{host: us, ours: in, theirs: out, theirsSeen: out, mapped: seen, userSpace: !kernel}
 	if !usInside {
-		s = &site{host: outside, ours: out, theirs: in, oursSeen: out, theirsSeen: seen, userSpace: true}
-		them = inside
+		s = &site{host: us, ours: out, theirs: in, oursSeen: out, theirsSeen: seen, userSpace: !kernel}
 	}
-	inner(them)
-	s.peer = them.Charon(settings)
+	if kernel {
+		innerGuest(guest)
+		s.peer = guest.Charon("")
+	} else {
+		inner(them)
+		s.peer = them.Charon("")
+	}
 	return s
+}
+
+// innerGuest is inner for a guest.
+func innerGuest(g *lab.Guest) {
+	g.Run("ip", "addr", "add", innerTheirs[0].String()+"/32", "dev", "lo")
+	g.Run("ip", "addr", "add", innerTheirs[1].String()+"/128", "dev", "lo", "nodad")
 }
 
 // kernelSite is a peer whose ESP is the kernel's: a guest, on one wire with us.
@@ -69,8 +103,7 @@ func kernelSite(t *testing.T, settings string) *site {
 	guest.Join(us, "c0", []string{"10.77.0.2/24", "fd77::2/64"}, []string{"10.77.0.1/24", "fd77::1/64"})
 	s := &site{host: us, ours: addrs("10.77.0.2", "fd77::2"), theirs: addrs("10.77.0.1", "fd77::1")}
 	s.oursSeen, s.theirsSeen = s.ours, s.theirs
-	guest.Run("ip", "addr", "add", innerTheirs[0].String()+"/32", "dev", "lo")
-	guest.Run("ip", "addr", "add", innerTheirs[1].String()+"/128", "dev", "lo", "nodad")
+	innerGuest(guest)
 	s.peer = guest.Charon(settings)
 	return s
 }
