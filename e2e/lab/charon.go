@@ -25,6 +25,8 @@ type Charon struct {
 	try    func(limit time.Duration, args ...string) (string, error)
 	output func(from int) string
 	start  func(args ...string) (wait func() string)
+	launch func() // the daemon
+	signal func(name string)
 }
 
 // charonConf is strongswan.conf. Nothing is read from /etc.
@@ -124,11 +126,16 @@ func (h *Host) charon(release, settings string) *Charon {
 	vici := filepath.Join(l.Dir, h.Name+"-vici")
 	c, cmd := l.newCharon(release, h.Name, settings, charonPlugins+" kernel-libipsec", vici)
 	cmd[2] = "mount -t tmpfs tmpfs /run && " + cmd[2]
-	proc := h.Start(append([]string{"unshare", "-m"}, cmd...)...)
-	c.Pid = proc.Cmd.Process.Pid
-	c.within = append([]string{"nsenter", "-t", strconv.Itoa(c.Pid), "-m"}, c.within...)
+	within := c.within
+	c.launch = func() {
+		proc := h.Start(append([]string{"unshare", "-m"}, cmd...)...)
+		c.Pid, c.mark = proc.Cmd.Process.Pid, 0
+		c.within = append([]string{"nsenter", "-t", strconv.Itoa(c.Pid), "-m"}, within...)
+		c.output = func(from int) string { return proc.Output()[from:] }
+	}
+	c.launch()
 	c.try = h.Try
-	c.output = func(from int) string { return proc.Output()[from:] }
+	c.signal = func(name string) { h.Run("kill", "-"+name, strconv.Itoa(c.Pid)) }
 	c.start = func(args ...string) func() string {
 		out := make(chan string, 1)
 		go func() {
@@ -154,12 +161,17 @@ func (g *Guest) charon(release, settings string) *Charon {
 	l.Helper()
 	const vici = "/run/vici"
 	c, cmd := l.newCharon(release, g.Name, settings, charonPlugins, vici)
-	log := g.Start(cmd...)
-	c.try = g.Try
-	c.output = func(from int) string {
-		out, _ := g.Try(time.Minute, "tail", "-c", "+"+strconv.Itoa(from+1), log)
-		return out
+	c.launch = func() {
+		log := g.Start(cmd...)
+		c.mark = 0
+		c.output = func(from int) string {
+			out, _ := g.Try(time.Minute, "tail", "-c", "+"+strconv.Itoa(from+1), log)
+			return out
+		}
 	}
+	c.launch()
+	c.try = g.Try
+	c.signal = func(name string) { g.Run("sh", "-c", "kill -"+name+" $(cat /run/charon.pid)") }
 	c.start = func(args ...string) func() string {
 		file := g.Start(args...)
 		return func() string {
@@ -172,6 +184,28 @@ func (g *Guest) charon(release, settings string) *Charon {
 		}
 	}
 	return c.ready()
+}
+
+// Lab is the lab that the daemon is in.
+func (c *Charon) Lab() *Lab { return c.lab }
+
+// Signal sends the daemon a signal: KILL ends it without a word to its peers,
+// TERM in the ordinary way, STOP makes it deaf until CONT.
+func (c *Charon) Signal(name string) {
+	c.lab.Helper()
+	c.signal(name)
+}
+
+// Again starts the daemon anew, when a signal has ended it, with what Load gave
+// it last.
+func (c *Charon) Again() {
+	c.lab.Helper()
+	c.lab.Eventually(30*time.Second, "the daemon has ended", func() bool {
+		_, err := c.Try("--stats")
+		return err != nil
+	})
+	c.launch()
+	c.ready().Do("--load-all", "--noprompt")
 }
 
 // Try runs swanctl, where the daemon's files are. What it warns of as it looks

@@ -127,3 +127,45 @@ func move(p *play) {
 	p.same()
 	rekeyOnce("us", "child")(p)
 }
+
+// started has the peer end by a signal and start anew, without a word when it
+// is KILL. Whoever called before calls again; then the two hold the same.
+func started(signal string) func(*play) {
+	return func(p *play) {
+		p.site.peer.Signal(signal)
+		p.site.peer.Again()
+		if p.row.call == "us" {
+			// It answers to nothing that we have: dead peer detection finds out.
+			p.eventually("we give the peer up", func() bool { return p.us.count(ike.IKEDown) == 1 })
+			p.initiate()
+		} else if out, err := p.site.peer.Try("--initiate", "--child", "net", "--timeout", "20"); err != nil {
+			p.Fatalf("the peer's call after the restart failed: %v\n%s", err, out)
+		}
+		p.eventually("a child after the restart", func() bool { return p.us.count(ike.ChildUp) == 2 })
+		p.traffic()
+		p.same()
+	}
+}
+
+// deaf has the peer hear nothing for as long as it takes us to give it up; then
+// it is there again, and we call.
+func deaf(p *play) {
+	p.site.peer.Signal("STOP")
+	p.eventually("we give the peer up", func() bool { return p.us.count(ike.IKEDown) == 1 && p.failure() == ike.NoAnswer })
+	p.site.peer.Signal("CONT")
+	p.initiate()
+	p.eventually("a child", func() bool { return p.us.count(ike.ChildUp) == 2 })
+	p.traffic()
+	p.same()
+}
+
+// theirMove changes the address of the peer, which has called, and tells us
+// (RFC 4555).
+func theirMove(p *play) {
+	p.site.move()
+	p.eventually("we follow", func() bool { return p.us.count(ike.Moved) >= 1 })
+	p.traffic()
+	p.same()
+	rekeyOnce("us", "child")(p)
+	rekeyOnce("peer", "ike")(p)
+}

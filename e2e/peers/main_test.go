@@ -5,7 +5,6 @@ package peers
 
 import (
 	"fmt"
-	"net/netip"
 	"os"
 	"regexp"
 	"slices"
@@ -26,7 +25,9 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "responder:", serveResponder())
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	lab.RemoveBinary()
+	os.Exit(code)
 }
 
 // full plays every combination: IPFW_IKE_MATRIX=all, or a pattern for the rows
@@ -130,10 +131,7 @@ func TestStrongSwan(t *testing.T) {
 		m.play(t, "peer behind NAT", func(t *testing.T) *site { return natSite(t, false, false) }, natRows("peer"))
 		m.play(t, "failures", func(t *testing.T) *site { return directSite(t, "") }, failureRows())
 		m.play(t, "roam", func(t *testing.T) *site {
-			s := directSite(t, "")
-			s.more = []netip.Addr{netip.MustParseAddr("10.77.0.4")}
-			s.host.Run("ip", "addr", "add", "10.77.0.4/24", "dev", "c0")
-			return s
+			return roams(directSite(t, ""))
 		}, roamRows())
 		m.play(t, "eap", func(t *testing.T) *site { return directSite(t, "") }, eapRows())
 		m.play(t, "old", func(t *testing.T) *site { return directSite(t, "  signature_authentication = no\n") }, oldRows())
@@ -148,6 +146,7 @@ func TestStrongSwanKernel(t *testing.T) {
 	m := new(matrix)
 	t.Run("rows", func(t *testing.T) {
 		m.play(t, "kernel ESP", func(t *testing.T) *site { return kernelSite(t, "") }, kernelRows())
+		m.play(t, "roam, kernel ESP", func(t *testing.T) *site { return roams(kernelSite(t, "")) }, roamKernelRows())
 		m.play(t, "behind NAT, kernel ESP", func(t *testing.T) *site { return natSite(t, true, true) }, natKernelRows("us"))
 		m.play(t, "peer behind NAT, kernel ESP", func(t *testing.T) *site { return natSite(t, false, true) }, natKernelRows("peer"))
 	})

@@ -19,6 +19,7 @@ type site struct {
 	host       *lab.Host
 	peer       *lab.Charon
 	more       []netip.Addr  // further addresses of ours
+	move       func()        // changes the peer's IPv4 address
 	userSpace  bool          // the peer's ESP is charon's own
 	ours       [2]netip.Addr // our own addresses, IPv4 and IPv6
 	theirs     [2]netip.Addr // their own

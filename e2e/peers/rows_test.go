@@ -3,6 +3,7 @@ package peers
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/ipfw/ipfw/ike"
@@ -131,11 +132,24 @@ func roamRows() []row {
 		{name: "we start anew", call: "us", after: reboot},
 		{name: "our address changes", call: "us", after: move},
 	}
+	rows = append(rows, lifeRows()...)
 	for _, r := range rows[:2] {
 		r.name, r.after = r.name+", rekeyed", rekeyOnce(r.call, "child")
 		rows = append(rows, r)
 	}
 	return rows
+}
+
+// lifeRows are about peers that end, fall silent, or move.
+func lifeRows() (rows []row) {
+	impatient := func(p *ike.Peer, c *ike.Child) { p.DPD = 1e9 }
+	for _, call := range sides {
+		for _, signal := range []string{"KILL", "TERM"} {
+			rows = append(rows, row{name: "they start anew after SIG" + signal, call: call, retransmit: quick, silent: true, ours: impatient, after: started(signal)})
+		}
+	}
+	return append(rows, row{name: "they fall silent, and are there again", call: "us", retransmit: quick, silent: true, ours: impatient, after: deaf},
+		row{name: "their address changes", call: "peer", after: theirMove})
 }
 
 func version(v6 bool) string { return either(v6, "IPv6", "IPv4") }
@@ -326,4 +340,9 @@ func natKernelRows(inside string) (rows []row) {
 		}
 	}
 	return rows
+}
+
+// roamKernelRows are those of roamRows that are about the two themselves.
+func roamKernelRows() []row {
+	return slices.DeleteFunc(roamRows(), func(r row) bool { return r.leased != "" || !full() && r.call == "peer" })
 }

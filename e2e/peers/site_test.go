@@ -30,6 +30,20 @@ func directSiteOf(t *testing.T, charon func(*lab.Host, string) *lab.Charon, sett
 	s.oursSeen, s.theirsSeen, s.userSpace = s.ours, s.theirs, true
 	inner(them)
 	s.peer = charon(them, settings)
+	s.move = func() { them.Run("sh", "-c", changeAddress("s0")) }
+	return s
+}
+
+// changeAddress is a command by which the peer gets another IPv4 address in
+// place of its own.
+func changeAddress(dev string) string {
+	return "ip addr add 10.77.0.9/24 dev " + dev + " && ip addr del 10.77.0.1/24 dev " + dev
+}
+
+// roams gives us another address, for rows that change it.
+func roams(s *site) *site {
+	s.more = []netip.Addr{netip.MustParseAddr("10.77.0.4")}
+	s.host.Run("ip", "addr", "add", "10.77.0.4/24", "dev", "c0")
 	return s
 }
 
@@ -105,5 +119,6 @@ func kernelSite(t *testing.T, settings string) *site {
 	s.oursSeen, s.theirsSeen = s.ours, s.theirs
 	innerGuest(guest)
 	s.peer = guest.Charon(settings)
+	s.move = func() { guest.Run("sh", "-c", changeAddress("vec0")) }
 	return s
 }
