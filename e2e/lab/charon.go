@@ -249,10 +249,11 @@ func (c *Charon) Ping(from, to netip.Addr) error {
 	return err
 }
 
-// PingFlood pings n times in quick order. It gives a function that waits for
-// the end and lists the numbers, from 1, of those that got no answer.
-func (c *Charon) PingFlood(from, to netip.Addr, n int) func() []int {
-	wait := c.start("ping", "-n", "-i", "0.01", "-c", strconv.Itoa(n), "-W", "2", "-I", from.String(), to.String())
+// PingFlood pings n times in quick order, and then more times. It gives a
+// function that waits for the end and lists which of the n, from 1, got no
+// answer.
+func (c *Charon) PingFlood(from, to netip.Addr, n, more int) func() []int {
+	wait := c.start("ping", "-n", "-i", "0.01", "-c", strconv.Itoa(n+more), "-W", "2", "-I", from.String(), to.String())
 	return func() (lost []int) {
 		out := wait()
 		for i := range n {

@@ -10,19 +10,24 @@ func (p *play) do(f func(c *ike.Core, now time.Time) ike.Output) {
 	p.us.with(func(now time.Time) ike.Output { return f(p.us.core, now) })
 }
 
-// whileTraffic pings all the time while f runs, and fails if one is lost. On a
-// busy machine charon's user-space ESP loses a few by itself as it changes SAs;
-// what reaches us must be opened and answered all the same.
+// whileTraffic pings all the time while f runs, and fails if one is lost.
+// charon's user-space ESP, on a busy machine, at times keeps the newest packets
+// until further ones come: never one in the middle is missing, but up to some
+// tens of the last, on the way in or out. So there further ones follow.
 func (p *play) whileTraffic(f func()) {
 	p.Helper()
 	from, to := p.peerEnds()
-	lost := p.site.peer.PingFlood(from[0], to[0], 80)
+	more := 0
+	if p.site.userSpace {
+		more = 60
+	}
+	lost := p.site.peer.PingFlood(from[0], to[0], 80, more)
 	time.Sleep(100 * time.Millisecond)
 	f()
 	p.us.mu.Lock()
 	bad := p.us.lost
 	p.us.mu.Unlock()
-	if gone := lost(); len(gone) > 8 || len(bad) > 0 || len(gone) > 0 && !p.site.userSpace {
+	if gone := lost(); len(gone) > 0 || len(bad) > 0 {
 		p.Errorf("of 80 packets these were lost: %v; by us: %q", gone, bad)
 	}
 }

@@ -129,7 +129,7 @@ ike "peer" {
 	} else {
 		s.peer.Do("--initiate", "--child", "net", "--timeout", "20")
 	}
-	lost := s.peer.PingFlood(there, here, 150)
+	lost := s.peer.PingFlood(there, here, 150, 0)
 	ours := s.host.Start("ping", "-q", "-c", "150", "-i", "0.01", "-W", "5", "-I", here.String(), there.String())
 	for _, again := range []func(){
 		func() { d.Ask("ike", "rekey", "net") }, func() { s.peer.Do("--rekey", "--child", "net") },

@@ -37,7 +37,7 @@ func directSiteOf(t *testing.T, charon func(*lab.Host, string) *lab.Charon, sett
 // changeAddress is a command by which the peer gets another IPv4 address in
 // place of its own.
 func changeAddress(dev string) string {
-	return "ip addr add 10.77.0.9/24 dev " + dev + " && ip addr del 10.77.0.1/24 dev " + dev
+	return "sysctl -q -w net.ipv4.conf.all.promote_secondaries=1 && ip addr add 10.77.0.9/24 dev " + dev + " && ip addr del 10.77.0.1/24 dev " + dev
 }
 
 // roams gives us another address, for rows that change it.
