@@ -13,7 +13,7 @@ import (
 type daemonRow struct {
 	name, call  string
 	proto, mode string
-	v6, udp     bool
+	v6          bool
 	ours        string // more lines of the ipsec block
 	theirs      string // the peer's proposals
 }
