@@ -103,10 +103,8 @@ func kemRows() (rows []row) {
 		}
 	}
 	if !full() { // the callers take turns
-		rows = slices.DeleteFunc(rows, func(r row) bool {
-			turn := len(r.name)%2 == 0
-			return contains(r.name, "rekeys") && (r.call == "us") == turn
-		})
+		n := -1
+		rows = slices.DeleteFunc(rows, func(r row) bool { n++; return n%2 == 0 == (r.call == "us") })
 	}
 	return rows
 }

@@ -132,12 +132,11 @@ func roamRows() []row {
 		{name: "we start anew", call: "us", after: reboot},
 		{name: "our address changes", call: "us", after: move},
 	}
-	rows = append(rows, lifeRows()...)
 	for _, r := range rows[:2] {
 		r.name, r.after = r.name+", rekeyed", rekeyOnce(r.call, "child")
 		rows = append(rows, r)
 	}
-	return rows
+	return append(rows, lifeRows()...) // the last of which leaves the peer elsewhere
 }
 
 // lifeRows are about peers that end, fall silent, or move.
