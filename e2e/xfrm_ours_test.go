@@ -36,6 +36,9 @@ func (s *xfrmSide) Handle(in *engine.Input, out *engine.Output, f packet.Fault) 
 	return s.Process(in, out)
 }
 
+// Now is the clock of what Unseal, which the Engine has, is given.
+func (s *xfrmSide) Now() int64 { return s.fw.Now() }
+
 // newXFRMSide begins to filter on the host, where everything but neighbour
 // discovery must be protected.
 func newXFRMSide(t *testing.T, h *lab.Host) *xfrmSide {
