@@ -30,7 +30,7 @@ type Opener interface {
 // unsealer opens ESP packets, has them judged by what they held, and hands them
 // to the kernel by the TUN device.
 //
-//	UDP socket, packet socket --> Unseal --> merger --> Handle --> TUN device
+//	UDP socket, ring of the intake --> Unseal --> merger --> Handle --> TUN device
 //	    `--> IKE message --> Handle --> Config.IKE
 type unsealer struct {
 	w      *worker

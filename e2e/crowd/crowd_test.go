@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"fmt"
 	"net/netip"
-	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/ipfw/ipfw/e2e/lab"
 	"github.com/ipfw/ipfw/ike"
-	"github.com/vishvananda/netns"
 )
 
 // crowd is many callers, each with an address and an identity of its own, in
@@ -47,27 +45,6 @@ func caller(i int, psk []byte) *ike.Peer {
 		RemoteID: "server.example", PSK: psk, Children: []*ike.Child{{Name: "crowd", Mode: ike.Transport}}}
 }
 
-// inHost runs f on a thread in the host's network namespace.
-func inHost(t testing.TB, h *lab.Host, f func() error) {
-	t.Helper()
-	errs := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		ns, err := netns.GetFromName(h.NS)
-		if err == nil {
-			err = netns.Set(ns)
-			ns.Close()
-		}
-		if err == nil {
-			err = f()
-		}
-		errs <- err
-	}()
-	if err := <-errs; err != nil {
-		t.Fatal(err)
-	}
-}
-
 // gather makes n callers in a host; change, if any, is done to each.
 func gather(t testing.TB, h *lab.Host, n int, change func(int, *ike.Peer)) *crowd {
 	t.Helper()
@@ -80,10 +57,12 @@ func gather(t testing.TB, h *lab.Host, n int, change func(int, *ike.Peer)) *crow
 		}
 		peers = append(peers, p)
 	}
-	inHost(t, h, func() (err error) {
+	if err := h.Do(func() (err error) {
 		c.s, err = ike.Listen(ike.ServerConfig{Config: ike.Config{Peers: peers, Rand: rand.Reader}, Event: c.event})
 		return err
-	})
+	}); err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { c.s.Run(ctx, 0); close(done) }()

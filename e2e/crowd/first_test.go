@@ -70,12 +70,14 @@ ike "peer" {
 			wire := sealedOn(t, client, "c0")
 			var echo *net.UDPConn
 			var listener net.Listener
-			inHost(t, server, func() (err error) {
+			if err := server.Do(func() (err error) {
 				if echo, err = net.ListenUDP("udp4", &net.UDPAddr{Port: 7}); err == nil {
 					listener, err = net.Listen("tcp4", ":7")
 				}
 				return err
-			})
+			}); err != nil {
+				t.Fatal(err)
+			}
 			defer echo.Close()
 			defer listener.Close()
 			go func() {
@@ -97,7 +99,9 @@ ike "peer" {
 					})
 					wire.since()
 					began := time.Now()
-					inHost(t, client, func() error { return knock(proto) })
+					if err := client.Do(func() error { return knock(proto) }); err != nil {
+						t.Fatal(err)
+					}
 					answer = append(answer, time.Since(began))
 					first = append(first, wire.since().Sub(began))
 				}
@@ -149,7 +153,7 @@ func (s *sniffer) since() (at time.Time) {
 func sealedOn(t *testing.T, h *lab.Host, dev string) *sniffer {
 	t.Helper()
 	var fd int
-	inHost(t, h, func() error {
+	if err := h.Do(func() error {
 		i, err := net.InterfaceByName(dev)
 		if err != nil {
 			return err
@@ -162,7 +166,9 @@ func sealedOn(t *testing.T, h *lab.Host, dev string) *sniffer {
 			return err
 		}
 		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: i.Index})
-	})
+	}); err != nil {
+		t.Fatal(err)
+	}
 	s, done := &sniffer{make(chan time.Time, 1)}, make(chan struct{})
 	go func() {
 		defer unix.Close(fd)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -16,7 +15,6 @@ import (
 	"github.com/ipfw/ipfw/esp"
 	"github.com/ipfw/ipfw/ike"
 	"github.com/ipfw/ipfw/packet"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -58,27 +56,6 @@ type pair struct {
 	in, out *esp.SA
 }
 
-// inHost runs f on a thread in the host's network namespace.
-func inHost(t testing.TB, h *lab.Host, f func() error) {
-	t.Helper()
-	errs := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		ns, err := netns.GetFromName(h.NS)
-		if err == nil {
-			err = netns.Set(ns)
-			ns.Close()
-		}
-		if err == nil {
-			err = f()
-		}
-		errs <- err
-	}()
-	if err := <-errs; err != nil {
-		t.Fatal(err)
-	}
-}
-
 // newStation starts a Core on the host's addresses.
 func newStation(t testing.TB, h *lab.Host, cfg ike.Config, addrs ...netip.Addr) *station {
 	t.Helper()
@@ -90,7 +67,7 @@ func newStation(t testing.TB, h *lab.Host, cfg ike.Config, addrs ...netip.Addr) 
 	if s.core, err = ike.New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	inHost(t, h, func() error {
+	if err := h.Do(func() error {
 		for _, a := range addrs {
 			for _, port := range []uint16{500, 4500} {
 				at := netip.AddrPortFrom(a, port)
@@ -120,7 +97,9 @@ func newStation(t testing.TB, h *lab.Host, cfg ike.Config, addrs ...netip.Addr) 
 			}
 		}
 		return nil
-	})
+	}); err != nil {
+		t.Fatal(err)
+	}
 	var all sync.WaitGroup
 	for at, c := range s.udp {
 		all.Go(func() { s.receive(at, c) })
