@@ -132,6 +132,7 @@ func (c *Core) beginEAP(sa *ikeSA, m *opened, ns notifies, d Datagram, want Iden
 	e.method = c.cfg.EAP(call)
 	hs.eap = e
 	c.guard.eap++
+	c.guard.keepPlace(sa)
 	sa.expireAt = c.now.Add(eapPatience * c.cfg.Limits.HalfOpenTime)
 	list := append([]payload{{kind: plIDr, body: sa.localID.body()}}, p.ownCerts(false)...)
 	c.stepEAP(sa, m, d, append(list, authPayload(how, data)), e.method.Next(nil))

@@ -1,6 +1,7 @@
 package ike
 
 import (
+	"container/list"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
@@ -15,6 +16,9 @@ type guard struct {
 	total   int
 	perAddr map[netip.Prefix]int
 	eap     int // of them in the middle of EAP
+
+	places            [standings]list.List // the half-open IKE SAs, oldest first
+	trusted, suspects *book
 
 	secret, previous []byte // of cookies
 	generation       byte
@@ -35,28 +39,32 @@ func group(a netip.Addr) netip.Prefix {
 	return p
 }
 
-func (g *guard) full(a netip.Addr, l *Limits) bool {
-	return g.total >= l.HalfOpen || g.perAddr[group(a)] >= l.HalfOpenPerAddr
-}
+// full says that an address has as many half-open IKE SAs as it may.
+func (g *guard) full(a netip.Addr, l *Limits) bool { return g.perAddr[group(a)] >= l.HalfOpenPerAddr }
 
 // wantsCookie says that a stranger must show first that it hears us: when there
-// are many half-open IKE SAs, and when there are some of its address already.
+// are many half-open IKE SAs, when there are some of its address already, and
+// when others there have come to nothing.
 // The limit for an address is beyond what can be reached without cookies, else
 // a few messages in the name of a peer would shut that peer out.
-func (g *guard) wantsCookie(a netip.Addr, l *Limits) bool {
-	return g.total >= l.CookieAfter || g.perAddr[group(a)] >= max(1, l.HalfOpenPerAddr/4)
+func (g *guard) wantsCookie(a netip.Addr, l *Limits, now time.Time) bool {
+	n := group(a)
+	return g.total >= l.CookieAfter || g.perAddr[n] >= max(1, l.HalfOpenPerAddr/4) || g.standing(n, now) == suspect
 }
 
 func (g *guard) enter(sa *ikeSA) {
 	sa.counted = group(sa.remote.Addr())
 	g.total++
 	g.perAddr[sa.counted]++
+	sa.standing = g.standing(sa.counted, sa.created)
+	sa.place = g.places[sa.standing].PushBack(sa)
 }
 
 func (g *guard) leave(sa *ikeSA) {
 	if !sa.counted.IsValid() {
 		return
 	}
+	g.keepPlace(sa)
 	g.total--
 	if g.perAddr[sa.counted]--; g.perAddr[sa.counted] == 0 {
 		delete(g.perAddr, sa.counted)

@@ -316,9 +316,10 @@ func (c *Core) serveInit(h header, d Datagram) {
 		return
 	}
 	answer := header{spiI: h.spiI, exchange: exIKESAInit, flags: flagResponse}
-	if c.guard.wantsCookie(d.Remote.Addr(), &c.cfg.Limits) {
+	hears := false
+	if c.guard.wantsCookie(d.Remote.Addr(), &c.cfg.Limits, c.now) {
 		n, _ := ns.get(nCookie)
-		if !c.guard.goodCookie(n.data, h, ni, d.Remote) {
+		if hears = c.guard.goodCookie(n.data, h, ni, d.Remote); !hears {
 			if k, err := c.newCookie(h, ni, d.Remote); err == nil {
 				c.stats.Cookies++
 				c.reply(d, encodePlain(answer, []payload{note(nCookie, k...)}))
@@ -351,7 +352,24 @@ func (c *Core) serveInit(h header, d Datagram) {
 		c.reply(d, encodePlain(answer, []payload{note(nInvalidKEPayload, byte(s.ke>>8), byte(s.ke))}))
 		return
 	}
-	c.openHalf(h, d, s, chosen, ni, public, ns, list)
+	if c.guard.total >= c.cfg.Limits.HalfOpen && !c.makeRoom(d.Remote.Addr()) {
+		c.stats.Failures[TooMany]++
+		c.stats.Dropped++
+		return
+	}
+	c.openHalf(h, d, s, chosen, ni, public, ns, list, hears)
+}
+
+// makeRoom ends a half-open IKE SA, so that another may begin; false: none stands
+// back.
+func (c *Core) makeRoom(a netip.Addr) bool {
+	old := c.guard.makeRoom(c.guard.standing(group(a), c.now), c.now)
+	if old == nil {
+		return false
+	}
+	c.fail(old, Event{Failure: TooMany, Detail: "the initiator has not gone on, and others want its place"})
+	c.destroy(old, true)
+	return true
 }
 
 // chooseIKE negotiates with every peer that may call from that address.
@@ -379,10 +397,10 @@ func (c *Core) chooseIKE(d Datagram, theirs []Proposal, group uint16, ns notifie
 }
 
 // openHalf makes a half-open IKE SA and answers.
-func (c *Core) openHalf(h header, d Datagram, s suite, chosen Proposal, ni, public []byte, ns notifies, asked []payload) {
+func (c *Core) openHalf(h header, d Datagram, s suite, chosen Proposal, ni, public []byte, ns notifies, asked []payload, hears bool) {
 	sa := &ikeSA{
 		state: stHalfOpen, spiI: h.spiI, local: d.Local, remote: d.Remote, suite: s, nextIn: 1, index: -1,
-		created: c.now, heard: c.now, expireAt: c.now.Add(c.cfg.Limits.HalfOpenTime),
+		created: c.now, heard: c.now, expireAt: c.now.Add(c.cfg.Limits.HalfOpenTime), hears: hears,
 		hs: &handshake{ni: slices.Clone(ni), peerKE: slices.Clone(public), initI: slices.Clone(d.Data)},
 	}
 	hs := sa.hs

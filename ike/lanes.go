@@ -13,9 +13,11 @@ import (
 //	cookie  IKE_SA_INIT that brings back a cookie, or pretends to
 //	call    IKE_SA_INIT without one: what a flood from forged addresses is
 //	        made of, and what costs an honest caller no more than a second
+//	suspect what next finds in the others of handshakes that a Core suspects:
+//	        public-key work that is likely to be for nothing
 type lanes struct {
-	queues [3]chan Datagram
-	lost   [3]atomic.Uint64
+	queues [4]chan Datagram
+	lost   [4]atomic.Uint64
 	ready  chan struct{} // something has been added
 	turn   int
 }
@@ -24,11 +26,12 @@ const (
 	laneRest = iota
 	laneCookie
 	laneCall
+	laneSuspect
 )
 
 // laneLengths are how many datagrams may wait in each lane. One more is lost, as
 // UDP may lose it: a flood must not fill memory.
-var laneLengths = [...]int{laneRest: 8192, laneCookie: 1024, laneCall: 1024}
+var laneLengths = [...]int{laneRest: 8192, laneCookie: 1024, laneCall: 1024, laneSuspect: 1024}
 
 func newLanes() *lanes {
 	l := &lanes{ready: make(chan struct{}, 1)}
@@ -67,18 +70,36 @@ func (l *lanes) add(d Datagram) {
 
 // laneTurns says which lane goes first, turn by turn: none starves, whatever
 // the others are filled with.
-var laneTurns = [...]int{laneRest, laneRest, laneCookie, laneRest, laneRest, laneCookie, laneRest, laneCall}
+var laneTurns = [...]int{laneRest, laneRest, laneCookie, laneRest, laneRest, laneCookie, laneRest, laneCall, laneSuspect}
 
 // next gives the next datagram, false if there is none. One goroutine calls it.
-func (l *lanes) next() (Datagram, bool) {
+func (l *lanes) next(suspect func(Datagram) bool) (Datagram, bool) {
 	l.turn = (l.turn + 1) % len(laneTurns)
 	first := laneTurns[l.turn]
-	for _, i := range [...]int{first, laneRest, laneCookie, laneCall} {
-		select {
-		case d := <-l.queues[i]:
-			return d, true
-		default:
+	for _, i := range [...]int{first, laneRest, laneCookie, laneCall, laneSuspect} {
+		for range cap(l.queues[i]) {
+			d, ok := l.take(i)
+			if !ok {
+				break
+			}
+			if i == laneSuspect || !suspect(d) {
+				return d, true
+			}
+			select {
+			case l.queues[laneSuspect] <- d:
+			default:
+				l.lost[laneSuspect].Add(1)
+			}
 		}
 	}
 	return Datagram{}, false
+}
+
+func (l *lanes) take(i int) (Datagram, bool) {
+	select {
+	case d := <-l.queues[i]:
+		return d, true
+	default:
+		return Datagram{}, false
+	}
 }

@@ -13,6 +13,7 @@ func TestLanes(t *testing.T) {
 	auth := append([]byte(nil), call...)
 	auth[18], auth[8] = exIKEAuth, 1
 	messages := [][]byte{laneRest: auth, laneCookie: cookie, laneCall: call}
+	nobody := func(Datagram) bool { return false }
 	for want, b := range messages {
 		if got := laneOf(b); got != want {
 			t.Errorf("a message of lane %d goes to %d", want, got)
@@ -40,7 +41,7 @@ func TestLanes(t *testing.T) {
 		// All turns once: whatever waits behind the flood has come.
 		seen := map[int]bool{}
 		for range laneTurns {
-			d, ok := l.next()
+			d, ok := l.next(nobody)
 			if !ok {
 				t.Fatal("nothing waits")
 			}
@@ -50,12 +51,47 @@ func TestLanes(t *testing.T) {
 			t.Errorf("a flood of lane %d lets %v through", flood, seen)
 		}
 		for n := laneLengths[flood] + 2 - len(laneTurns); ; n-- {
-			if _, ok := l.next(); !ok {
+			if _, ok := l.next(nobody); !ok {
 				if n != 0 {
 					t.Errorf("%d datagrams are left of a flood of lane %d", n, flood)
 				}
 				break
 			}
+		}
+	}
+}
+
+// Datagrams of suspects wait behind all others, have their turn, and are lost when
+// they are too many.
+func TestSuspectLane(t *testing.T) {
+	auth := initMessage(t, 1)
+	auth[18], auth[8] = exIKEAuth, 1
+	l := newLanes()
+	honest := append([]byte(nil), auth...)
+	honest[0] ^= 1
+	suspect := func(d Datagram) bool { return d.Data[0] == auth[0] }
+	const flood = 3000
+	for range flood {
+		l.add(Datagram{Data: auth})
+	}
+	for range 100 {
+		l.add(Datagram{Data: honest})
+	}
+	early, late := 0, 0
+	for n := 0; ; n++ {
+		d, ok := l.next(suspect)
+		switch {
+		case !ok:
+			if want := 100 + laneLengths[laneSuspect]; n < want || early == 0 || late == 0 || l.lost[laneSuspect].Load() != uint64(flood+100-n) {
+				t.Errorf("%d came of %d at least, %d lost; suspects %d before and %d after the honest", n, want, l.lost[laneSuspect].Load(), early, late)
+			}
+			return
+		case suspect(d) && n < 120:
+			early++
+		case suspect(d):
+			late++
+		case n > 120:
+			t.Fatalf("an honest one is the %d.", n)
 		}
 	}
 }

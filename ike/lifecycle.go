@@ -20,6 +20,9 @@ const (
 
 // establish is called when both sides have authenticated.
 func (c *Core) establish(sa *ikeSA, low []byte, initialContact bool) {
+	if sa.counted.IsValid() {
+		c.guard.praise(sa.counted, c.now)
+	}
 	c.leaveHandshake(sa)
 	sa.state, sa.low, sa.up, sa.expireAt = stUp, low, c.now, time.Time{}
 	sa.rekeyAt = c.now.Add(c.jitter(or(sa.peer.Lifetime, defaultIKELife)))
@@ -247,6 +250,9 @@ func (c *Core) forget(sa *ikeSA) {
 			c.release(sa.hs.child.spi)
 		}
 		sa.hs.wipe()
+		if sa.counted.IsValid() && sa.hears {
+			c.guard.blame(sa.counted, c.now)
+		}
 	}
 	c.dropRequest(sa)
 	c.dropPending(sa)

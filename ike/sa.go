@@ -1,6 +1,7 @@
 package ike
 
 import (
+	"container/list"
 	"crypto/sha256"
 	"math"
 	"net/netip"
@@ -78,7 +79,10 @@ type ikeSA struct {
 
 	created, up                       time.Time
 	rekeyAt, heard, aliveAt, expireAt time.Time
-	counted                           netip.Prefix // half-open is counted for this
+	counted                           netip.Prefix  // half-open is counted for this
+	standing                          standing      // of the address when it began
+	place                             *list.Element // among the half-open; nil: nobody can take it
+	hears                             bool          // the peer has answered to something we sent to its address
 	at                                time.Time
 	index                             int
 	spots                             [2]spot // where Core.index has it
@@ -303,6 +307,7 @@ func (c *Core) handleRequest(sa *ikeSA, h header, d Datagram) {
 		sa.lastHash = sha256.Sum256(d.Data)
 	}
 	sa.heard = c.now
+	c.guard.goesOn(sa)
 	c.roam(sa, d.Local, d.Remote)
 	sa.inFrag = reassembly{}
 	sa.nextIn++

@@ -105,10 +105,11 @@ func (s *Server) Run(ctx context.Context, farewell time.Duration) {
 	always := make(chan struct{})
 	close(always)
 	s.apply(s.core.Start(time.Now()))
+	suspect := func(d Datagram) bool { return s.core.Suspect(time.Now(), d) }
 loop:
 	for {
 		ready := s.lanes.ready
-		if d, ok := s.lanes.next(); ok {
+		if d, ok := s.lanes.next(suspect); ok {
 			s.apply(s.core.Handle(time.Now(), d))
 			ready = always // there may be more: only look whether there is other work
 		}
@@ -223,8 +224,11 @@ type Losses struct {
 
 // Losses gives the counters.
 func (s *Server) Losses() Losses {
-	calls := s.lanes.lost[laneCall].Load()
-	return Losses{Received: calls + s.lanes.lost[laneCookie].Load() + s.lanes.lost[laneRest].Load(), Calls: calls, Unsent: s.unsent.Load()}
+	l := Losses{Calls: s.lanes.lost[laneCall].Load(), Unsent: s.unsent.Load()}
+	for i := range s.lanes.lost {
+		l.Received += s.lanes.lost[i].Load()
+	}
+	return l
 }
 
 // Close gives up the ports of a Server that was never run.

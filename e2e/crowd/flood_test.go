@@ -100,6 +100,12 @@ func sendFlood(what string) error {
 	if err != nil {
 		return err
 	}
+	if l, ok := liars[kind]; ok {
+		began := time.Now()
+		sent, err := l.send(l.addresses, limit)
+		fmt.Printf("%d 0 %d\n", sent, time.Since(began).Microseconds())
+		return err
+	}
 	k, ok := kinds[kind]
 	to, err := net.ParseMAC(mac)
 	if !ok || err != nil {

@@ -5,15 +5,20 @@
 package crowd
 
 import (
+	"crypto"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/ipfw/ipfw/e2e/lab"
+	"github.com/ipfw/ipfw/ike"
 )
 
 func TestMain(m *testing.M) {
@@ -43,6 +48,7 @@ var serverAddr = netip.MustParseAddr("10.77.0.1")
 //
 //	attacker          server           crowd
 //	f0 10.78.0.2 --- s1 | s0 --- c0 10.77.0.2 and all of 10.80.0.0/12
+//	and all of 10.96.0.0/16
 //
 // What the server sends to strangers goes to the attacker, who counts it.
 type site struct {
@@ -65,12 +71,18 @@ func newSite(t testing.TB) *site {
 	mac := strings.TrimSpace(s.attacker.Run("cat", "/sys/class/net/f0/address"))
 	server.Run("ip", "neigh", "replace", "10.78.0.2", "lladdr", mac, "dev", "s1")
 	s.attacker.Sysctl("net.ipv4.ip_forward", "0")
+	s.attacker.Run("ip", "route", "add", "local", "10.96.0.0/16", "dev", "lo")
+	s.attacker.Run("ip", "route", "add", "10.77.0.0/24", "via", "10.78.0.1")
 	return s
 }
 
-// policy is the server's.
+// policy is the server's, with pre-shared keys.
 func (s *site) policy(more string) string {
 	s.File("server/psk", secret+"\n")
+	return s.policyWith("  psk_file = \"psk\"\n" + more)
+}
+
+func (s *site) policyWith(more string) string {
 	return s.File("server/policy.hcl", `
 policy {
   inbound  = "discard"
@@ -88,9 +100,68 @@ ipsec "crowd" {
 }
 ike "crowd" {
   local_id = "server.example"
-  psk_file = "psk"
 `+more+`}
 `)
+}
+
+// signed is a policy of raw public keys for n callers, and what makes them such.
+func (s *site) signed(n int) (policy string, change func(int, *ike.Peer)) {
+	s.Helper()
+	s.RawKeys(true, "server", "callers")
+	own, err := os.ReadFile(filepath.Join(s.Dir, "callers", "own.key"))
+	if err != nil {
+		s.Fatal(err)
+	}
+	block, _ := pem.Decode(own)
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		s.Fatal(err)
+	}
+	public := func(name string) (string, crypto.PublicKey) {
+		text, err := os.ReadFile(filepath.Join(s.Dir, "server", "peers", name+".pub"))
+		if err != nil {
+			s.Fatal(err)
+		}
+		block, _ := pem.Decode(text)
+		k, err := x509.ParsePKIXPublicKey(block.Bytes)
+		if err != nil {
+			s.Fatal(err)
+		}
+		return string(text), k
+	}
+	text, _ := public("callers")
+	_, server := public("server")
+	for i := range n {
+		s.File("server/peers/"+callerName(i)+".pub", text)
+	}
+	return s.policyWith("  public_keys = \"peers/\"\n  private_key = \"own.key\"\n"), func(_ int, p *ike.Peer) {
+		p.PSK, p.Key, p.PublicKeys = nil, key.(crypto.Signer), keyring(server)
+	}
+}
+
+// keyring is what callers know of the server.
+func keyring(k crypto.PublicKey) map[string]crypto.PublicKey {
+	return map[string]crypto.PublicKey{"server.example": k}
+}
+
+// strongSwan is charon as a responder for the crowd. open: with neither cookies
+// nor a limit of half-open IKE SAs for an address.
+func (s *site) strongSwan(open bool) target {
+	s.Helper()
+	more := ""
+	if open {
+		more = "  dos_protection = no\n"
+	}
+	c := s.server.Charon(more + "  filelog {\n    stderr {\n      default = -1\n      ike = -1\n      cfg = -1\n      chd = -1\n      enc = -1\n    }\n  }\n")
+	c.Load("connections {\n  all {\n    version = 2\n    unique = never\n    proposals = aes128gcm16-prfsha256-curve25519,aes256gcm16-prfsha256-curve25519,aes256gcm16-prfsha384-curve25519,aes256gcm16-prfsha512-curve25519\n    local {\n      auth = psk\n      id = server.example\n    }\n" +
+		"    remote {\n      auth = psk\n    }\n  }\n}\nsecrets {\n  ike-all {\n    secret = \"" + secret + "\"\n  }\n}\n")
+	return target{pid: c.Pid}
+}
+
+// sent is how many bytes have left by a device, with their headers.
+func sent(h *lab.Host, dev string) int {
+	n, _ := strconv.Atoi(strings.TrimSpace(h.Run("cat", "/sys/class/net/"+dev+"/statistics/tx_bytes")))
+	return n
 }
 
 // arrived is what has come in by a device: packets and bytes with their
