@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -152,6 +153,88 @@ func tryCountersTellTheTruth(t *testing.T, way string) {
 	check("closed")
 	l.Eventually(waitLong, "the flows are forgotten", func() bool { return !strings.Contains(d.Ask("flows"), "echo") || way == "none" })
 	check("forgotten")
+}
+
+// The kernel drops the rest of a flow that a new policy cuts: no more of it
+// comes up, each packet counts for the rule that discards, and the next policy
+// is asked anew.
+func TestCutFlowStaysInTheKernel(t *testing.T) {
+	l, client, server := lab.Pair(t)
+	var u net.PacketConn
+	if err := within(t, server, func() (err error) { u, err = net.ListenPacket("udp", ":7001"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	go func() {
+		buf := make([]byte, 64)
+		for {
+			n, from, err := u.ReadFrom(buf)
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			if err == nil {
+				_, _ = u.WriteTo(buf[:n], from)
+			}
+		}
+	}()
+	policy := func(action string) string {
+		return fmt.Sprintf(`
+policy {
+  inbound  = "discard"
+  outbound = "bypass"
+  offload  = "flow"
+}
+rule %q {
+  action     = %q
+  direction  = "in"
+  protocol   = "udp"
+  local_port = 7001
+}
+`, action, action)
+	}
+	file := l.File("policy.hcl", policy("bypass"))
+	d := server.IPFW(file)
+	put := func(action string) {
+		t.Helper()
+		l.File("policy.hcl", policy(action))
+		d.Ask("reload")
+	}
+	for _, address := range addresses(7001) {
+		var c net.Conn
+		if err := within(t, client, func() (err error) { c, err = net.Dial("udp", address); return err }); err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		buf := make([]byte, 64)
+		echo := func() bool {
+			_ = c.SetDeadline(time.Now().Add(time.Second))
+			if _, err := c.Write([]byte("word")); err != nil {
+				return false
+			}
+			_, err := c.Read(buf)
+			return err == nil
+		}
+		l.Eventually(waitLong, "the flow is open", echo)
+		put("discard")
+		before := status(t, d)
+		const burst = 10_000
+		for range burst {
+			if _, err := c.Write([]byte("word")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l.Eventually(waitLong, "all is counted", func() bool {
+			s := status(t, d)
+			was, _, _ := before.rule("discard")
+			is, _, _ := s.rule("discard")
+			return is-was == burst
+		})
+		if s := status(t, d); s.Queue.Packets-before.Queue.Packets > burst/2 {
+			t.Errorf("%s: %d packets of %d came up", address, s.Queue.Packets-before.Queue.Packets, burst)
+		}
+		put("bypass")
+		l.Eventually(waitLong, "it is open again", echo)
+	}
 }
 
 // A flow that was let through in the clear stands still in both directions as

@@ -9,8 +9,9 @@ import (
 
 // This file is about flows that the kernel answers for. The engine has let
 // such a flow through; the kernel goes on doing so, as long as the policy is
-// the one that decided, and shows no more packets of it. It tells from time to
-// time what it has carried, and when the flow has ended: for these flows the
+// the one that decided, and shows no more packets of it. In the same way it
+// drops the rest of a flow that a new policy has cut. It tells from time to
+// time what has come, and when the flow has ended: for these flows the
 // kernel's connection tracking is the truth about how they stand.
 //
 //	first packet --> open --> Result.Offload --> kernel --> Carried --> counters, state
@@ -18,7 +19,9 @@ import (
 // The entry of an offloaded flow is there for its counters. Whether it is
 // forgotten does not change what passes: a packet that comes up after all,
 // because the policy has changed, is looked up like one of a flow that an
-// earlier daemon let through.
+// earlier daemon let through. Only a flow that the engine remembers is cut by
+// the kernel, because only of such a one it is known by which interfaces it
+// was opened; packets of others come up, and each is discarded.
 
 // Carried is what the kernel tells of one offloaded flow: totals since it
 // began.
@@ -68,6 +71,41 @@ func (f *flow) offload(s *spd, in *Input, r *Result) uint32 {
 	f.offloaded = true
 	f.expires = max(f.expires, in.Now+carriedGrace)
 	return s.generation
+}
+
+// cut keeps a flow that has been let through and that the policy now in force
+// discards, if that is all it says: then the kernel may discard the rest. What
+// the kernel has carried meanwhile under the old policy is not the new rule's.
+func (f *flow) cut(r *Result) bool {
+	if r.Log || r.Reject || f.key.proto != packet.TCP && f.key.proto != packet.UDP {
+		return false
+	}
+	f.unbased = true
+	return true
+}
+
+// refuse discards a packet of a flow that was cut.
+func (f *flow) refuse(s *spd, in *Input, side uint8) Result {
+	r := Result{Reason: f.reason(), Rule: f.rule, opened: f.dir}
+	f.update(&in.Packet, side, in.Now)
+	f.heard = in.Now
+	if in.Offloadable && in.Tracked && in.SA == "" {
+		f.offloaded = true
+		r.Offload = s.generation
+	}
+	f.expires = max(f.expires, in.Now+carriedGrace)
+	return r
+}
+
+// reason is why a packet of the flow has the flow's verdict.
+func (f *flow) reason() Reason {
+	switch {
+	case f.verdict != Discard:
+		return ReasonFlow
+	case f.rule == DefaultRule:
+		return ReasonDefault
+	}
+	return ReasonRule
 }
 
 // resume takes up a flow that the kernel has carried meanwhile.
@@ -141,9 +179,11 @@ func (e *Engine) Carried(now int64, c *Carried) {
 	if f == nil || !f.offloaded {
 		return
 	}
-	if f.generation != s.generation && s.redecide(f).Verdict == Discard {
-		shard.remove(f)
-		return
+	if f.generation != s.generation {
+		if r := s.redecide(f); r.Verdict == Discard && !f.cut(&r) {
+			shard.remove(f)
+			return
+		}
 	}
 	var total counts
 	total.packets[side], total.packets[1-side] = c.Packets[0], c.Packets[1]
@@ -215,7 +255,7 @@ func (e *Engine) credit(s *spd, f *flow, d counts) {
 	if packets == 0 && bytes == 0 {
 		return
 	}
-	e.reasons[ReasonFlow].Add(packets)
+	e.reasons[f.reason()].Add(packets)
 	var c *counter
 	switch {
 	case f.rule >= 0:

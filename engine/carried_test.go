@@ -79,7 +79,7 @@ func TestOffloadAndReload(t *testing.T) {
 	shut := webServer(t)
 	shut.Rules = shut.Rules[1:]
 	b.Reload(shut)
-	if r := b.offer(line+" established", tracked); r.Verdict != Discard || r.Offload != 0 {
+	if r := b.offer(line+" established", tracked); r.Verdict != Discard || r.Offload != b.Generation() {
 		t.Errorf("under a policy that forbids the flow: %v, offload %d", r.Verdict, r.Offload)
 	}
 }

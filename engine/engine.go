@@ -171,10 +171,13 @@ func (e *Engine) judgeWhole(s *spd, in *Input) Result {
 		return e.open(s, shard, in, key, side, nil)
 	}
 	if f.generation != s.generation {
-		if r := s.redecide(f); r.Verdict == Discard {
+		if r := s.redecide(f); r.Verdict == Discard && !(in.Offloadable && in.Tracked && f.cut(&r)) {
 			shard.remove(f)
 			return r
 		}
+	}
+	if f.verdict == Discard {
+		return f.refuse(s, in, side)
 	}
 	if !f.isWith(in) {
 		return Result{Reason: ReasonOtherPeer, Rule: f.rule}

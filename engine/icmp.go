@@ -72,8 +72,12 @@ func (e *Engine) related(s *spd, in *Input) (Result, bool) {
 	if f.packets[sender] == 0 && !f.offloaded {
 		return Result{}, false
 	}
-	if f.generation != s.generation && s.redecide(f).Verdict == Discard {
-		shard.remove(f)
+	if f.generation != s.generation {
+		if r := s.redecide(f); r.Verdict == Discard && !(f.offloaded && f.cut(&r)) {
+			shard.remove(f)
+		}
+	}
+	if f.verdict == Discard {
 		return Result{}, false
 	}
 	// An error about a protected flow that comes in the clear, from a router

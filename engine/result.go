@@ -23,8 +23,8 @@ type Result struct {
 	// piece (RFC 4301 section 8.2).
 	TellMTU int
 
-	// Offload, when not 0, says that the kernel may answer for the rest of
-	// the flow as long as this Engine.Generation is in force.
+	// Offload, when not 0, says that the kernel may answer the same for the
+	// rest of the flow as long as this Engine.Generation is in force.
 	Offload uint32
 
 	Reject      bool // answer with a TCP reset or an ICMP unreachable

@@ -195,15 +195,15 @@ func (c *connections) ended(yield func(*connection)) error {
 	}
 }
 
-// unmark clears the bits under mask of a connection's mark. A connection that
+// mark sets the bits under mask of a connection's mark. A connection that
 // has ended meanwhile is no error.
-func (c *connections) unmark(name []byte, family uint8, mask uint32) error {
+func (c *connections) mark(name []byte, family uint8, bits, mask uint32) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	req := appendCt(nil, msgCtNew, unix.NLM_F_REQUEST|unix.NLM_F_ACK, c.next())
 	req[unix.SizeofNlMsghdr] = family
 	req = append(req, name...)
-	req = appendAttr32(req, ctMark, 0)
+	req = appendAttr32(req, ctMark, bits)
 	req = appendAttr32(req, ctMarkMask, mask)
 	err := c.request(req, func(uint16, []byte) {})
 	if errors.Is(err, unix.ENOENT) {

@@ -24,6 +24,7 @@ const minMaskBits = 8
 //	1     injected    packet    ipfw's own: the output chain lets it pass
 //	2     queued      packet    went up the queue; when it comes back with this
 //	                            bit, its connection becomes admitted
+//	2     refused     conn.     what the kernel answers is no
 //	3     admitted    both      ipfw has let packets of this connection through
 //	4     offloaded   both      the kernel answers for the rest of the flow ...
 //	5-7   generation  both      ... as long as the table's generation is this one
@@ -60,7 +61,16 @@ func (m marks) admitted() uint32 { return m.bit(3) }
 func (m marks) opened() uint32   { return m.injected() | m.queued() }
 
 func (m marks) crossing() uint32  { return m.bit(0) }
+func (m marks) refused() uint32   { return m.bit(2) }
 func (m marks) offloaded() uint32 { return m.bit(4) }
+
+// generationOf reads it back.
+func (m marks) generationOf(mark uint32) uint32 { return mark / m.bit(5) % generations }
+
+// decided are the bits of a connection that say what the kernel answers.
+func (m marks) decided() uint32 {
+	return m.crossing() | m.refused() | m.offloaded() | m.generation(generations-1)
+}
 
 // generations is how many generations the mark tells apart.
 const generations = 8
@@ -68,11 +78,9 @@ const generations = 8
 // generation gives the bits of one of them.
 func (m marks) generation(g uint32) uint32 { return g % generations * m.bit(5) }
 
-// asked are the bits that say whether the kernel answers for a connection,
-// answered their value for those it answers for.
-func (m marks) asked() uint32 {
-	return m.crossing() | m.admitted() | m.offloaded() | m.generation(generations-1)
-}
+// asked are the bits that say whether the kernel lets a connection pass,
+// answered their value for those that it does.
+func (m marks) asked() uint32 { return m.admitted() | m.decided() }
 
 func (m marks) answered(g uint32, forward bool) uint32 {
 	bits := m.admitted() | m.offloaded() | m.generation(g)
@@ -80,6 +88,11 @@ func (m marks) answered(g uint32, forward bool) uint32 {
 		bits |= m.crossing()
 	}
 	return bits
+}
+
+// denied is the value of the bits decided for connections that the kernel cuts.
+func (m marks) denied(g uint32, forward bool) uint32 {
+	return m.answered(g, forward)&^m.admitted() | m.refused()
 }
 
 // check refuses a mask that is not one range of bits or too narrow.

@@ -65,6 +65,7 @@ type Firewall struct {
 
 	connections *connections  // nil where the kernel cannot offload
 	offload     atomic.Uint32 // engine.Generation that the table stands for; 0: nothing is offloaded
+	refusals    *refusals     // flows to be cut
 
 	guard   *guard
 	renewed atomic.Uint64
@@ -87,7 +88,7 @@ func Open(cfg Config) (*Firewall, error) {
 	runtime.LockOSThread() // everything below in one network namespace
 	defer runtime.UnlockOSThread()
 
-	f := &Firewall{cfg: cfg, marks: marks(cfg.Mask), start: time.Now(), rejects: newRateLimit(cfg.RejectRate)}
+	f := &Firewall{cfg: cfg, marks: marks(cfg.Mask), start: time.Now(), rejects: newRateLimit(cfg.RejectRate), refusals: newRefusals()}
 	if err := f.open(); err != nil {
 		return nil, errors.Join(err, f.release())
 	}
@@ -298,6 +299,9 @@ func (f *Firewall) Run(ctx context.Context, h Handler) error {
 	if opens {
 		r := &intakeReader{newUnsealer(newWorker(f, h, f.stats[len(f.stats)-1]), o), f.intake}
 		all.Go(func() { r.receive(ctx) })
+	}
+	if f.connections != nil {
+		all.Go(func() { f.refuse(ctx) })
 	}
 	all.Wait()
 	return errors.Join(errs...)

@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This file lets the kernel answer for flows that the engine has decided:
+// This file lets the kernel answer for flows that the engine has let through
+// (for those that it cuts see refuse.go):
 //
 //	first packet --> queue --> verdict with the mark offloaded and the generation
 //	                           it was queued under --> *_save chain --> connection
@@ -91,7 +92,7 @@ func (f *Firewall) sweep(g uint32) error {
 			return err
 		}
 		for _, c := range old {
-			if err := f.connections.unmark(c.name, c.family, mask); err != nil {
+			if err := f.connections.mark(c.name, c.family, 0, f.marks.decided()); err != nil {
 				return err
 			}
 		}
@@ -109,7 +110,7 @@ func (r *ruleset) generationIn(name string, m marks) (g uint32, err error) {
 				continue
 			}
 			if c, ok := rule.Exprs[i+1].(*expr.Cmp); ok && len(c.Data) == 4 {
-				g = nativeUint32(c.Data) / m.bit(5) % generations
+				g = m.generationOf(nativeUint32(c.Data))
 			}
 		}
 	})
@@ -133,6 +134,7 @@ func (f *Firewall) Carried(live bool, yield func(*engine.Carried)) error {
 			yield(&out)
 		}
 	}
+	f.refusals.tell(yield)
 	if err := f.connections.ended(tell(true)); err != nil || !live {
 		return err
 	}

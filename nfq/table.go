@@ -14,8 +14,9 @@ import (
 //
 //	chain input {                                # forward: the same
 //		type filter hook input priority filter; policy drop;
-//		ct mark & 0xf9000000 == 0x58000000  ct state & related == 0  accept  # offloaded, generation 2
+//		ct mark & 0xfd000000 == 0x58000000  ct state & related == 0  accept  # offloaded, generation 2
 //		iiftype loopback accept
+//		ct mark & 0xf5000000 == 0x54000000  ct state & related == 0  drop    # refused, generation 2
 //		ct state related  ct status expected  ct mark & 0xff000000 != 0  ct mark set ct mark & 0x00ffffff
 //		meta mark set meta mark & 0x00ffffff | 0x44000000        # clear ours; queued, generation
 //		ct mark & 0x08000000 != 0  meta mark set meta mark | 0x08000000   # admitted
@@ -112,6 +113,9 @@ func (t *tableSpec) chains() []chainSpec {
 				rules = append(rules, t.toSocket()...)
 			}
 		}
+		if t.offload {
+			rules = append(rules, t.deny(h.name == "forward"))
+		}
 		rules = append(rules, t.ask(h.name)...)
 		cs = append(cs,
 			chainSpec{h.name, h.hook, priorityFilter, nftables.ChainPolicyDrop, rules},
@@ -130,6 +134,12 @@ const (
 func (t *tableSpec) answer(forward bool) []expr.Any {
 	return slices.Concat(ctMarkIs(t.marks.asked(), t.marks.answered(t.gen, forward)),
 		ctHasNot(expr.CtKeySTATE, stateRelated), []expr.Any{accept()})
+}
+
+// deny drops what belongs to a connection that the policy has cut.
+func (t *tableSpec) deny(forward bool) []expr.Any {
+	return slices.Concat(ctMarkIs(t.marks.decided(), t.marks.denied(t.gen, forward)),
+		ctHasNot(expr.CtKeySTATE, stateRelated), []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}})
 }
 
 // ask writes on the packet what connection tracking knows and queues it. Our

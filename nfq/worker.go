@@ -79,6 +79,8 @@ func (w *worker) judge(m *message, now int64) answer {
 		a = w.sealed(m)
 	case r.Verdict == engine.Bypass:
 		a = w.passed(m, &r)
+	case r.Verdict == engine.Discard && r.Offload != 0:
+		w.refused(m, &r)
 	case r.Verdict == engine.Discard && r.Reject:
 		w.reject(m, now)
 	case r.Verdict == engine.Discard && r.TellMTU > 0:

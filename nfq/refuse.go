@@ -1,0 +1,160 @@
+package nfq
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"log/slog"
+	"sync"
+
+	"github.com/ipfw/ipfw/engine"
+	"github.com/ipfw/ipfw/packet"
+	"golang.org/x/sys/unix"
+)
+
+// This file makes the kernel discard the rest of a flow that had been let
+// through and that a new policy cuts. A packet that is dropped comes to no
+// chain that could write on its connection, so the daemon does it:
+//
+//	packet --> verdict drop, and Result.Offload --> wanted --> ctnetlink: refused, generation
+//	the rest --> connection has refused and the table's generation --> drop
+//
+// It is done beside the packets' way, and what does not fit is not done: then
+// the flow's next packet comes up, is discarded like this one, and asks again.
+
+// refusal is a connection that the kernel is to cut.
+type refusal struct {
+	name       []byte // as connections.mark wants it
+	family     uint8
+	forward    bool
+	generation uint32 // of the table that queued the packet
+	policy     uint32 // engine.Generation that decided
+}
+
+// refusals are those that wait, and what the kernel had counted of each
+// connection when it was cut.
+type refusals struct {
+	wanted chan refusal
+
+	mu  sync.Mutex
+	cut []engine.Carried
+}
+
+// refusalsWaiting bounds the first, refusalsTold the second.
+const (
+	refusalsWaiting = 256
+	refusalsTold    = 1 << 16
+)
+
+func newRefusals() *refusals { return &refusals{wanted: make(chan refusal, refusalsWaiting)} }
+
+// refused asks for the connection of a packet that has just been discarded.
+func (w *worker) refused(m *message, r *engine.Result) {
+	wanted := w.fw.refusals.wanted
+	if !w.offloads(r) || len(wanted) == cap(wanted) {
+		return
+	}
+	p := &w.in.Packet
+	name, family := nameOf(p)
+	select {
+	case wanted <- refusal{
+		name: name, family: family, forward: m.hook == unix.NF_INET_FORWARD,
+		generation: w.fw.marks.generationOf(m.mark), policy: r.Offload,
+	}:
+	default:
+	}
+}
+
+// nameOf is how the kernel finds the connection of a packet: by the packet that
+// would answer it, because that is what the kernel knows behind destination
+// translation. Where the source is still to be translated it finds none, and
+// the packets of such a flow go on coming up.
+func nameOf(p *packet.Packet) (name []byte, family uint8) {
+	src, dst := p.Dst.AsSlice(), p.Src.AsSlice()
+	family = unix.AF_INET
+	srcType, dstType := uint16(ctIPv4Src), uint16(ctIPv4Dst)
+	if p.Version == 6 {
+		family, srcType, dstType = unix.AF_INET6, ctIPv6Src, ctIPv6Dst
+	}
+	ip := appendAttr(appendAttr(nil, srcType, src), dstType, dst)
+	proto := appendAttr(nil, ctProtoNum, []byte{p.Protocol})
+	proto = appendAttr(proto, ctProtoSrcPort, binary.BigEndian.AppendUint16(nil, p.DstPort))
+	proto = appendAttr(proto, ctProtoDstPort, binary.BigEndian.AppendUint16(nil, p.SrcPort))
+	tuple := appendAttr(nil, ctTupleIP|nested, ip)
+	tuple = appendAttr(tuple, ctTupleProto|nested, proto)
+	return appendAttr(nil, ctTupleOrig|nested, tuple), family
+}
+
+// appendAttr adds an attribute and what pads it to four bytes.
+func appendAttr(b []byte, typ uint16, v []byte) []byte {
+	b = binary.NativeEndian.AppendUint16(b, uint16(sizeofAttr+len(v)))
+	b = binary.NativeEndian.AppendUint16(b, typ)
+	b = append(b, v...)
+	return append(b, make([]byte, -len(v)&3)...)
+}
+
+// refuse cuts what is wanted until the context ends.
+func (f *Firewall) refuse(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case r := <-f.refusals.wanted:
+			if err := f.refuseOne(&r); err != nil {
+				f.cfg.Logger.Debug("connection not cut: its packets go on being discarded one by one", slog.Any("error", err))
+			}
+		}
+	}
+}
+
+// refuseOne marks one connection, unless there is another policy by now, and
+// remembers what the kernel had counted of it until then.
+func (f *Firewall) refuseOne(r *refusal) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed || f.offload.Load() != r.policy || f.generation != r.generation {
+		return nil
+	}
+	err := f.connections.mark(r.name, r.family, f.marks.denied(r.generation, r.forward), f.marks.decided())
+	if err != nil {
+		return err
+	}
+	return f.connections.find(r.name, r.family, func(c *connection) {
+		f.refusals.mu.Lock()
+		defer f.refusals.mu.Unlock()
+		if len(f.refusals.cut) < refusalsTold {
+			f.refusals.cut = append(f.refusals.cut, c.carried(r.forward))
+		}
+	})
+}
+
+// tell gives what the kernel had counted of the connections cut since the last
+// call.
+func (r *refusals) tell(yield func(*engine.Carried)) {
+	r.mu.Lock()
+	cut := r.cut
+	r.cut = nil
+	r.mu.Unlock()
+	for i := range cut {
+		yield(&cut[i])
+	}
+}
+
+// find gives one connection. None is no error.
+func (c *connections) find(name []byte, family uint8, yield func(*connection)) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	req := appendCt(nil, msgCtGet, unix.NLM_F_REQUEST|unix.NLM_F_ACK, c.next())
+	req[unix.SizeofNlMsghdr] = family
+	req = append(req, name...)
+	var ct connection
+	err := c.request(req, func(typ uint16, body []byte) {
+		if typ == msgCtNew && ct.parse(body) {
+			yield(&ct)
+		}
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return err
+}
