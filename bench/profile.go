@@ -28,6 +28,7 @@ func (b *bench) profiled(p *place, w workload, f func()) {
 	if err != nil {
 		p.Fatalf("%v", err)
 	}
+	p.check(os.MkdirAll(b.out, 0o755), "profile")
 	path := filepath.Join(b.out, fmt.Sprintf("profile-%s-%s.txt", p.c.name, w.name))
 	file, err := os.Create(path)
 	p.check(err, "profile")
