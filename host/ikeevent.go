@@ -59,7 +59,8 @@ func (x *exchange) event(e ike.Event) {
 // inForce is the policy in force as far as the key exchange knows it.
 func (x *exchange) inForce() blocks { return *x.d.keeper.blocks.Load() }
 
-// settingOf finds what in the policy a failure is about, and where it stands.
+// settingOf finds what in the policy a failure is about, and where the first of
+// it stands.
 func settingOf(b blocks, e *ike.Event) (setting, place string) {
 	var k *rules.IKE
 	var s *rules.IPsec
@@ -78,13 +79,25 @@ func settingOf(b blocks, e *ike.Event) (setting, place string) {
 	if k == nil {
 		return e.Setting, ""
 	}
-	for _, w := range words { // the first that is written
-		if s != nil && s.Places[w] != "" {
-			return w, s.Places[w]
+	written := func(places map[string]string) (setting, place string) { // all of them, and where the first is
+		for _, w := range words {
+			switch {
+			case places[w] == "":
+			case place == "":
+				setting, place = w, places[w]
+			default:
+				setting += ", " + w
+			}
 		}
-		if k.Places[w] != "" {
-			return w, k.Places[w]
+		return setting, place
+	}
+	if s != nil {
+		if setting, place = written(s.Places); place != "" {
+			return setting, place
 		}
+	}
+	if setting, place = written(k.Places); place != "" {
+		return setting, place
 	}
 	setting = words[0]
 	if s != nil {

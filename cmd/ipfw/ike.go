@@ -12,14 +12,18 @@ import (
 )
 
 func newIKECmd(a *app) *cobra.Command {
+	list := newIKEListCmd(a)
 	c := &cobra.Command{
 		Use:   "ike",
 		Short: "The peers that keys are agreed on with: list, initiate, rekey, terminate",
 		Long: `Peers agree on keys by IKEv2 when a packet needs them, and change them by
 themselves. These commands do the same by hand. NAME is an ike block, with all
-that belongs to it, or one ipsec block.`,
+that belongs to it, or one ipsec block. Alone, "ipfw ike" lists the peers.`,
+		Args: list.Args,
+		RunE: list.RunE,
 	}
-	c.AddCommand(newIKEListCmd(a),
+	c.Flags().AddFlagSet(list.Flags())
+	c.AddCommand(list,
 		newIKEVerbCmd(a, "initiate", "Call a peer and agree on keys, without waiting for a packet"),
 		newIKEVerbCmd(a, "rekey", "Change the keys of an ike block's IKE SA, or of an ipsec block"),
 		newIKEVerbCmd(a, "terminate", "Give up what was agreed on with a peer; the next packet agrees anew"))
