@@ -63,7 +63,7 @@ func TestFloodBeside(t *testing.T) {
 			if who == "ipfw" {
 				d = s.ipfw(t, s.policy(""))
 			} else {
-				d = s.strongSwan(who == "strongswan-open")
+				d = s.charon(nil, false, who == "strongswan-open")
 			}
 			c := gather(t, s.crowd, honest()*len(list), func(_ int, p *ike.Peer) { p.Childless, p.DPD = true, -1 })
 			c.done = ike.IKEUp

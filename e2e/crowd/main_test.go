@@ -144,20 +144,6 @@ func keyring(k crypto.PublicKey) map[string]crypto.PublicKey {
 	return map[string]crypto.PublicKey{"server.example": k}
 }
 
-// strongSwan is charon as a responder for the crowd. open: with neither cookies
-// nor a limit of half-open IKE SAs for an address.
-func (s *site) strongSwan(open bool) target {
-	s.Helper()
-	more := ""
-	if open {
-		more = "  dos_protection = no\n"
-	}
-	c := s.server.Charon(more + "  filelog {\n    stderr {\n      default = -1\n      ike = -1\n      cfg = -1\n      chd = -1\n      enc = -1\n    }\n  }\n")
-	c.Load("connections {\n  all {\n    version = 2\n    unique = never\n    proposals = aes128gcm16-prfsha256-curve25519,aes256gcm16-prfsha256-curve25519,aes256gcm16-prfsha384-curve25519,aes256gcm16-prfsha512-curve25519\n    local {\n      auth = psk\n      id = server.example\n    }\n" +
-		"    remote {\n      auth = psk\n    }\n  }\n}\nsecrets {\n  ike-all {\n    secret = \"" + secret + "\"\n  }\n}\n")
-	return target{pid: c.Pid}
-}
-
 // sent is how many bytes have left by a device, with their headers.
 func sent(h *lab.Host, dev string) int {
 	n, _ := strconv.Atoi(strings.TrimSpace(h.Run("cat", "/sys/class/net/"+dev+"/statistics/tx_bytes")))
