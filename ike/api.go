@@ -24,11 +24,10 @@ type Call struct {
 // becomes of the exchange are events.
 func (c *Core) Initiate(now time.Time, call Call) (Output, error) {
 	c.begin(now)
-	i := slices.IndexFunc(c.cfg.Peers, func(p *Peer) bool { return p.Name == call.Peer })
-	if i < 0 {
+	p := c.peers.names[call.Peer]
+	if p == nil {
 		return c.end(), fmt.Errorf("there is no ike block %q", call.Peer)
 	}
-	p := c.cfg.Peers[i]
 	ch := p.child(call.Child)
 	if ch == nil {
 		return c.end(), fmt.Errorf("ike block %q has no ipsec block %q", call.Peer, call.Child)
@@ -111,6 +110,12 @@ func (c *Core) each(peer string, f func(*ikeSA)) {
 			}
 		}
 	}
+	visit(list, f)
+}
+
+// visit calls f for those of a list that live, in the order in which they were
+// made.
+func visit(list []*ikeSA, f func(*ikeSA)) {
 	slices.SortFunc(list, func(a, b *ikeSA) int { return cmp.Compare(a.id, b.id) })
 	for _, sa := range list {
 		if sa.state != stDead {

@@ -121,15 +121,13 @@ func (p *Peer) verifyPeer(c *claim, prfID uint16, now time.Time) *authError {
 
 // publicKey finds the key that the policy trusts for the identity.
 func (p *Peer) publicKey(c *claim, now time.Time) (crypto.PublicKey, *authError) {
-	for name, k := range p.PublicKeys {
-		if id, err := ParseIdentity(name); err == nil && id.same(c.id) {
-			for _, raw := range c.raw {
-				if sent, err := x509.ParsePKIXPublicKey(raw); err == nil && !samePublic(k, sent) {
-					return nil, authFail(WrongKey, "public_keys", "%s sent a public key that is not the one we have for it", c.id)
-				}
+	if k := p.known[c.id.folded()]; k != nil {
+		for _, raw := range c.raw {
+			if sent, err := x509.ParsePKIXPublicKey(raw); err == nil && !samePublic(k, sent) {
+				return nil, authFail(WrongKey, "public_keys", "%s sent a public key that is not the one we have for it", c.id)
 			}
-			return k, nil
 		}
+		return k, nil
 	}
 	if len(p.CAs) == 0 {
 		if len(p.PublicKeys) > 0 {

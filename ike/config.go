@@ -115,6 +115,8 @@ type Peer struct {
 	DNS   []netip.Addr
 	// As a caller: ask for an address of each family.
 	RequestIPv4, RequestIPv6 bool
+
+	known map[Identity]crypto.PublicKey // PublicKeys, see roster
 }
 
 // Switch is a setting that is on unless said otherwise.

@@ -14,8 +14,9 @@ import (
 // same randomness have the same outcome. A Core is not safe for concurrent
 // use.
 type Core struct {
-	cfg Config
-	kex kexSource
+	cfg   Config
+	peers *roster // cfg.Peers
+	kex   kexSource
 
 	sas    map[uint64]*ikeSA // by our SPI
 	inits  map[initKey]*ikeSA
@@ -56,7 +57,7 @@ func New(cfg Config) (*Core, error) {
 		return nil, err
 	}
 	return &Core{
-		cfg: cfg.withDefaults(), kex: kexSource{rand: cfg.Rand},
+		cfg: cfg.withDefaults(), peers: newRoster(cfg.Peers), kex: kexSource{rand: cfg.Rand},
 		sas: map[uint64]*ikeSA{}, inits: map[initKey]*ikeSA{}, spis: map[uint32]*child{}, held: map[holder][]*ikeSA{},
 		index: newIndex(), gone: map[uint32]struct{}{},
 		guard: guard{perAddr: map[netip.Prefix]int{}, trusted: newBook(), suspects: newBook()}, ghosts: ghosts{m: map[uint64]ghost{}},

@@ -143,8 +143,8 @@ func (c *Core) beginEAP(sa *ikeSA, m *opened, ns notifies, d Datagram, want Iden
 // which of them it is.
 func (c *Core) eapPeers(sa *ikeSA, e *eapRun, want Identity) (fail *authError) {
 	fail = authFail(WrongMethod, "remote_auth", "the peer wants EAP, and no ike block for calls from %s has it", sa.remote.Addr())
-	for _, p := range c.cfg.Peers {
-		if !p.EAP || !p.takes(sa.local.Addr(), sa.remote.Addr()) {
+	for _, p := range c.peers.callers(sa.local.Addr(), sa.remote.Addr()) {
+		if !p.EAP {
 			continue
 		}
 		if bad := p.suits(sa, want); bad != nil {
@@ -260,7 +260,7 @@ func (c *Core) endEAP(sa *ikeSA, m *opened, authp payload, ns notifies, d Datagr
 		fail = Event{Failure: Malformed, Detail: err.Error()}
 	case method != authPSK || !hmac.Equal(pskAuth(sa.suite.prf, e.msk, ctx.octets(true, sa.keys.pi, e.idi)), data):
 		fail = Event{Failure: WrongKey, Detail: "AUTH is not made with the key of the EAP method", Peer: e.peer.Name}
-	case !slices.Contains(c.cfg.Peers, e.peer):
+	case !c.peers.has(e.peer):
 		fail = Event{Failure: UnknownPeer, Detail: "the policy has changed in the middle of EAP", Peer: e.peer.Name}
 	default:
 		sa.peer, sa.remoteID = e.peer, e.id

@@ -266,8 +266,8 @@ func (c *Core) findPeer(sa *ikeSA, cl *claim, want Identity, mid uint32, ns noti
 	fail = authFail(UnknownPeer, "remote_id", "no ike block is for %s calling from %s", cl.id, sa.remote.Addr())
 	tried := 0
 	ctx := sa.hs.authContext(sa.suite.prf, mid)
-	for _, p := range c.cfg.Peers {
-		if !p.takes(sa.local.Addr(), sa.remote.Addr()) || !cl.id.matches(p.RemoteID) {
+	for _, p := range c.peers.callers(sa.local.Addr(), sa.remote.Addr()) {
+		if !cl.id.matches(p.RemoteID) {
 			continue
 		}
 		if bad := p.suits(sa, want); bad != nil {

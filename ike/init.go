@@ -376,10 +376,7 @@ func (c *Core) makeRoom(a netip.Addr) bool {
 func (c *Core) chooseIKE(d Datagram, theirs []Proposal, group uint16, ns notifies) (suite, Proposal, bool) {
 	ev := Event{Failure: UnknownPeer, Local: d.Local, Remote: d.Remote, Setting: "remote_endpoint",
 		Detail: "no ike block takes calls from this address"}
-	for _, p := range c.cfg.Peers {
-		if !p.takes(d.Local.Addr(), d.Remote.Addr()) {
-			continue
-		}
+	for _, p := range c.peers.callers(d.Local.Addr(), d.Remote.Addr()) {
 		ours := p.proposals()
 		if !ns.has(nIntermediate) { // RFC 9370 section 2.2.1
 			ours = slices.DeleteFunc(slices.Clone(ours), func(q Proposal) bool {
@@ -417,7 +414,7 @@ func (c *Core) openHalf(h header, d Datagram, s suite, chosen Proposal, ni, publ
 	}
 	hs.hashes = parseHashes(ns)
 	list := []payload{saPayload([]Proposal{chosen}), kePayload(s.ke, hs.kex.public()), {kind: plNonce, body: hs.nr}}
-	callers := slices.DeleteFunc(slices.Clone(c.cfg.Peers), func(p *Peer) bool { return !p.takes(d.Local.Addr(), d.Remote.Addr()) })
+	callers := c.peers.callers(d.Local.Addr(), d.Remote.Addr())
 	anyPeer := func(f func(*Peer) bool) bool { return slices.ContainsFunc(callers, f) }
 	if sa.peerNATT {
 		nat := c.natNotes(sa)

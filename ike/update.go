@@ -1,6 +1,7 @@
 package ike
 
 import (
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -21,12 +22,11 @@ func (c *Core) Update(now time.Time, peers []*Peer) (Output, error) {
 	c.begin(now)
 	next := make([]*Peer, 0, len(peers))
 	for _, p := range peers {
-		i := slices.IndexFunc(c.cfg.Peers, func(o *Peer) bool { return o.Name == p.Name })
-		if i < 0 || !samePeer(c.cfg.Peers[i], p) {
+		was := c.peers.names[p.Name]
+		if was == nil || !samePeer(was, p) {
 			next = append(next, p)
 			continue
 		}
-		was := c.cfg.Peers[i]
 		from := was.Endpoint
 		was.Endpoint = p.Endpoint
 		c.updateChildren(was, p.Children)
@@ -35,12 +35,13 @@ func (c *Core) Update(now time.Time, peers []*Peer) (Output, error) {
 		}
 		next = append(next, was)
 	}
+	roster := newRoster(next)
 	for _, p := range c.cfg.Peers {
-		if !slices.Contains(next, p) {
+		if !roster.has(p) {
 			c.expel(p)
 		}
 	}
-	c.cfg.Peers = next
+	c.cfg.Peers, c.peers = next, roster
 	c.startAll()
 	return c.end(), nil
 }
@@ -93,6 +94,7 @@ func samePeer(a, b *Peer) bool {
 	x, y := *a, *b
 	x.Endpoint, y.Endpoint = netip.AddrPort{}, netip.AddrPort{}
 	x.Children, y.Children = nil, nil
+	x.known, y.known = nil, nil
 	return a.Endpoint.IsValid() == b.Endpoint.IsValid() && reflect.DeepEqual(x, y)
 }
 
@@ -115,6 +117,10 @@ func (c *Core) updateChildren(p *Peer, list []*Child) {
 		next = append(next, ch)
 	}
 	gone := func(ch *Child) bool { return !slices.Contains(next, ch) }
+	if !slices.ContainsFunc(p.Children, gone) {
+		p.Children = next
+		return
+	}
 	c.again = slices.DeleteFunc(c.again, func(r restart) bool { return r.peer == p && gone(r.child) })
 	c.eachOf(p, func(sa *ikeSA) {
 		if hs := sa.hs; hs != nil {
@@ -145,7 +151,9 @@ func (c *Core) updateChildren(p *Peer, list []*Child) {
 // expel ends all that a peer has: its traffic at once, its IKE SAs with a
 // Delete.
 func (c *Core) expel(p *Peer) {
-	c.again = slices.DeleteFunc(c.again, func(r restart) bool { return r.peer == p })
+	if len(c.again) > 0 {
+		c.again = slices.DeleteFunc(c.again, func(r restart) bool { return r.peer == p })
+	}
 	c.eachOf(p, func(sa *ikeSA) {
 		sa.surplus = true
 		children := sa.children
@@ -162,11 +170,9 @@ func (c *Core) expel(p *Peer) {
 
 // eachOf calls f for the IKE SAs of one peer and settles them.
 func (c *Core) eachOf(p *Peer, f func(*ikeSA)) {
-	c.each(p.Name, func(sa *ikeSA) {
-		if sa.peer == p {
-			f(sa)
-			c.settle(sa)
-		}
+	visit(slices.AppendSeq([]*ikeSA(nil), maps.Keys(c.index.ofPeer[p])), func(sa *ikeSA) {
+		f(sa)
+		c.settle(sa)
 	})
 }
 
