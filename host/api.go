@@ -179,8 +179,12 @@ type QueueStatus struct {
 	SendErrors        uint64 `json:"send_errors"` // verdicts or answers that the kernel would not take
 	Waiting           uint64 `json:"waiting"`     // now
 	Sealed            uint64 `json:"sealed"`      // datagrams that left under an SA
+	Direct            uint64 `json:"direct"`      // of those, the ones that took the shortcut (NotDirect)
 	Opened            uint64 `json:"opened"`      // packets that came out of an SA and went on
 	Unsent            uint64 `json:"unsent"`      // sealed or opened, and the kernel would not take them; lost
+	// NotDirect says why sealed datagrams in bulk do not take the shortcut past
+	// what the kernel has in their way; empty if they do, or if there were none.
+	NotDirect string `json:"not_direct,omitempty"`
 	// QueueDropped packets found the queue full, SocketDropped ones the
 	// daemon's receive buffer. Both are lost. Overruns is how often the
 	// kernel told of lost messages.

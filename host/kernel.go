@@ -112,7 +112,7 @@ func (k *kernel) Status() QueueStatus {
 		Packets: st.Packets, Accepted: st.Accepted, Dropped: st.Dropped,
 		Rejected: st.Rejected, RejectsSuppressed: st.Suppressed,
 		Unreadable: st.Unreadable, SendErrors: st.SendErrors, Waiting: st.Waiting,
-		Sealed: st.Sealed, Opened: st.Opened, Unsent: st.Unsent,
+		Sealed: st.Sealed, Direct: st.Direct, NotDirect: st.NotDirect, Opened: st.Opened, Unsent: st.Unsent,
 		QueueDropped: st.QueueDropped, SocketDropped: st.UserDropped, NewDropped: st.NewDropped, Overruns: st.Overruns,
 	}
 	if k.cfg.FailOpen {

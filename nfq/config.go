@@ -110,7 +110,8 @@ type Config struct {
 	// Logger hears what an administrator should know; default none.
 	Logger *slog.Logger
 
-	noIntake bool // native ESP comes by a queue, for tests
+	// For tests: native ESP comes by a queue, leaves by raw sockets alone.
+	noIntake, noShortcut bool
 }
 
 // withDefaults fills what is left open and refuses what cannot be.

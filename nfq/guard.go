@@ -27,9 +27,10 @@ func openGuard() (*guard, error) {
 	return &guard{conn: conn, done: make(chan struct{})}, nil
 }
 
-// watch calls renew after each change to the table by another socket than
-// port's, and after the loss of events, which may have been such a change.
-func (g *guard) watch(table string, port uint32, renew func()) {
+// watch calls news after each change to nftables, and renew after each change to
+// the table by another socket than port's; both after the loss of events, which
+// may have been such a change.
+func (g *guard) watch(table string, port uint32, news, renew func()) {
 	defer close(g.done)
 	touched := false
 	for {
@@ -38,12 +39,14 @@ func (g *guard) watch(table string, port uint32, renew func()) {
 		case isClosed(err):
 			return
 		case err != nil:
+			news()
 			renew()
 			continue
 		}
 		for _, m := range msgs {
 			switch {
 			case m.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN: // end of a transaction
+				news()
 				if touched {
 					renew()
 				}

@@ -57,6 +57,7 @@ type Firewall struct {
 	inject    *injector
 	tunnel    *tunnel
 	intake    *intake
+	shortcut  *shortcut
 	encap     atomic.Bool // sealed datagrams in UDP leave by the UDP socket
 	rejects   *rateLimit
 
@@ -122,6 +123,7 @@ func (f *Firewall) open() (err error) {
 	if f.intake, err = openIntake(readers); err != nil {
 		return err
 	}
+	f.shortcut = openShortcut(f)
 	if f.proc, err = os.Open(procQueues); err != nil {
 		f.cfg.Logger.Warn("the kernel's queue counters cannot be read", "error", err)
 	}
@@ -155,7 +157,7 @@ func (f *Firewall) open() (err error) {
 		return errors.Join(err, guard.conn.Close())
 	}
 	f.guard = guard
-	go guard.watch(f.cfg.Table, f.rules.raw.PID(), f.renew)
+	go guard.watch(f.cfg.Table, f.rules.raw.PID(), f.shortcut.undo, f.renew)
 	return nil
 }
 
@@ -377,6 +379,9 @@ func (f *Firewall) release() error {
 	}
 	if f.intake != nil {
 		errs = append(errs, f.intake.close())
+	}
+	if f.shortcut != nil {
+		errs = append(errs, f.shortcut.close())
 	}
 	if f.links != nil {
 		errs = append(errs, f.links.close())

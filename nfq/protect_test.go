@@ -133,12 +133,15 @@ type wiretap struct {
 	fd      int
 }
 
-func (h *testHost) tap(link string) *wiretap {
+func (h *testHost) tap(link string) *wiretap { return h.listen(link, unix.SOCK_DGRAM) }
+
+// listen makes a wiretap of packets (SOCK_DGRAM) or of frames (SOCK_RAW).
+func (h *testHost) listen(link string, kind int) *wiretap {
 	h.t.Helper()
 	w := new(wiretap)
 	h.try(func() (err error) {
 		const all = unix.ETH_P_ALL>>8 | unix.ETH_P_ALL&0xff<<8
-		w.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, all)
+		w.fd, err = unix.Socket(unix.AF_PACKET, kind|unix.SOCK_CLOEXEC, all)
 		if err == nil {
 			err = unix.SetsockoptInt(w.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20)
 		}

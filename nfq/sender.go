@@ -79,8 +79,18 @@ func newSender(w *worker) *sender {
 // add takes the sealed datagrams of a packet that leaves by link. payload is
 // where in each the payload of UDP begins, if a UDP socket is to send it.
 func (s *sender) add(datagrams [][]byte, payload int, link uint32) {
+	var direct *shortWay
+	if payload == 0 {
+		direct = s.w.fw.shortcut.way(datagrams, s.w.fw.Now)
+	}
 	for _, b := range datagrams {
 		at, fd := s.way(b, payload)
+		via := direct
+		if via != nil && via.fits(b) {
+			fd = s.w.fw.shortcut.fd
+		} else {
+			via = nil
+		}
 		if fd < 0 {
 			s.w.stats.unsent.Add(1)
 			continue
@@ -89,7 +99,10 @@ func (s *sender) add(datagrams [][]byte, payload int, link uint32) {
 			s.flush()
 		}
 		s.fd, s.link = fd, link
-		if at == 0 || !s.join(b, at) {
+		switch {
+		case via != nil:
+			s.direct(via)
+		case at == 0 || !s.join(b, at):
 			s.message(b, at)
 		}
 		s.pkts[s.k] = b
@@ -154,6 +167,16 @@ func sameFlow(a, b []byte) bool {
 			[12]byte(a[12:]) == [12]byte(b[12:])
 	}
 	return [4]byte(a) == [4]byte(b) && [38]byte(a[6:]) == [38]byte(b[6:])
+}
+
+// direct begins a message with a datagram that takes the shortcut.
+func (s *sender) direct(via *shortWay) {
+	m := &s.msgs[s.n].hdr
+	s.from[s.n] = s.w.out.Sealer()
+	s.n++
+	*m = unix.Msghdr{Name: &via.name[0], Namelen: unix.SizeofSockaddrLinklayer, Iov: &s.iovs[s.k]}
+	m.SetIovlen(1)
+	s.open = udpRun{}
 }
 
 // message begins another message with a datagram.
@@ -276,8 +299,9 @@ func (s *sender) keep(first int) {
 	s.w.out.Turn()
 }
 
-// transmit sends the first n messages. One that the UDP socket refuses goes by
-// the raw socket, datagram by datagram: some of them may pass.
+// transmit sends the first n messages. One that the UDP socket or the packet
+// socket refuses goes by the raw socket, datagram by datagram: some of them may
+// pass.
 func (s *sender) transmit(n int) {
 	for first := 0; first < n; {
 		sent, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(s.fd),
@@ -286,6 +310,9 @@ func (s *sender) transmit(n int) {
 		case unix.EINTR:
 			continue
 		case 0:
+			if s.w.fw.shortcut.sends(s.fd) {
+				s.w.stats.direct.Add(uint64(sent))
+			}
 			for range int(sent) {
 				s.w.stats.sealed.Add(uint64(s.msgs[first].hdr.Iovlen))
 				first++
@@ -304,7 +331,7 @@ func (s *sender) refused(message int, errno error) {
 	for _, b := range s.pkts[first : first+int(m.Iovlen)] {
 		to, ok := destination(b)
 		err := errno
-		if ok && m.Control != nil && errno != unix.EAGAIN && errno != unix.ENOBUFS {
+		if ok && (s.w.fw.shortcut.sends(s.fd) || m.Control != nil && errno != unix.EAGAIN && errno != unix.ENOBUFS) {
 			if b[0]>>4 == 6 {
 				sumUDP6(b)
 			}

@@ -14,7 +14,10 @@ type Stats struct {
 
 	Sealed uint64 // datagrams that left sealed
 	Opened uint64 // packets that arrived sealed and went on opened
+	Direct uint64 // of Sealed, those that left by a packet socket: the shortcut
 	Unsent uint64 // sealed datagrams or opened packets that the kernel would not take
+
+	NotDirect string // why datagrams in bulk do not take the shortcut; empty if they do, or nobody has asked
 
 	Renewed uint64 // times somebody else had changed the table
 
@@ -40,13 +43,13 @@ type QueueStats struct {
 type queueStats struct {
 	packets, bytes, accepted, dropped            counter
 	unreadable, rejected, suppressed, sendErrors counter
-	sealed, opened, unsent                       counter
+	sealed, direct, opened, unsent               counter
 }
 
 // Stats reads all counters. What the kernel counts is 0 where /proc cannot be
 // read.
 func (f *Firewall) Stats() Stats {
-	s := Stats{Renewed: f.renewed.Load()}
+	s := Stats{Renewed: f.renewed.Load(), NotDirect: f.shortcut.because()}
 	for _, q := range f.stats {
 		s.Packets += q.packets.Load()
 		s.Bytes += q.bytes.Load()
@@ -57,6 +60,7 @@ func (f *Firewall) Stats() Stats {
 		s.Suppressed += q.suppressed.Load()
 		s.SendErrors += q.sendErrors.Load()
 		s.Sealed += q.sealed.Load()
+		s.Direct += q.direct.Load()
 		s.Opened += q.opened.Load()
 		s.Unsent += q.unsent.Load()
 	}

@@ -63,7 +63,11 @@ func (a *app) printProtected(s *host.Status) {
 	if !protects {
 		return
 	}
-	parts := []string{plural(uint64(s.SAs), "SA"), plural(q.Sealed, "datagram") + " sealed", plural(q.Opened, "packet") + " opened"}
+	sealed := plural(q.Sealed, "datagram") + " sealed"
+	if q.Direct > 0 {
+		sealed += " (" + count(q.Direct) + " took the shortcut)"
+	}
+	parts := []string{plural(uint64(s.SAs), "SA"), sealed, plural(q.Opened, "packet") + " opened"}
 	if q.Unsent > 0 {
 		parts = append(parts, a.paint(yellow, count(q.Unsent)+" lost because the kernel would not take them"))
 	}
