@@ -188,3 +188,34 @@ func TestRequestOvertakesAuth(t *testing.T) {
 		t.Error("not as if nothing had happened")
 	}
 }
+
+// Deletes of the IKE SA that cross end it on both sides at once: each answers the
+// other's, and nobody waits for the answer to his own, which a peer that forgets
+// on the spot does not give (RFC 7296 section 1.4.1).
+func TestDeletesCross(t *testing.T) {
+	for _, silent := range []bool{false, true} {
+		for _, child := range []string{"", "net"} {
+			s, a, b := upTwo(t, func(pa, pb *Peer) { pb.Endpoint = netip.AddrPort{} })
+			bSA := b.theOne(t)
+			mine, theirs := a.Terminate(s.now, "b", child), b.Terminate(s.now, "", child)
+			s.take(a, Output{Actions: mine.Actions, Events: mine.Events})
+			if !silent {
+				s.take(a, mine)
+			}
+			answered := false
+			s.tap = func(d Datagram) {
+				h, err := parseHeader(d.Data)
+				answered = answered || err == nil && h.response() && h.spiI == bSA.spiI && d.Local.Addr() == a.addr
+			}
+			s.take(b, theirs)
+			start := s.now
+			s.run(100 * time.Millisecond) // less than the first retransmission
+			if child == "" && len(a.sas)+len(b.sas) > 0 || len(a.sad)+len(b.sad) > 0 {
+				t.Errorf("silent %v, %q: %d and %d IKE SAs and %d and %d children are left after %s", silent, child, len(a.sas), len(b.sas), len(a.sad), len(b.sad), s.now.Sub(start))
+			}
+			if !answered {
+				t.Errorf("silent %v, %q: the other's Delete was not answered", silent, child)
+			}
+		}
+	}
+}

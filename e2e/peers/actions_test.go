@@ -77,9 +77,16 @@ func rekeyOnce(by, what string) func(*play) {
 	}
 }
 
-// remove has one side delete.
+// remove has one side delete, or both: then ours goes out as theirs is about to
+// be read, and the two cross.
 func remove(by, what string) func(*play) {
 	return func(p *play) {
+		if by == "both" {
+			child := either(what == "ike", "", "net")
+			p.us.delay(func() {
+				p.do(func(c *ike.Core, now time.Time) ike.Output { return c.Terminate(now, "peer", child) })
+			})
+		}
 		switch {
 		case by == "us" && what == "ike":
 			p.do(func(c *ike.Core, now time.Time) ike.Output { return c.Terminate(now, "peer", "") })

@@ -32,6 +32,7 @@ type plutoRow struct {
 	ike, esp    string // its suites; "" is its default
 	n           int    // what is its own is numbered
 	addr, their netip.Addr
+	crossing    bool // both delete at the same moment
 	cfg         *ike.Peer
 }
 
@@ -72,6 +73,7 @@ func plutoRows() (rows []*plutoRow) {
 			}
 		}
 	}
+	add(plutoRow{name: "psk, both delete at the same moment", auth: "psk", crossing: true})
 	for i, s := range []struct{ ike, esp string }{
 		{"aes_gcm256-sha2_512;dh19", "aes_gcm128-null;dh19"}, {"aes_gcm128-sha2_256;dh31", "aes_gcm256-null;dh31"},
 		{"chacha20_poly1305-sha2_384;dh20", "chacha20_poly1305-null;dh20"}, {"aes128-sha2_256;dh14", "aes128-sha2_256;dh14"},
@@ -214,6 +216,11 @@ func (r *plutoRow) run(t *testing.T, us *lab.Host, guest *lab.Guest, pluto *lab.
 				t.Logf("us: %s", e)
 			}
 			t.Log(pluto.Log()[before:])
+		}
+		if r.crossing { // our Delete goes out as theirs is about to be read
+			p.us.delay(func() {
+				p.do(func(c *ike.Core, now time.Time) ike.Output { return c.Terminate(now, "peer", "") })
+			})
 		}
 		// It would call again if only we ended it.
 		if out, err := pluto.Whack("--delete", "--name", r.conn()); err != nil {

@@ -111,7 +111,7 @@ func directRows() (rows []row) {
 				rows = append(rows, row{name: fmt.Sprintf("%s rekeys %s under load", by, what), call: call, after: rekey(by, what)})
 			}
 		}
-		for _, by := range sides {
+		for _, by := range []string{"us", "peer", "both"} {
 			for _, what := range []string{"child", "ike"} {
 				rows = append(rows, row{name: fmt.Sprintf("%s deletes %s", by, what), call: call, after: remove(by, what)})
 			}
