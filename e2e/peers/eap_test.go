@@ -80,15 +80,27 @@ func revocation(t testing.TB, ca *party, c *x509.Certificate) *x509.RevocationLi
 	return l
 }
 
-// eapRows are remote users with a certificate of their own.
-func eapRows() []row {
+// spoke wants the peer to have spoken a version of TLS, and goes on.
+func spoke(tls string, next func(*play)) func(*play) {
+	return func(p *play) {
+		if !contains(p.site.peer.Log(), "negotiated "+tls+" ") {
+			p.Errorf("the peer did not speak %s", tls)
+		}
+		if next != nil {
+			next(p)
+		}
+	}
+}
+
+// eapRows are remote users with a certificate of their own, by a version of TLS.
+func eapRows(tls string) []row {
 	refused := func(name string) row {
 		return row{name: name, failure: ike.BadCertificate, theirs: "EAP_TLS method failed"}
 	}
 	return []row{
-		eapRow(row{name: "EAP-TLS, address from our pool", after: rekeyOnce("us", "child")}, nil),
-		eapRow(row{name: "EAP-TLS, rsa, long certificates in fragments", after: rekeyOnce("peer", "ike")}, func(_ testing.TB, e *eapFiles) { e.kind, e.fill = "rsa-3072", 40 }),
-		eapRow(row{name: "EAP-TLS, IDi is an address, the EAP identity is asked for"}, func(_ testing.TB, e *eapFiles) {
+		eapRow(row{name: "EAP-TLS, address from our pool", after: spoke(tls, rekeyOnce("us", "child"))}, nil),
+		eapRow(row{name: "EAP-TLS, rsa, long certificates in fragments", after: spoke(tls, rekeyOnce("peer", "ike"))}, func(_ testing.TB, e *eapFiles) { e.kind, e.fill = "rsa-3072", 40 }),
+		eapRow(row{name: "EAP-TLS, IDi is an address, the EAP identity is asked for", after: spoke(tls, nil)}, func(_ testing.TB, e *eapFiles) {
 			e.id, e.extra = "10.77.0.1", "\n      eap_id = ann@peer.example"
 		}),
 		eapRow(refused("EAP-TLS, a certificate of another CA"), func(t testing.TB, e *eapFiles) { e.issuer = issue(t, nil, "another CA", "ecdsa-256", 0) }),

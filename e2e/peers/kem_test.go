@@ -1,6 +1,7 @@
 package peers
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -112,6 +113,36 @@ func kemRows() (rows []row) {
 // kemChild is a child proposal whose rekeys take ML-KEM as well.
 var kemChild = []ike.Proposal{{Protocol: ike.ProtoESP, Transforms: []ike.Transform{{Type: ike.TransformENCR, ID: ike.EncrAESGCM16, Bits: 256},
 	{Type: ike.TransformKE, ID: ike.KEX25519}, {Type: ike.TransformADDKE, ID: ike.KEMLKEM768}, {Type: ike.TransformESN}}}}
+
+// kemKernelRows are played with a peer that has ML-KEM and the kernel's ESP.
+func kemKernelRows() (rows []row) {
+	for _, call := range sides {
+		for _, mode := range []ike.Mode{ike.Tunnel, ike.Transport} {
+			for _, v6 := range outerTwo {
+				r := row{call: call, mode: mode, v6: v6, theirsIKE: hybridSuite}
+				where := fmt.Sprintf("%s, outer %s", mode, version(v6))
+				r.name, r.after = where, hybrid(true, nil)
+				if full() {
+					rows = append(rows, r)
+				}
+				for _, by := range []string{"us", "peer", "both"} {
+					if full() {
+						r.name, r.after = by+" rekeys ike under load (IKE_FOLLOWUP_KE), "+where, hybrid(true, rekey(by, "ike"))
+						rows = append(rows, r)
+					}
+					// In short, each caller rekeys the other's, in another mode and family.
+					if full() || by != call && by != "both" && v6 == (mode == ike.Tunnel) && v6 == (call == "us") {
+						more := r
+						more.theirsChild, more.ours = "aes256gcm16-curve25519-ke1_mlkem768", func(p *ike.Peer, c *ike.Child) { c.Proposals = kemChild }
+						more.name, more.after = by+" rekeys child with ML-KEM under load (IKE_FOLLOWUP_KE), "+where, hybrid(true, kemChildren(rekey(by, "child")))
+						rows = append(rows, more)
+					}
+				}
+			}
+		}
+	}
+	return rows
+}
 
 // TestStrongSwanKEM is the matrix with a strongSwan that has ML-KEM.
 func TestStrongSwanKEM(t *testing.T) {

@@ -133,7 +133,10 @@ func TestStrongSwan(t *testing.T) {
 		m.play(t, "roam", func(t *testing.T) *site {
 			return roams(directSite(t, ""))
 		}, roamRows())
-		m.play(t, "eap", func(t *testing.T) *site { return directSite(t, "") }, eapRows())
+		m.play(t, "eap", func(t *testing.T) *site { return directSite(t, "") }, eapRows("TLS 1.2"))
+		m.play(t, "eap, TLS 1.3", func(t *testing.T) *site {
+			return directSiteOf(t, (*lab.Host).CharonKEM, "  tls {\n    version_min = 1.3\n    version_max = 1.3\n  }\n")
+		}, eapRows("TLS 1.3"))
 		m.play(t, "old", func(t *testing.T) *site { return directSite(t, "  signature_authentication = no\n") }, oldRows())
 	})
 	m.print(t)
@@ -146,6 +149,7 @@ func TestStrongSwanKernel(t *testing.T) {
 	m := new(matrix)
 	t.Run("rows", func(t *testing.T) {
 		m.play(t, "kernel ESP", func(t *testing.T) *site { return kernelSite(t, "") }, kernelRows())
+		m.play(t, "ML-KEM, kernel ESP", func(t *testing.T) *site { return kernelSiteOf(t, (*lab.Guest).CharonKEM, "") }, kemKernelRows())
 		m.play(t, "roam, kernel ESP", func(t *testing.T) *site { return roams(kernelSite(t, "")) }, roamKernelRows())
 		m.play(t, "behind NAT, kernel ESP", func(t *testing.T) *site { return natSite(t, true, true) }, natKernelRows("us"))
 		m.play(t, "peer behind NAT, kernel ESP", func(t *testing.T) *site { return natSite(t, false, true) }, natKernelRows("peer"))

@@ -112,13 +112,18 @@ func innerGuest(g *lab.Guest) {
 
 // kernelSite is a peer whose ESP is the kernel's: a guest, on one wire with us.
 func kernelSite(t *testing.T, settings string) *site {
+	return kernelSiteOf(t, (*lab.Guest).Charon, settings)
+}
+
+// kernelSiteOf is that with a strongSwan of one's choice.
+func kernelSiteOf(t *testing.T, charon func(*lab.Guest, string) *lab.Charon, settings string) *site {
 	l := lab.New(t)
 	guest, us := l.Guest("guest"), l.Host("us")
 	guest.Join(us, "c0", []string{"10.77.0.2/24", "fd77::2/64"}, []string{"10.77.0.1/24", "fd77::1/64"})
 	s := &site{host: us, ours: addrs("10.77.0.2", "fd77::2"), theirs: addrs("10.77.0.1", "fd77::1")}
 	s.oursSeen, s.theirsSeen = s.ours, s.theirs
 	innerGuest(guest)
-	s.peer = guest.Charon(settings)
+	s.peer = charon(guest, settings)
 	s.move = func() { guest.Run("sh", "-c", changeAddress("vec0")) }
 	return s
 }
