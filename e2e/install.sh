@@ -73,6 +73,8 @@ peers() {
   unpack forky strongswan $swan
   unpack bookworm openiked openiked
   unpack bookworm libreswan libreswan libnss3-tools
+  unpack trixie openiked openiked
+  unpack trixie libreswan libreswan libnss3-tools
   rm -rf "$unpacked"/apt-*
 }
 

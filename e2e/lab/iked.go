@@ -2,23 +2,32 @@ package lab
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
-// IKED is OpenIKED in a guest. On Linux it installs no SA to send by, so it is
-// a peer for the key exchange only.
+// IKED is OpenIKED in a guest, with the kernel's ESP by PF_KEY: that has no AEAD
+// ciphers, and OpenIKED no name there for HMAC-SHA2-256-128, so SAs with these
+// are not made.
 type IKED struct {
 	guest *Guest
 	log   string
 }
 
-// IKED starts the daemon with a configuration. files are more files below
+// The releases of OpenIKED that e2e/install.sh unpacks: 7.2 and 7.4.
+const (
+	IKEDOld = "bookworm-openiked"
+	IKEDNew = "trixie-openiked"
+)
+
+// IKED starts the daemon of a release with a configuration. files are more files below
 // /etc/iked, by name. It takes about ten seconds until it answers.
-func (g *Guest) IKED(conf string, files map[string]string) *IKED {
+func (g *Guest) IKED(release, conf string, files map[string]string) *IKED {
 	l := g.lab
 	l.Helper()
-	root, run := l.unpacked("bookworm-openiked", "usr/sbin/iked")
+	root, run := l.unpacked(release, "usr/sbin/iked")
 	dir := filepath.Join(l.Dir, g.Name+"-iked")
 	l.File(g.Name+"-iked/iked.conf", conf)
 	for name, text := range files {
@@ -32,7 +41,13 @@ echo '_iked:x:999:999::/run/empty:/bin/false' >>/etc/passwd; echo '_iked:x:999:'
 cp -r %[1]s/. /etc/iked; mv /etc/iked/iked.conf /etc/; chmod 600 /etc/iked.conf
 chmod -R a+rX /etc/iked; chmod 600 /etc/iked/private/*
 modprobe -d %[2]s af_key`, dir, filepath.Join(l.Dir, g.Name)))
-	d := &IKED{guest: g, log: g.Start(append(run, filepath.Join(root, "usr/sbin/iked"), "-d", "-v")...)}
+	// Its processes run the program anew, by the name that they were called by.
+	self := filepath.Join(l.Dir, g.Name+"-iked-run")
+	l.File(g.Name+"-iked-run", fmt.Sprintf("#!/bin/sh\nexec %s --argv0 %s %s %s/usr/sbin/iked \"$@\"\n", run[0], self, strings.Join(run[1:], " "), root))
+	if err := os.Chmod(self, 0o755); err != nil {
+		l.Fatal(err)
+	}
+	d := &IKED{guest: g, log: g.Start(self, "-d", "-v")}
 	for end := time.Now().Add(40 * time.Second); ; time.Sleep(200 * time.Millisecond) {
 		out, err := g.Try(10*time.Second, append(run, filepath.Join(root, "usr/sbin/ikectl"), "show", "sa")...)
 		if err == nil {

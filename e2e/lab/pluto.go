@@ -13,7 +13,14 @@ type Pluto struct {
 	log   string
 	run   []string // starts a program
 	libs  string   // of its programs
+	old   bool     // of a release before 5
 }
+
+// The releases of libreswan that e2e/install.sh unpacks: 4.10 and 5.2.
+const (
+	PlutoOld = "bookworm-libreswan"
+	PlutoNew = "trixie-libreswan"
+)
 
 // PlutoConfig is what the daemon is started with.
 type PlutoConfig struct {
@@ -23,12 +30,12 @@ type PlutoConfig struct {
 	CAs     []string          // files in PEM
 }
 
-// Pluto starts the daemon.
-func (g *Guest) Pluto(c PlutoConfig) *Pluto {
+// Pluto starts the daemon of a release.
+func (g *Guest) Pluto(release string, c PlutoConfig) *Pluto {
 	l := g.lab
 	l.Helper()
-	root, run := l.unpacked("bookworm-libreswan", "usr/libexec/ipsec/pluto")
-	p := &Pluto{guest: g, run: run, libs: root + "/usr/libexec/ipsec/"}
+	root, run := l.unpacked(release, "usr/libexec/ipsec/pluto")
+	p := &Pluto{guest: g, run: run, libs: root + "/usr/libexec/ipsec/", old: release == PlutoOld}
 	conf := "config setup\n    nssdir=/run/nss\n"
 	for name, lines := range c.Conns {
 		conf += fmt.Sprintf("conn %s\n    %s\n", name, strings.ReplaceAll(strings.TrimSpace(lines), "\n", "\n    "))
@@ -75,6 +82,14 @@ func (g *Guest) Pluto(c PlutoConfig) *Pluto {
 func (p *Pluto) Whack(args ...string) (string, error) {
 	all := append(p.run[:len(p.run):len(p.run)], p.libs+"whack", "--ctlsocket", "/run/pluto/pluto.ctl")
 	return p.guest.Try(30*time.Second, append(all, args...)...)
+}
+
+// RekeyChild has the daemon rekey the child of a connection.
+func (p *Pluto) RekeyChild(name string) (string, error) {
+	if p.old {
+		return p.Whack("--rekey-ipsec", "--name", name)
+	}
+	return p.Whack("--rekey-child", "--name", name)
 }
 
 // Log is what the daemon has written.

@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,9 +31,12 @@ type ikedRow struct {
 	auth string // psk, raw or cert
 	kind string // of our key
 	word string // OpenIKED's for the method that it wants of us
-	ike  string // its suite: "" is its default
+	ike  string // its suites: "" is its default
+	life string // its lifetimes: it rekeys before they end
 	us   *station
 	addr netip.Addr
+	// inner addresses, ours and theirs
+	here, there netip.Addr
 }
 
 func ikedRows() (rows []*ikedRow) {
@@ -49,17 +53,42 @@ func ikedRows() (rows []*ikedRow) {
 		for _, s := range []string{"enc aes-256 auth hmac-sha2-512 prf hmac-sha2-512 group ecp521", "enc aes-256-gcm prf hmac-sha2-384 group ecp384", "enc aes-128 auth hmac-sha2-256 prf hmac-sha2-256 group modp3072"} {
 			rows = append(rows, &ikedRow{name: s, peer: peer, auth: "psk", ike: "ikesa " + s})
 		}
+		for _, s := range []string{"enc aes-128 auth hmac-sha2-512 group ecp256", "enc aes-256 auth hmac-sha2-384 group curve25519"} {
+			rows = append(rows, &ikedRow{name: "child " + s, peer: peer, auth: "psk", ike: "childsa " + s})
+		}
+		rows = append(rows, &ikedRow{name: "they rekey both", peer: peer, auth: "psk", life: "ikelifetime 9 lifetime 5"})
 	}
 	return rows
 }
 
-// TestOpenIKED holds ike against OpenIKED. Its kernel tells which key it
-// receives with: that must be ours to send by.
+func (r *ikedRow) caller() string { return either(r.peer, "peer", "us") }
+
+// TestOpenIKED holds ike against OpenIKED, and pings through what comes out of
+// it. Its kernel tells which key it receives with: that must be ours to send by.
 func TestOpenIKED(t *testing.T) {
 	t.Parallel()
+	openIKED(t, "OpenIKED", lab.IKEDOld, ikedRows())
+}
+
+// TestOpenIKEDNew is that with the release of today, in short with few rows.
+func TestOpenIKEDNew(t *testing.T) {
+	t.Parallel()
+	openIKED(t, "OpenIKED 7.4", lab.IKEDNew, slices.DeleteFunc(ikedRows(), func(r *ikedRow) bool {
+		return !full() && !(r.v6 || r.life != "" || r.kind == "ecdsa-384" && r.auth == "raw")
+	}))
+}
+
+func openIKED(t *testing.T, site, release string, rows []*ikedRow) {
+	t.Helper()
+	k := -1
+	rows = slices.DeleteFunc(rows, func(r *ikedRow) bool { k++; return !chosen(t, k, line(site, r.caller(), r.name)) })
+	if len(rows) == 0 {
+		return
+	}
 	l := lab.New(t)
 	guest, us := l.Guest("guest"), l.Host("us")
 	guest.Join(us, "c0", []string{"10.77.0.2/24", "fd77::2/64"}, []string{"10.77.0.1/24", "fd77::1/64"})
+	guest.Run("sh", "-c", "ip route add 10.1.0.0/16 dev vec0 via 10.77.0.2; ip route add fd01::/16 dev vec0 via fd77::2")
 	theirKey := newKey(t, "ecdsa-256")
 	spki, err := x509.MarshalPKIXPublicKey(theirKey.Public())
 	if err != nil {
@@ -71,7 +100,6 @@ func TestOpenIKED(t *testing.T) {
 	files := map[string]string{"private/local.key": pemOf("PRIVATE KEY", pkcs8, err), "local.pub": pemOf("PUBLIC KEY", spki, nil),
 		"ca/ca.crt": pemOf("CERTIFICATE", ca.cert.Raw, nil), "certs/peer.crt": pemOf("CERTIFICATE", their.cert.Raw, nil)}
 
-	rows := ikedRows()
 	var conf strings.Builder
 	for i, r := range rows {
 		n := i + 10
@@ -93,6 +121,8 @@ func TestOpenIKED(t *testing.T) {
 		if r.v6 { // its tunnels are of one family
 			here, there = fmt.Sprintf("fd01:%d::/64", n), fmt.Sprintf("fd02:%d::/64", n)
 		}
+		r.here, r.there = netip.MustParsePrefix(here).Addr().Next(), netip.MustParsePrefix(there).Addr().Next()
+		guest.Run("ip", "addr", "add", netip.PrefixFrom(r.there, r.there.BitLen()).String(), "dev", "lo", "nodad")
 		p := &ike.Peer{Name: "peer", LocalID: id, RemoteID: "peer.example", Children: []*ike.Child{{Name: "net", LocalTS: net(here), RemoteTS: net(there)}}}
 		if !r.peer {
 			p.Endpoint = netip.AddrPortFrom(netip.MustParseAddr(local), 500)
@@ -110,25 +140,29 @@ func TestOpenIKED(t *testing.T) {
 			mine := issue(t, ca, name, r.kind, 0)
 			p.Key, p.Certificates, p.CAs = mine.key, []*x509.Certificate{mine.cert}, []*x509.Certificate{ca.cert}
 		}
-		fmt.Fprintf(&conf, "ikev2 \"row%d\" %s esp from %s to %s local %s peer %s %s srcid peer.example dstid %s %s\n",
-			n, map[bool]string{true: "active", false: "passive"}[r.peer], there, here, local, r.addr, r.ike, name, how)
+		fmt.Fprintf(&conf, "ikev2 \"row%d\" %s esp from %s to %s local %s peer %s %s srcid peer.example dstid %s %s %s\n",
+			n, map[bool]string{true: "active", false: "passive"}[r.peer], there, here, local, r.addr, r.ike, name, r.life, how)
 		r.us = newStation(t, us, ike.Config{Peers: []*ike.Peer{p}}, r.addr)
 	}
-	d := guest.IKED(conf.String(), files)
+	d := guest.IKED(release, conf.String(), files)
 	// It answers before it has all of its configuration; it calls when it has.
-	l.Eventually(30*time.Second, "OpenIKED calls", func() bool { return strings.Contains(d.Log(), "initiating \"row") })
+	if slices.ContainsFunc(rows, func(r *ikedRow) bool { return r.peer }) {
+		l.Eventually(30*time.Second, "OpenIKED calls", func() bool { return strings.Contains(d.Log(), "initiating \"row") })
+	}
 	m := new(matrix)
 	for _, r := range rows {
-		t.Run(strings.ReplaceAll(r.name+map[bool]string{true: ", peer calls", false: ", us calls"}[r.peer], "/", "-"), func(t *testing.T) {
+		t.Run(strings.ReplaceAll(r.name+", "+r.caller()+" calls", "/", "-"), func(t *testing.T) {
 			start := time.Now()
 			defer func() {
-				m.add(t, "OpenIKED", row{name: r.name, call: either(r.peer, "peer", "us")}, time.Since(start))
+				m.add(t, site, row{name: r.name, call: r.caller()}, time.Since(start))
 			}()
-			r.run(t, d)
+			r.run(t, guest, d)
 		})
 	}
 	for _, call := range sides {
-		m.lacks("OpenIKED", call, "raw keys and certificates ed25519", "Ed25519 (RFC 8420)")
+		m.lacks(site, call, "raw keys and certificates ed25519", "Ed25519 (RFC 8420)")
+		m.lacks(site, call, "child with hmac-sha2-256-128", "HMAC-SHA2-256-128 by PF_KEY (Linux)")
+		m.lacks(site, call, "child with aes-gcm or chacha20-poly1305", "AEAD ciphers by PF_KEY (Linux)")
 	}
 	m.print(t)
 	if t.Failed() {
@@ -136,7 +170,7 @@ func TestOpenIKED(t *testing.T) {
 	}
 }
 
-func (r *ikedRow) run(t *testing.T, d *lab.IKED) {
+func (r *ikedRow) run(t *testing.T, guest *lab.Guest, d *lab.IKED) {
 	p := &play{T: t, us: r.us, start: time.Now()}
 	defer func() {
 		if t.Failed() {
@@ -162,6 +196,13 @@ func (r *ikedRow) run(t *testing.T, d *lab.IKED) {
 		t.Fatal("no child")
 	}
 	r.sameKey(t, d)
+	p.pings(guest, r.here, r.there)
+	for _, kind := range []ike.EventKind{ike.ChildRekeyed, ike.IKERekeyed} {
+		if r.life != "" {
+			p.eventually(kind.String()+" by the peer", func() bool { return r.us.count(kind) > 0 })
+			p.pings(guest, r.here, r.there)
+		}
+	}
 	for _, what := range []struct {
 		child string
 		kind  ike.EventKind
@@ -169,6 +210,7 @@ func (r *ikedRow) run(t *testing.T, d *lab.IKED) {
 		before := r.us.count(what.kind)
 		p.do(func(c *ike.Core, now time.Time) ike.Output { return c.Rekey(now, "peer", what.child) })
 		p.eventually(what.kind.String(), func() bool { return r.us.count(what.kind) > before })
+		p.pings(guest, r.here, r.there)
 	}
 	r.sameKey(t, d)
 	for _, e := range r.us.events() {
