@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/base64"
@@ -30,6 +31,7 @@ type bundle struct {
 
 	// For the templates.
 	Cert, Key, CA string // PEM
+	Issuer        string // the name of the authority
 	P12, CA64     string // base64
 	Pass          string
 	UUIDs         []string
@@ -75,10 +77,10 @@ connections {
 `},
 	},
 	"openiked": {
-		{"ca/ca.crt", 0o644, "{{.CA}}"},
-		{"certs/{{.Name}}.crt", 0o644, "{{.Cert}}"},
-		{"private/local.key", 0o600, "{{.Key}}"},
-		{"iked.conf", 0o600, `# Copy this folder to /etc/iked, then start iked.
+		{"iked/ca/ca.crt", 0o644, "{{.CA}}"},
+		{"iked/certs/{{.Name}}.crt", 0o644, "{{.Cert}}"},
+		{"iked/private/local.key", 0o600, "{{.Key}}"},
+		{"iked.conf", 0o600, `# Copy what is in this folder to /etc: iked.conf, and iked/. Then start iked.
 ikev2 "ipfw" active esp \
 	{{range .Networks}}from dynamic to {{.}} \
 	{{end}}peer {{.Gateway}} \
@@ -146,6 +148,7 @@ Set-VpnConnectionIPsecConfiguration -ConnectionName ipfw -AuthenticationTransfor
 {{- end}}
 				<key>CertificateType</key><string>ECDSA256</string>
 				<key>PayloadCertificateUUID</key><string>{{index .UUIDs 2}}</string>
+				<key>ServerCertificateIssuerCommonName</key><string>{{xml .Issuer}}</string>
 				<key>EnablePFS</key><integer>0</integer>
 				<key>IKESecurityAssociationParameters</key>
 				<dict>
@@ -257,6 +260,7 @@ func (b *bundle) fill(p pki) ([]byte, error) {
 	b.Cert = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}))
 	b.CA = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Raw}))
 	b.Key = string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	b.Issuer = ca.Subject.CommonName
 	b.CA64 = base64.StdEncoding.EncodeToString(ca.Raw)
 	b.Pass = rand.Text()
 	for range 4 {
@@ -271,6 +275,9 @@ func (b *bundle) fill(p pki) ([]byte, error) {
 	}
 	if b.For != "apple" && b.For != "windows" {
 		return nil, nil
+	}
+	if _, ok := key.(*ecdsa.PrivateKey); !ok {
+		return nil, fmt.Errorf("the key of %s is one that neither Windows nor Apple's systems take: `ipfw pki issue NAME --type ecdsa` makes one that they do", b.Name)
 	}
 	p12, err := form.Encode(key, cert, []*x509.Certificate{ca}, b.Pass)
 	b.P12 = base64.StdEncoding.EncodeToString(p12)

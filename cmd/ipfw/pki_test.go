@@ -185,6 +185,12 @@ func TestPKIBundleEAP(t *testing.T) {
 		}
 	}
 	applePKCS12(t, "apple-eap/ann@example.org.mobileconfig")
+	must(t, "pki", "issue", "bob@example.org", "--dir", "ca", "--type", "ed25519")
+	for _, kind := range []string{"windows", "apple"} {
+		if r := ipfw("pki", "bundle", "bob@example.org", "--dir", "ca", "--for", kind, "--gateway", "x"); r.exit != 1 || !strings.Contains(r.stderr.String(), "--type ecdsa") {
+			t.Errorf("%s takes an Ed25519 key: exit %d, %s", kind, r.exit, r.stderr.String())
+		}
+	}
 	if r := ipfw("pki", "bundle", "ann@example.org", "--dir", "ca", "--for", "openiked", "--gateway", "x", "--eap"); r.exit != 2 {
 		t.Errorf("OpenIKED: exit %d", r.exit)
 	}
