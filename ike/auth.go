@@ -75,6 +75,30 @@ type claim struct {
 	certs  [][]byte // X.509, leaf first
 	raw    [][]byte // raw public keys, RFC 7670
 	octets []byte
+	names  []Identity // see fits
+}
+
+// fits gives the identity by which a claim fits a peer of the policy. Who calls
+// itself by the subject of its certificate, as Windows does, goes by the other
+// names in it as well: what proves the subject proves them.
+func (c *claim) fits(p *Peer) (Identity, bool) {
+	if c.id.matches(p.RemoteID) {
+		return c.id, true
+	}
+	if c.id.Type != idDN || c.method == authPSK || len(p.CAs) == 0 || len(p.PublicKeys) > 0 || len(c.certs) == 0 {
+		return Identity{}, false
+	}
+	if c.names == nil { // once, however many peers it is asked about
+		c.names = []Identity{c.id}
+		if leaf, err := x509.ParseCertificate(c.certs[0]); err == nil && c.id.inCertificate(leaf) {
+			c.names = namesIn(leaf)
+		}
+	}
+	i := slices.IndexFunc(c.names, func(id Identity) bool { return id.matches(p.RemoteID) })
+	if i < 0 {
+		return Identity{}, false
+	}
+	return c.names[i], true
 }
 
 // authError is a failed authentication with its reason.
@@ -94,7 +118,7 @@ func authFail(why Failure, setting, format string, a ...any) *authError {
 // verifyPeer checks who the peer is. It returns nil only if the peer has
 // shown the key that the policy has for its identity.
 func (p *Peer) verifyPeer(c *claim, prfID uint16, now time.Time) *authError {
-	if !c.id.matches(p.RemoteID) {
+	if _, ok := c.fits(p); !ok {
 		return authFail(WrongIdentity, "remote_id", "the peer calls itself %s, the policy expects %q", c.id, p.RemoteID)
 	}
 	if p.EAP {

@@ -3,6 +3,7 @@ package ike
 import (
 	"bytes"
 	"slices"
+	"strings"
 )
 
 // authTask is IKE_AUTH as initiator, RFC 7296 section 1.2.
@@ -74,7 +75,7 @@ func (t *authTask) build(c *Core, sa *ikeSA) (uint8, []payload, bool) {
 
 const ppkFixed = 2 // PPK_ID_FIXED, RFC 8784 section 5.1
 
-func hasWildcard(pattern string) bool { return pattern == "" || pattern[0] == '*' }
+func hasWildcard(pattern string) bool { return pattern == "" || strings.Contains(pattern, "*") }
 
 func (t *authTask) answer(c *Core, sa *ikeSA, m *opened, ns notifies) {
 	defer t.plain.wipe()
@@ -107,7 +108,7 @@ func (t *authTask) answer(c *Core, sa *ikeSA, m *opened, ns notifies) {
 		c.farewell(sa, Event{Failure: fail.why, Detail: fail.text, Setting: fail.setting})
 		return
 	}
-	sa.remoteID = id
+	sa.remoteID, _ = cl.fits(p)
 	sa.mobike = p.MOBIKE == On && ns.has(nMobikeSupported)
 	c.takeConfig(sa, m)
 	offer, want := hs.child, hs.want
@@ -267,7 +268,8 @@ func (c *Core) findPeer(sa *ikeSA, cl *claim, want Identity, mid uint32, ns noti
 	tried := 0
 	ctx := sa.hs.authContext(sa.suite.prf, mid)
 	for _, p := range c.peers.callers(sa.local.Addr(), sa.remote.Addr()) {
-		if !cl.id.matches(p.RemoteID) {
+		id, ok := cl.fits(p)
+		if !ok {
 			continue
 		}
 		if bad := p.suits(sa, want); bad != nil {
@@ -282,7 +284,7 @@ func (c *Core) findPeer(sa *ikeSA, cl *claim, want Identity, mid uint32, ns noti
 		keys := ikeKeys{d: bytes.Clone(sa.keys.d), pi: bytes.Clone(sa.keys.pi), pr: bytes.Clone(sa.keys.pr)}
 		mixed, err := p.verifyWithPPK(sa, cl, ctx, &keys, ns, c)
 		if err == nil {
-			sa.peer = p
+			sa.peer, sa.remoteID = p, id
 			sa.keys.d, keys.d = keys.d, sa.keys.d
 			sa.keys.pi, keys.pi = keys.pi, sa.keys.pi
 			sa.keys.pr, keys.pr = keys.pr, sa.keys.pr
