@@ -121,17 +121,17 @@ func asCaller(t *testing.T, road *lab.Host, g *ikeHost, swan *lab.Charon, enc, h
 }
 `, words[enc], words[hash], words[group], local, remote, words[enc]))
 	swan.Do("--initiate", "--child", "ipfw")
-	var list []struct {
+	var who struct {
 		RemoteID string   `json:"remote_id"`
 		Leased   []string `json:"leased"`
 	}
 	out := g.daemon.Ask("ike", "list", "--json")
-	if err := json.Unmarshal([]byte(out), &list); err != nil || len(list) != 1 || len(list[0].Leased) != 2 {
+	if err := json.Unmarshal([]byte(out), &who); err != nil || len(who.Leased) != 2 || who.RemoteID != "ann@example.org" {
 		t.Fatalf("the gateway says %v %s", err, out)
 	}
 	for i, inner := range []string{"10.1.0.1", "fd01::1"} {
-		road.Run("ping", "-c", "3", "-i", "0.2", "-W", "5", "-I", list[0].Leased[i], inner)
-		g.Run("ping", "-c", "3", "-i", "0.2", "-W", "5", "-I", inner, list[0].Leased[i])
+		road.Run("ping", "-c", "2", "-i", "0.05", "-W", "5", "-I", who.Leased[i], inner)
+		g.Run("ping", "-c", "2", "-i", "0.05", "-W", "5", "-I", inner, who.Leased[i])
 	}
 	text, err := os.ReadFile(resolv)
 	if err != nil || !strings.Contains(string(text), "nameserver 10.1.0.53") || !strings.Contains(string(text), "nameserver fd01::53") {
@@ -140,7 +140,7 @@ func asCaller(t *testing.T, road *lab.Host, g *ikeHost, swan *lab.Charon, enc, h
 	swan.Do("--rekey", "--child", "ipfw")
 	g.daemon.Ask("ike", "rekey", "users")
 	time.Sleep(300 * time.Millisecond)
-	road.Run("ping", "-c", "3", "-i", "0.2", "-W", "5", "-I", list[0].Leased[0], "10.1.0.1")
+	road.Run("ping", "-c", "2", "-i", "0.05", "-W", "5", "-I", who.Leased[0], "10.1.0.1")
 	sealed(t, wire)
 }
 
