@@ -10,21 +10,32 @@ import (
 
 // merger puts TCP segments that follow one another back together to one
 // super-packet, as the kernel's own receive offload does before it delivers
-// (GRO): the rest of the way costs as much for one packet as for forty. It
-// holds one packet in the making; whatever does not continue that ends it, so
-// that packets keep their order.
+// (GRO): the rest of the way costs as much for one packet as for forty.
+// Whatever does not continue the packet in the making ends it, so that packets
+// keep their order. A few wait for one another: the program that they are for
+// is then woken for several, and not for each.
 //
-// A segment continues a packet if nothing gets lost by it: both checksums are
-// right (or that of TCP is open), its number is the next, and all else of its headers is the same but
-// lengths, checksums, PSH, FIN, and with DF the identification. What comes out
-// has the segments' size beside it, so that the kernel could cut it up again.
+//	segments --> trains: | made | made | in the making |  --> deliver, in their order
 type merger struct {
-	deliver func(m *merger) // takes what is made
+	deliver func(t *train) // takes what is made
 
+	trains [mergeTrains]train
+	made   int // trains[made] is in the making
+}
+
+// train is a packet in the making.
+//
+// A segment continues it if nothing gets lost by it: both checksums are right
+// (or that of TCP is open), its number is the next, and all else of its headers
+// is the same but lengths, checksums, PSH, FIN, and with DF the identification.
+// What comes out has the segments' size beside it, so that the kernel could cut
+// it up again.
+type train struct {
 	in     engine.Input // the packet as it is judged; its Bytes are head
 	head   []byte       // all headers of TCP; any other packet whole
 	iov    []unix.Iovec // [0] for the receiver, head, then data
-	n      int          // segments
+	n      int          // segments; 0: there is none
+	past   int          // acknowledgements that this one has made worthless
 	size   int          // bytes of data in each segment but the last
 	total  int          // bytes of the packet
 	next   uint32       // the sequence number to continue with
@@ -36,6 +47,9 @@ type merger struct {
 const (
 	// mergeSegments is how many segments make one packet at most.
 	mergeSegments = 128
+	// mergeTrains is how many packets wait for one another at most: not so
+	// many that their data leave the cache before they are written.
+	mergeTrains = 4
 	// maxIP is how long an IP packet may be whose length must fit 16 bits; for
 	// IPv6 that is a bit less than what could be.
 	maxIP = 1<<16 - 1
@@ -43,51 +57,107 @@ const (
 	tcpSeq, tcpAck, tcpOffset, tcpFlags, tcpWindow, tcpSum, tcpUrgent = 4, 8, 12, 13, 14, 16, 18
 )
 
-func newMerger(deliver func(*merger)) *merger {
-	return &merger{deliver: deliver, head: make([]byte, 0, 1<<16), iov: make([]unix.Iovec, 2, 2+mergeSegments)}
+func newMerger(deliver func(*train)) *merger {
+	m := &merger{deliver: deliver}
+	for i := range m.trains {
+		m.trains[i].head, m.trains[i].iov = make([]byte, 0, 1<<16), make([]unix.Iovec, 2, 2+mergeSegments)
+	}
+	return m
 }
 
 // add takes a packet that came out of an SA. Its data stay where they are
 // until flush.
 func (m *merger) add(u *engine.Unsealed) {
-	if m.n > 0 && m.follow(u) {
-		return
+	t := &m.trains[m.made]
+	if t.n > 0 {
+		if t.follow(u) {
+			return
+		}
+		if m.made++; m.made == mergeTrains {
+			m.flush()
+		}
+		t = &m.trains[m.made]
 	}
-	m.flush()
+	t.begin(u)
+}
+
+// flush delivers all packets.
+func (m *merger) flush() {
+	for i := range m.trains {
+		t := &m.trains[i]
+		if t.n == 0 {
+			break
+		}
+		t.finish()
+		m.deliver(t)
+		t.n = 0
+	}
+	m.made = 0
+}
+
+// begin puts a packet in the making.
+func (t *train) begin(u *engine.Unsealed) {
 	p := &u.Input.Packet
-	m.head = append(m.head[:0], p.Bytes...)
-	m.in = u.Input
-	m.in.Packet.Bytes = m.head
-	m.iov = m.iov[:2]
-	m.n, m.size, m.total = 1, len(u.Data), p.Len
-	m.next = p.Seq + uint32(len(u.Data))
-	m.closed = !mergeable(p) || len(u.Data) == 0 || p.TCPFlags&^(packet.ACK|packet.ECE) != 0
-	m.open = u.SumOpen
-	m.sums = !m.closed && (m.open || summed(p, u.Data))
-	m.closed = m.closed || !m.sums
-	m.data(u.Data)
+	t.head = append(t.head[:0], p.Bytes...)
+	t.in = u.Input
+	t.in.Packet.Bytes = t.head
+	t.iov = t.iov[:2]
+	t.n, t.past, t.size, t.total = 1, 0, len(u.Data), p.Len
+	t.next = p.Seq + uint32(len(u.Data))
+	t.closed = !mergeable(p) || len(u.Data) == 0 || p.TCPFlags&^(packet.ACK|packet.ECE) != 0
+	t.open = u.SumOpen
+	t.sums = !t.closed && (t.open || summed(p, u.Data))
+	t.closed = t.closed || !t.sums
+	t.data(u.Data)
 }
 
 // follow appends a segment to the packet in the making if it continues it.
-func (m *merger) follow(u *engine.Unsealed) bool {
+func (t *train) follow(u *engine.Unsealed) bool {
 	p, n := &u.Input.Packet, len(u.Data)
-	if m.closed || p.Seq != m.next || n == 0 || n > m.size || m.total+n > maxIP || m.n == mergeSegments ||
-		u.Input.SA != m.in.SA || u.Input.Holder != m.in.Holder || !mergeable(p) || len(p.Bytes) != len(m.head) ||
-		!m.sameIP(p.Bytes) || !m.sameTCP(p.Bytes[p.Transport:]) || u.SumOpen != m.open || !m.open && !summed(p, u.Data) {
+	if p.Seq != t.next || u.Input.SA != t.in.SA || u.Input.Holder != t.in.Holder || !mergeable(p) || len(p.Bytes) != len(t.head) ||
+		!t.sameIP(p.Bytes) || u.SumOpen != t.open {
 		return false
 	}
-	m.n++
-	m.total += n
-	m.next += uint32(n)
-	m.head[p.Transport+tcpFlags] |= p.TCPFlags
-	m.closed = n < m.size || p.TCPFlags&(packet.PSH|packet.FIN) != 0
-	m.data(u.Data)
+	if n == 0 {
+		return t.supersede(u)
+	}
+	if t.closed || n > t.size || t.total+n > maxIP || t.n == mergeSegments || !t.sameTCP(p.Bytes[p.Transport:]) ||
+		!t.open && !summed(p, u.Data) {
+		return false
+	}
+	t.n++
+	t.total += n
+	t.next += uint32(n)
+	t.head[p.Transport+tcpFlags] |= p.TCPFlags
+	t.closed = n < t.size || p.TCPFlags&(packet.PSH|packet.FIN) != 0
+	t.data(u.Data)
 	return true
 }
 
-func (m *merger) data(b []byte) {
+// supersede puts a TCP acknowledgement without data in the place of one before
+// it that it makes worthless: it acknowledges more, and all else is the same but
+// the window. Who hears both at the same moment learns nothing by the first, but
+// how many there were; so it must be this host that hears them, whose TCP
+// counts bytes (RFC 3465), and not one that they are forwarded to.
+func (t *train) supersede(u *engine.Unsealed) bool {
+	p, q := &u.Input.Packet, &t.in.Packet
+	if p.TCPFlags != packet.ACK || q.TCPFlags != packet.ACK || t.total != len(t.head) || int32(p.Ack-q.Ack) <= 0 ||
+		u.Input.Dir != engine.In || !t.open && !summed(p, nil) {
+		return false
+	}
+	a, b := t.head[q.Transport:], p.Bytes[p.Transport:]
+	if [tcpSeq]byte(a) != [tcpSeq]byte(b) || a[tcpOffset] != b[tcpOffset] || string(a[tcpUrgent:]) != string(b[tcpUrgent:]) {
+		return false
+	}
+	past := t.past + 1
+	t.begin(u)
+	t.past = past
+	return true
+}
+
+func (t *train) data(b []byte) {
 	if len(b) > 0 {
-		m.iov = append(m.iov, unix.Iovec{Base: &b[0], Len: uint64(len(b))})
+		t.iov = append(t.iov, unix.Iovec{Base: &b[0], Len: uint64(len(b))})
 	}
 }
 
@@ -98,20 +168,20 @@ func mergeable(p *packet.Packet) bool {
 
 // sameIP compares all of the IP header but length, identification and checksum.
 // Without DF the identification must count on.
-func (m *merger) sameIP(b []byte) bool {
-	a := m.head
+func (t *train) sameIP(b []byte) bool {
+	a := t.head
 	if a[0]>>4 == 6 {
 		return b[0]>>4 == 6 && [4]byte(a) == [4]byte(b) && [34]byte(a[6:]) == [34]byte(b[6:])
 	}
-	id := binary.BigEndian.Uint16(a[4:]) + uint16(m.n)
+	id := binary.BigEndian.Uint16(a[4:]) + uint16(t.n)
 	return [2]byte(a) == [2]byte(b) && [4]byte(a[6:]) == [4]byte(b[6:]) && [8]byte(a[12:]) == [8]byte(b[12:]) &&
 		(a[6]&0x40 != 0 || id == binary.BigEndian.Uint16(b[4:]))
 }
 
 // sameTCP compares all of the TCP header but sequence number, checksum, PSH and
 // FIN.
-func (m *merger) sameTCP(b []byte) bool {
-	a := m.head[m.in.Packet.Transport:]
+func (t *train) sameTCP(b []byte) bool {
+	a := t.head[t.in.Packet.Transport:]
 	return [tcpSeq]byte(a) == [tcpSeq]byte(b) && [5]byte(a[tcpAck:]) == [5]byte(b[tcpAck:]) &&
 		a[tcpFlags] == b[tcpFlags]&^(packet.PSH|packet.FIN) && [2]byte(a[tcpWindow:]) == [2]byte(b[tcpWindow:]) &&
 		string(a[tcpUrgent:]) == string(b[tcpUrgent:])
@@ -124,36 +194,27 @@ func summed(p *packet.Packet, data []byte) bool {
 	return packet.Checksum(data, uint32(sum)) == 0
 }
 
-// flush delivers the packet in the making.
-func (m *merger) flush() {
-	if m.n == 0 {
-		return
-	}
-	if m.n > 1 || m.open {
-		m.finish()
-	}
-	m.iov[1] = unix.Iovec{Base: &m.head[0], Len: uint64(len(m.head))}
-	m.deliver(m)
-	m.n = 0
-}
-
 // finish makes the headers of several segments those of one packet, whose
 // checksum is to be filled in by whoever needs it or cuts the packet up: it
 // holds the sum of the pseudo-header only.
-func (m *merger) finish() {
-	p := &m.in.Packet
-	p.Len = m.total
-	b := m.head
+func (t *train) finish() {
+	t.iov[1] = unix.Iovec{Base: &t.head[0], Len: uint64(len(t.head))}
+	if t.n < 2 && !t.open {
+		return
+	}
+	p := &t.in.Packet
+	p.Len = t.total
+	b := t.head
 	if p.Version == 4 {
-		binary.BigEndian.PutUint16(b[2:], uint16(m.total))
+		binary.BigEndian.PutUint16(b[2:], uint16(t.total))
 		binary.BigEndian.PutUint16(b[10:], 0)
 		binary.BigEndian.PutUint16(b[10:], packet.Checksum(b[:p.Transport], 0))
 	} else {
-		binary.BigEndian.PutUint16(b[4:], uint16(m.total-p.Transport))
+		binary.BigEndian.PutUint16(b[4:], uint16(t.total-p.Transport))
 	}
 	tcp := b[p.Transport:]
 	p.TCPFlags = tcp[tcpFlags]
-	binary.BigEndian.PutUint16(tcp[tcpSum:], ^packet.Checksum(nil, packet.PseudoHeader(p.Src, p.Dst, packet.TCP, m.total-p.Transport)))
+	binary.BigEndian.PutUint16(tcp[tcpSum:], ^packet.Checksum(nil, packet.PseudoHeader(p.Src, p.Dst, packet.TCP, t.total-p.Transport)))
 }
 
 // sizeofVnetHeader is struct virtio_net_hdr, in front of each packet that is
@@ -161,23 +222,23 @@ func (m *merger) finish() {
 const sizeofVnetHeader = 10
 
 // vnetHeader says what is still to be done to the packet.
-func (m *merger) vnetHeader() (h [sizeofVnetHeader]byte) {
+func (t *train) vnetHeader() (h [sizeofVnetHeader]byte) {
 	const (
 		needsChecksum = 1 // VIRTIO_NET_HDR_F_NEEDS_CSUM
 		tcp4, tcp6    = 1, 4
 	)
-	if m.n < 2 && !m.open {
+	if t.n < 2 && !t.open {
 		return h
 	}
-	p := &m.in.Packet
+	p := &t.in.Packet
 	h[0] = needsChecksum
-	if m.n > 1 {
+	if t.n > 1 {
 		h[1] = tcp4
 		if p.Version == 6 {
 			h[1] = tcp6
 		}
-		binary.NativeEndian.PutUint16(h[2:], uint16(len(m.head)))
-		binary.NativeEndian.PutUint16(h[4:], uint16(m.size))
+		binary.NativeEndian.PutUint16(h[2:], uint16(len(t.head)))
+		binary.NativeEndian.PutUint16(h[4:], uint16(t.size))
 	}
 	binary.NativeEndian.PutUint16(h[6:], uint16(p.Transport))
 	binary.NativeEndian.PutUint16(h[8:], tcpSum)

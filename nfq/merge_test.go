@@ -20,10 +20,16 @@ type merged struct {
 	n    int
 }
 
-// merge sends packets through a merger.
-func merge(t testing.TB, pkts [][]byte) (out []merged) {
+// merge sends packets through a merger, none of which may get lost.
+func merge(t testing.TB, pkts [][]byte) []merged {
 	t.Helper()
-	m := newMerger(func(m *merger) {
+	return mergeTo(t, engine.Forward, pkts)
+}
+
+// mergeTo sends packets of a direction through a merger.
+func mergeTo(t testing.TB, dir engine.Direction, pkts [][]byte) (out []merged) {
+	t.Helper()
+	m := newMerger(func(m *train) {
 		var b []byte
 		for _, v := range m.iov[1:] {
 			b = append(b, unsafe.Slice(v.Base, v.Len)...)
@@ -31,11 +37,11 @@ func merge(t testing.TB, pkts [][]byte) (out []merged) {
 		if len(b) != m.in.Packet.Len || len(b) != m.total {
 			t.Errorf("%d bytes, and the packet says %d, the merger %d", len(b), m.in.Packet.Len, m.total)
 		}
-		out = append(out, merged{b, m.vnetHeader(), m.size, m.n})
+		out = append(out, merged{b, m.vnetHeader(), m.size, m.n + m.past})
 	})
 	var u engine.Unsealed
 	for _, b := range pkts {
-		u.Input = engine.Input{SA: "peer", Arriving: true}
+		u.Input = engine.Input{SA: "peer", Arriving: true, Dir: dir}
 		p := &u.Input.Packet
 		if f := packet.Parse(p, b, len(b)); f != packet.OK {
 			continue
@@ -398,7 +404,7 @@ func segmentSize(t *testing.T, m *unix.Msghdr) int {
 // at: what comes out says that they are to be filled in, one segment or many.
 func TestMergeOpenSums(t *testing.T) {
 	var out []merged
-	m := newMerger(func(m *merger) {
+	m := newMerger(func(m *train) {
 		var b []byte
 		for _, v := range m.iov[1:] {
 			b = append(b, unsafe.Slice(v.Base, v.Len)...)

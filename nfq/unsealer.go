@@ -184,22 +184,22 @@ func (u *unsealer) ike(b []byte, link uint32) {
 }
 
 // deliver judges what the merger has made and hands it to the kernel.
-func (u *unsealer) deliver(m *merger) {
-	r := u.w.handler.Handle(&m.in, &u.w.out, packet.OK)
+func (u *unsealer) deliver(t *train) {
+	r := u.w.handler.Handle(&t.in, &u.w.out, packet.OK)
 	if r.Verdict != engine.Protect {
-		u.count(m.n, false)
+		u.count(t.n+t.past, false)
 		return
 	}
-	u.vnet = m.vnetHeader()
-	m.iov[0] = unix.Iovec{Base: &u.vnet[0], Len: sizeofVnetHeader}
-	if err := u.w.fw.tunnel.writev(m.iov); err != nil {
-		u.count(m.n, false)
+	u.vnet = t.vnetHeader()
+	t.iov[0] = unix.Iovec{Base: &u.vnet[0], Len: sizeofVnetHeader}
+	if err := u.w.fw.tunnel.writev(t.iov); err != nil {
+		u.count(t.n+t.past, false)
 		u.w.stats.unsent.Add(1)
 		u.w.fw.cfg.Logger.Debug("opened packet not delivered", slog.Any("error", err))
 		return
 	}
-	u.count(m.n, true)
-	u.w.stats.opened.Add(uint64(m.n))
+	u.count(t.n+t.past, true)
+	u.w.stats.opened.Add(uint64(t.n + t.past))
 }
 
 func (u *unsealer) count(n int, accepted bool) {
