@@ -16,6 +16,10 @@ type hosts struct {
 	testing.TB
 	a, b *Engine
 	u    Unsealed // of b's socket
+	last Input    // that u was given
+	// How many packets came with the one before, and were read because of
+	// what that one was.
+	plain int
 }
 
 const (

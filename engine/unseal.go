@@ -15,7 +15,8 @@ import (
 //
 // The result is PROTECT, and not counted, when u holds the clear packet: then it
 // has to be judged by Process, alone or with others that it continues. Packets
-// that are given with the same Now count as come at the same moment. It is
+// that are given with the same Now count as come at the same moment; of those
+// that continue one another only the first is told to Options.Opened. It is
 // BYPASS with ReasonIKE for an IKE message, which Process has to judge as what
 // comes in by UDP.
 func (e *Engine) Unseal(in *Input, b []byte, u *Unsealed) Result {
@@ -27,6 +28,7 @@ func (e *Engine) Unseal(in *Input, b []byte, u *Unsealed) Result {
 }
 
 func (e *Engine) unseal(in *Input, b []byte, u *Unsealed) Result {
+	u.comes(in)
 	if in.Packet.Protocol == packet.UDP {
 		if r, ok := notESP(b); ok {
 			return r
@@ -35,14 +37,14 @@ func (e *Engine) unseal(in *Input, b []byte, u *Unsealed) Result {
 	if e.options.SAD == nil {
 		return Result{Reason: reasonOfESP(esp.UnknownSPI), Rule: NoRule}
 	}
-	payload, next, sa, rekey, f := e.options.SAD.OpenPayload(b, in.Packet.Dst, in.Now)
+	payload, next, sa, rekey, f := e.options.SAD.OpenPayload(&u.recent, b, in.Packet.Dst, in.Now)
+	if f == esp.OK && !rekey && next == packet.TCP && u.continues(in, sa, payload) {
+		return Result{Verdict: Protect, Rule: NoRule}
+	}
+	u.Plain, u.last, u.SumOpen = nil, inside{}, false
 	if r, ok := e.proved(in, b, sa, rekey, f); !ok {
 		return r
 	}
-	if next == packet.TCP && u.continues(in, sa, payload) {
-		return Result{Verdict: Protect, Rule: NoRule}
-	}
-	u.last, u.SumOpen = origin{}, false
 	if sa.Mode() == esp.Tunnel {
 		if payload, f = sa.Inner(payload, next, in.Packet.TOS); f != esp.OK {
 			return Result{Reason: reasonOfESP(f), Rule: NoRule}
@@ -63,7 +65,8 @@ func (e *Engine) unseal(in *Input, b []byte, u *Unsealed) Result {
 	}
 	r := e.parse(u, in, sa, head, data)
 	if r.Verdict == Protect && next == packet.TCP {
-		u.last = originOf(in, sa, payload)
+		u.last = insideOf(sa, payload)
+		u.Serial++
 	}
 	return r
 }

@@ -204,14 +204,34 @@ func (d *SAD) Open(pkt []byte, now int64) (out []byte, sa *SA, rekey bool, f Fau
 	return out, sa, rekey, f
 }
 
+// Recent is the inbound ESP SA that was found last, of one goroutine. Most
+// packets are for the same one as the packet before.
+type Recent struct {
+	spi uint32
+	m   *map[inboundKey]*SA // that it was found in; nil: none was. The SAD never changes one
+	sa  *SA
+}
+
+func (d *SAD) recent(r *Recent, spi uint32) *SA {
+	k := inboundKey{spi, ESP}
+	m := d.inbound(k).m.Load()
+	if m == nil {
+		return nil
+	}
+	if r.m != m || r.spi != spi {
+		*r = Recent{spi, m, (*m)[k]}
+	}
+	return r.sa
+}
+
 // OpenPayload finds the SA of an ESP packet that a UDP socket has received for
 // address dst, and opens it in place, as SA.OpenPayload does. sa is nil exactly
 // when the SAD has counted the Fault.
-func (d *SAD) OpenPayload(b []byte, dst netip.Addr, now int64) (payload []byte, next uint8, sa *SA, rekey bool, f Fault) {
+func (d *SAD) OpenPayload(r *Recent, b []byte, dst netip.Addr, now int64) (payload []byte, next uint8, sa *SA, rekey bool, f Fault) {
 	if len(b) < ahHeader {
 		return nil, 0, nil, false, d.fault(Short)
 	}
-	sa = d.Inbound(ESP, be.Uint32(b))
+	sa = d.recent(r, be.Uint32(b))
 	if sa == nil {
 		return nil, 0, nil, false, d.fault(UnknownSPI)
 	}

@@ -45,8 +45,13 @@ func (w *window) init(size int, esn, off bool, top uint64) {
 // Check gives the whole sequence number of which low is the low half, and says
 // whether it may still be accepted.
 func (w *window) Check(low uint32) (uint64, Fault) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.mu.Lock() // and no defer, which costs as much again
+	seq, f := w.check(low)
+	w.mu.Unlock()
+	return seq, f
+}
+
+func (w *window) check(low uint32) (uint64, Fault) {
 	seq := uint64(low)
 	if w.esn {
 		var ok bool
@@ -94,7 +99,12 @@ func (w *window) judge(seq uint64) Fault {
 // Mark takes note that an authentic packet with this number has come.
 func (w *window) Mark(seq uint64) Fault {
 	w.mu.Lock()
-	defer w.mu.Unlock()
+	f := w.mark(seq)
+	w.mu.Unlock()
+	return f
+}
+
+func (w *window) mark(seq uint64) Fault {
 	if f := w.judge(seq); f != OK {
 		return f
 	}

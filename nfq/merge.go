@@ -39,6 +39,7 @@ type train struct {
 	size   int          // bytes of data in each segment but the last
 	total  int          // bytes of the packet
 	next   uint32       // the sequence number to continue with
+	serial uint64       // of engine.Unsealed
 	closed bool         // nothing can follow
 	sums   bool         // the checksum of the segments was right
 	open   bool         // ... or is still to be filled in
@@ -97,13 +98,16 @@ func (m *merger) flush() {
 
 // begin puts a packet in the making.
 func (t *train) begin(u *engine.Unsealed) {
+	if u.Plain != nil {
+		u.Make()
+	}
 	p := &u.Input.Packet
 	t.head = append(t.head[:0], p.Bytes...)
 	t.in = u.Input
 	t.in.Packet.Bytes = t.head
 	t.iov = t.iov[:2]
 	t.n, t.past, t.size, t.total = 1, 0, len(u.Data), p.Len
-	t.next = p.Seq + uint32(len(u.Data))
+	t.next, t.serial = p.Seq+uint32(len(u.Data)), u.Serial
 	t.closed = !mergeable(p) || len(u.Data) == 0 || p.TCPFlags&^(packet.ACK|packet.ECE) != 0
 	t.open = u.SumOpen
 	t.sums = !t.closed && (t.open || summed(p, u.Data))
@@ -113,25 +117,41 @@ func (t *train) begin(u *engine.Unsealed) {
 
 // follow appends a segment to the packet in the making if it continues it.
 func (t *train) follow(u *engine.Unsealed) bool {
-	p, n := &u.Input.Packet, len(u.Data)
+	if tcp := u.Plain; tcp != nil {
+		// SA and IP header are the same, or it would not be plain.
+		if t.serial == u.Serial && binary.BigEndian.Uint32(tcp[tcpSeq:]) == t.next && t.takes(tcp, len(u.Data)) {
+			t.append(tcp[tcpFlags], u.Data)
+			return true
+		}
+		u.Make()
+	}
+	p := &u.Input.Packet
 	if p.Seq != t.next || u.Input.SA != t.in.SA || u.Input.Holder != t.in.Holder || !mergeable(p) || len(p.Bytes) != len(t.head) ||
 		!t.sameIP(p.Bytes) || u.SumOpen != t.open {
 		return false
 	}
-	if n == 0 {
+	if len(u.Data) == 0 {
 		return t.supersede(u)
 	}
-	if t.closed || n > t.size || t.total+n > maxIP || t.n == mergeSegments || !t.sameTCP(p.Bytes[p.Transport:]) ||
-		!t.open && !summed(p, u.Data) {
+	if !t.takes(p.Bytes[p.Transport:], len(u.Data)) || !t.open && !summed(p, u.Data) {
 		return false
 	}
-	t.n++
-	t.total += n
-	t.next += uint32(n)
-	t.head[p.Transport+tcpFlags] |= p.TCPFlags
-	t.closed = n < t.size || p.TCPFlags&(packet.PSH|packet.FIN) != 0
-	t.data(u.Data)
+	t.append(p.TCPFlags, u.Data)
 	return true
+}
+
+// takes reports that n bytes may follow, whose TCP header is tcp.
+func (t *train) takes(tcp []byte, n int) bool {
+	return !t.closed && 0 < n && n <= t.size && t.total+n <= maxIP && t.n < mergeSegments && t.sameTCP(tcp)
+}
+
+func (t *train) append(flags uint8, data []byte) {
+	t.n++
+	t.total += len(data)
+	t.next += uint32(len(data))
+	t.head[t.in.Packet.Transport+tcpFlags] |= flags
+	t.closed = len(data) < t.size || flags&(packet.PSH|packet.FIN) != 0
+	t.data(data)
 }
 
 // supersede puts a TCP acknowledgement without data in the place of one before

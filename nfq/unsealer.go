@@ -138,7 +138,7 @@ func (u *portReader) message(m *mmsghdr, b []byte, c *control, now int64) {
 	in.InIf, in.InMTU = from.name, from.mtu
 	in.Tracked = u.w.fw.tracked(nil, true, u.w.fw.Now())
 	header := in.Packet.Payload
-	for len(b) > 0 {
+	for u.u.Again = false; len(b) > 0; u.u.Again = true {
 		n := min(size, len(b))
 		in.Packet.Len = header + n
 		if u.socket.port == portIKE {
