@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/ipfw/ipfw/ike"
@@ -129,10 +130,19 @@ func (x *exchange) ikeSAs() (list []IKESA) {
 	if s == nil {
 		return nil
 	}
+	var spis []uint64
 	var status []ike.IKEStatus
 	now := time.Now()
-	if s.Call(func(c *ike.Core, _ time.Time) ike.Output { status = c.Status(); return ike.Output{} }) != nil {
+	if s.Call(func(c *ike.Core, _ time.Time) ike.Output { spis = c.SPIs(); return ike.Output{} }) != nil {
 		return nil
+	}
+	for part := range slices.Chunk(spis, 512) {
+		if s.Call(func(c *ike.Core, _ time.Time) ike.Output {
+			status = append(status, c.StatusOf(part)...)
+			return ike.Output{}
+		}) != nil {
+			return nil
+		}
 	}
 	until := func(t time.Time) float64 {
 		if t.IsZero() {
@@ -257,17 +267,7 @@ func concludes(verb, child, what string) bool {
 // cannot be done.
 func (x *exchange) start(s *ike.Server, verb, peer, child string) (idle string, bad, err error) {
 	err = s.Call(func(c *ike.Core, now time.Time) (o ike.Output) {
-		here, up := 0, map[string]bool{}
-		for _, k := range c.Status() {
-			if k.Peer == peer && k.Up {
-				here++
-				for i := range k.Children {
-					if k.Children[i].State == "up" {
-						up[k.Children[i].Name] = true
-					}
-				}
-			}
-		}
+		here, up := c.Holds(peer)
 		switch {
 		case verb == "initiate":
 			o, idle, bad = x.initiate(c, now, peer, child, up)

@@ -125,29 +125,60 @@ func visit(list []*ikeSA, f func(*ikeSA)) {
 }
 
 // Terminate deletes the IKE SAs of a peer, or only its children of one name.
-// They are not made anew unless asked for. An empty peer means all.
+// They are not made anew unless asked for. An empty peer means all. Of many,
+// later calls of Tick end the rest.
 func (c *Core) Terminate(now time.Time, peer, child string) Output {
 	c.begin(now)
 	c.again = slices.DeleteFunc(c.again, func(r restart) bool {
 		return (peer == "" || r.peer.Name == peer) && (child == "" || r.child.Name == child)
 	})
 	c.each(peer, func(sa *ikeSA) {
-		if child == "" {
-			if peer != "" && sa.state == stUp { // who has asked waits to hear of it
-				c.event(sa, Event{Kind: IKEDown, Detail: "terminated here"})
-			}
-			sa.surplus = true
-			c.deleteIKE(sa)
-		} else {
+		sa.surplus = sa.surplus || child == ""
+		c.partings = append(c.partings, parting{sa, child, peer != ""})
+	})
+	c.part()
+	return c.end()
+}
+
+// parting is what is left to do of a Terminate. Tens of thousands are not ended
+// in one step, in which the messages of all others would have to wait.
+type parting struct {
+	sa    *ikeSA
+	child string // empty: all
+	tell  bool   // somebody has asked for this very peer, and waits to hear of it
+}
+
+// partStep is how many end at once.
+const partStep = 256
+
+func (c *Core) part() {
+	n := min(partStep, len(c.partings))
+	list := c.partings[:n]
+	if c.partings = c.partings[n:]; len(c.partings) == 0 {
+		c.partings = nil
+	}
+	for _, p := range list {
+		sa := p.sa
+		if sa.next != nil { // rekeyed since
+			c.partings = append(c.partings, parting{sa.next, p.child, p.tell})
+		}
+		switch {
+		case sa.state == stDead:
+			continue
+		case p.child != "":
 			for _, ch := range slices.Clone(sa.children) {
-				if ch.Name == child {
+				if ch.Name == p.child {
 					c.deleteChild(sa, ch)
 				}
 			}
+		default:
+			if p.tell && sa.state == stUp {
+				c.event(sa, Event{Kind: IKEDown, Detail: "terminated here"})
+			}
+			c.deleteIKE(sa)
 		}
 		c.settle(sa)
-	})
-	return c.end()
+	}
 }
 
 // rekeyAtOnce and rekeyEach say how fast many are rekeyed that were asked for
@@ -239,51 +270,4 @@ func (c *Core) AddressChange(now time.Time, from, to netip.Addr) Output {
 		}
 	})
 	return c.end()
-}
-
-// IKEStatus is one IKE SA for people.
-type IKEStatus struct {
-	ID            uint64
-	Peer          string
-	Up            bool
-	Initiator     bool // our side called
-	SPIi, SPIr    uint64
-	Local, Remote netip.AddrPort
-	LocalID       Identity
-	RemoteID      Identity
-	Suite         string
-	Since         time.Time
-	Rekey         time.Time // when it is due; zero: under way
-	NAT, MOBIKE   bool
-	Assigned      []netip.Addr // to us
-	Leased        []netip.Addr // by us
-	Children      []ChildStatus
-}
-
-// ChildStatus is one child for people; the SA has no keys.
-type ChildStatus struct {
-	ChildSA
-	State string // "up", "replaced", "deleting"
-	Using bool   // our traffic goes by it
-	Rekey time.Time
-}
-
-// Status lists the IKE SAs and their children.
-func (c *Core) Status() (out []IKEStatus) {
-	c.each("", func(sa *ikeSA) {
-		s := IKEStatus{ID: sa.id, Up: sa.state == stUp, Initiator: sa.began, SPIi: sa.spiI, SPIr: sa.spiR,
-			Local: sa.local, Remote: sa.remote, LocalID: sa.localID, RemoteID: sa.remoteID, Since: sa.up, Rekey: sa.rekeyAt,
-			NAT: sa.natHere || sa.natPeer, MOBIKE: sa.mobike, Assigned: sa.assigned, Leased: sa.lease.addrs()}
-		if sa.peer != nil {
-			s.Peer = sa.peer.Name
-		}
-		if sa.suite.encr != 0 {
-			s.Suite = sa.suite.String()
-		}
-		for _, ch := range sa.children {
-			s.Children = append(s.Children, ChildStatus{ch.ChildSA, [...]string{"up", "replaced", "deleting"}[ch.state], ch.using, ch.rekeyAt})
-		}
-		out = append(out, s)
-	})
-	return out
 }

@@ -31,6 +31,8 @@ type Core struct {
 	again  []restart
 	due    time.Time // when the first of again is; zero: none
 	leases leases
+	// partings are to be ended as soon as possible.
+	partings []parting
 
 	now    time.Time
 	out    Output
@@ -87,6 +89,9 @@ func (c *Core) end() Output {
 // Next says when Tick is due; false: nothing waits.
 func (c *Core) Next() (time.Time, bool) {
 	var t time.Time
+	if len(c.partings) > 0 {
+		return c.now, true
+	}
 	if len(c.timers) > 0 {
 		t = c.timers[0].at
 	}
@@ -113,6 +118,7 @@ func (c *Core) Tick(now time.Time) Output {
 		c.going = c.going[1:]
 	}
 	c.restartDue()
+	c.part()
 	c.ghosts.expire(c.now)
 	return c.end()
 }
