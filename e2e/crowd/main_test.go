@@ -54,6 +54,7 @@ var serverAddr = netip.MustParseAddr("10.77.0.1")
 type site struct {
 	*lab.Lab
 	server, crowd, attacker *lab.Host
+	ipsec                   string // more of the server's ipsec block
 }
 
 func newSite(t testing.TB) *site {
@@ -82,6 +83,7 @@ func (s *site) policy(more string) string {
 	return s.policyWith("  psk_file = \"psk\"\n" + more)
 }
 
+// policyWith is a policy with more in its ike block.
 func (s *site) policyWith(more string) string {
 	return s.File("server/policy.hcl", `
 policy {
@@ -97,7 +99,7 @@ rule "crowd" {
 ipsec "crowd" {
   mode = "transport"
   ike  = "crowd"
-}
+`+s.ipsec+`}
 ike "crowd" {
   local_id = "server.example"
 `+more+`}

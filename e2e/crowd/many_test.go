@@ -2,7 +2,9 @@ package crowd
 
 import (
 	"fmt"
+	"net"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,14 +15,29 @@ import (
 )
 
 // Many callers come up in one daemon and stay, are rekeyed all at once, outlive
-// a reload, and hear of the daemon's end; they come back to the next one. A
-// neighbour's packets pass meanwhile. IPFW_IKE_FIGURES=1: 50,000 callers.
+// a reload, and hear of the daemon's end; they come back to the next one, which
+// is told to end them. A neighbour's packets pass meanwhile, alone and in a TCP
+// stream. IPFW_IKE_FIGURES=1: 50,000 callers, whose children come to their soft
+// lifetime as well; IPFW_IKE_CALLERS=1000,10000 in other steps.
 func TestMany(t *testing.T) {
 	steps := []int{1000}
 	if figures() {
 		steps = []int{1000, 10000, 50000}
 	}
+	if list := os.Getenv("IPFW_IKE_CALLERS"); list != "" {
+		steps = nil
+		for n := range strings.SplitSeq(list, ",") {
+			i, err := strconv.Atoi(n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			steps = append(steps, i)
+		}
+	}
 	s := newSite(t)
+	if figures() {
+		s.ipsec = "  lifetime = \"1m\"\n"
+	}
 	policy := s.policy("")
 	d := s.server.IPFW(policy)
 	pid := func() int { return d.Cmd.Process.Pid }
@@ -49,11 +66,12 @@ func TestMany(t *testing.T) {
 	}
 	all := before
 	if figures() {
-		used, began := cpuTime(t, pid()), time.Now()
+		used, began, first := cpuTime(t, pid()), time.Now(), c.count(ike.ChildRekeyed)
 		load := n.busy()
-		time.Sleep(40 * time.Second)
-		load("while all are asked whether they live")
-		t.Logf("40 s of probes: the daemon's core was busy %.1f %%", 100*float64(cpuTime(t, pid())-used)/float64(time.Since(began)))
+		s.Eventually(3*time.Minute, "all children are rekeyed", func() bool { return c.count(ike.ChildRekeyed) >= all })
+		t.Logf("%d children at the end of their minute were rekeyed in %.0f s, beside probes; the daemon's core was busy %.1f %%",
+			c.count(ike.ChildRekeyed)-first, time.Since(began).Seconds(), 100*float64(cpuTime(t, pid())-used)/float64(time.Since(began)))
+		load("while their children are rekeyed")
 	}
 	// All IKE SAs at once: a storm that jitter otherwise prevents.
 	rekeyed := c.count(ike.IKERekeyed)
@@ -67,8 +85,10 @@ func TestMany(t *testing.T) {
 		t.Fatalf("%d children after that, %d down: %v", st.IKE.Children, c.count(ike.IKEDown), c.fails)
 	}
 	began = time.Now()
+	load = n.busy()
 	d.Ask("reload")
 	t.Logf("reload with %d SAs: %.0f ms", all, ms(time.Since(began)))
+	load("in a reload")
 	if st := ask(t, d); st.IKE.Children != all+1 {
 		t.Fatalf("%d children after a reload", st.IKE.Children)
 	}
@@ -86,13 +106,22 @@ func TestMany(t *testing.T) {
 	began = time.Now()
 	d = s.server.IPFW(policy)
 	t.Logf("ready again after %.2f s", time.Since(began).Seconds())
-	again := min(all, 1000)
-	c.callAll(0, again, 16, time.Minute)
+	began = time.Now()
+	c.callAll(0, all, 16, 4*time.Minute)
 	took, missing := c.delays()
-	t.Logf("%d come back to it: p50 %.1f p95 %.1f max %.1f ms", len(took), ms(part(took, .5)), ms(part(took, .95)), ms(part(took, 1)))
+	t.Logf("%d come back to it in %.1f s: p50 %.1f p95 %.1f max %.1f ms", len(took), time.Since(began).Seconds(), ms(part(took, .5)), ms(part(took, .95)), ms(part(took, 1)))
 	if missing > 0 {
-		t.Errorf("%d of %d do not come back: %v", missing, again, c.fails)
+		t.Errorf("%d of %d do not come back: %v", missing, all, c.fails)
 	}
+	n.quiet("when they are back")
+	load = n.busy()
+	down := c.count(ike.IKEDown)
+	began = time.Now()
+	d.Ask("ike", "terminate", "crowd", "--wait", "0s")
+	told := time.Since(began)
+	s.Eventually(time.Minute, "all have heard that they are terminated", func() bool { return c.count(ike.IKEDown)-down >= all })
+	t.Logf("`ike terminate` of %d: %.0f ms, all have heard of it after %.1f s", all, ms(told), time.Since(began).Seconds())
+	load("while all are terminated")
 }
 
 // looks asks the daemon for all it has, and says how long that took.
@@ -161,16 +190,76 @@ func (n *neighbour) ping(what string, args ...string) {
 
 func (n *neighbour) quiet(what string) { n.ping(what, "-c", "30", "-i", "0.02") }
 
-// busy pings until the function that it gives is called.
+// busy pings, and sends a TCP stream, until the function that it gives is called.
 func (n *neighbour) busy() func(what string) {
+	n.Helper()
+	stream := n.stream()
 	p := n.host.Start("ping", "-q", "-n", "-I", "10.95.0.1", "-W", "5", "-i", "0.02", "10.77.0.1")
 	return func(what string) {
 		n.Helper()
 		p.Signal(syscall.SIGINT)
 		_ = p.Wait(time.Minute)
 		_, rtt, _ := strings.Cut(strings.TrimSpace(p.Output()), "--- 10.77.0.1 ping statistics ---\n")
-		n.Logf("        a neighbour's pings, %s: %s", what, strings.ReplaceAll(rtt, "\n", "; "))
+		n.Logf("        a neighbour's pings, %s: %s; %s", what, strings.ReplaceAll(rtt, "\n", "; "), stream())
 	}
+}
+
+// stream sends 64 KiB over TCP, protected, each 10 ms. The function that it gives
+// ends that, and says what has come and how long nothing came at worst.
+func (n *neighbour) stream() func() string {
+	n.Helper()
+	var l net.Listener
+	var c net.Conn
+	err := n.server.Do(func() (err error) { l, err = net.Listen("tcp4", "10.77.0.1:0"); return err })
+	if err == nil {
+		defer l.Close()
+		err = n.host.Do(func() (err error) {
+			from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(10, 95, 0, 1)}, Timeout: 30 * time.Second}
+			c, err = from.Dial("tcp4", l.Addr().String())
+			return err
+		})
+	}
+	if err != nil {
+		n.Fatal(err)
+	}
+	in, err := l.Accept()
+	if err != nil {
+		n.Fatal(err)
+	}
+	sent, came := make(chan int), make(chan string)
+	done := make(chan struct{})
+	go func() {
+		total, b := 0, make([]byte, 64<<10)
+		for end := false; !end; {
+			k, _ := c.Write(b)
+			total += k
+			select {
+			case <-done:
+				end = true
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+		c.Close()
+		sent <- total
+	}()
+	go func() {
+		total, worst, last, b := 0, time.Duration(0), time.Now(), make([]byte, 256<<10)
+		began := last
+		for {
+			k, err := in.Read(b)
+			if err != nil {
+				break
+			}
+			now := time.Now()
+			total, worst, last = total+k, max(worst, now.Sub(last)), now
+		}
+		in.Close()
+		if want := <-sent; want != total {
+			n.Errorf("%d of %d bytes came through a neighbour's TCP stream", total, want)
+		}
+		came <- fmt.Sprintf("TCP %.1f MB/s, nothing for %.0f ms at worst", float64(total)/1e6/time.Since(began).Seconds(), ms(worst))
+	}()
+	return func() string { close(done); return <-came }
 }
 
 // cpuTime is what a process has used, of user and system time.
