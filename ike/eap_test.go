@@ -29,7 +29,7 @@ func (f *fakeEAP) Next(in []byte) EAPStep {
 		f.rounds--
 		return EAPStep{Out: []byte{1, f.id}}
 	}
-	name, cert, _ := bytes.Cut(in[2:], []byte{0})
+	name, cert, _ := bytes.Cut(in[min(2, len(in)):], []byte{0})
 	if !f.call.AskIdentity {
 		name = nil
 	}
