@@ -273,6 +273,9 @@ func (c *Core) serveChild(sa *ikeSA, list []payload, ns notifies, neg negotiatio
 	if mode == Transport && sa.encap() {
 		tsi, tsr = throughNAT(tsi, sa.remote.Addr()), throughNAT(tsr, sa.local.Addr())
 	}
+	if len(sa.lease.addrs()) > 0 {
+		tsi = dynamicEnd(tsi)
+	}
 	ev = Event{Failure: NoSelectors, Theirs: selectorText(tsi) + " to " + selectorText(tsr), Setting: "ipsec"}
 	// Those of the mode asked for come first, and of these such as hold what
 	// the peer wants most, its first selectors (RFC 7296 section 2.9).

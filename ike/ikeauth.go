@@ -222,6 +222,12 @@ func (c *Core) serveAuth(sa *ikeSA, m *opened, ns notifies, d Datagram) {
 // proof; asked is the message that asks for the child.
 func (c *Core) admit(sa *ikeSA, m, asked *opened, ns notifies, d Datagram, list []payload) {
 	p, hs := sa.peer, sa.hs
+	if sa.local.Port() == c.cfg.Port && c.cfg.Port != c.cfg.NATPort {
+		// An initiator that knows of a NAT moves to port 4500, the one for
+		// ESP in UDP (RFC 7296 section 2.23). This one knows of none: OpenIKED
+		// for one does not always know its own address as it calls.
+		sa.natHere, sa.natPeer, sa.prefersUDP = false, false, false
+	}
 	if p.ForceEncap {
 		sa.natHere = true
 	}

@@ -46,6 +46,19 @@ func TestPool(t *testing.T) {
 	}
 }
 
+// Where a caller writes 0.0.0.0 or ::, the address that it gets may stand.
+func TestDynamicEnd(t *testing.T) {
+	host := func(s string) TrafficSelector { return selectorOfHost(netip.MustParseAddr(s)) }
+	leased := []TrafficSelector{host("10.99.0.2"), host("fd99::2")}
+	for want, offer := range map[string][]TrafficSelector{
+		"10.99.0.2": {host("0.0.0.0")}, "10.99.0.2, fd99::2": {host("0.0.0.0"), host("::")}, "fd99::2": {host("10.99.0.3"), host("::")}, "": {host("10.99.0.3"), host("fd99::3")},
+	} {
+		if got := selectorText(narrow(dynamicEnd(offer), leased)); got != want {
+			t.Errorf("%s becomes %q, want %q", selectorText(offer), got, want)
+		}
+	}
+}
+
 // natBox puts a behind 198.51.100.1 with ports changed by shift.
 func natBox(s *sim, shift *uint16) {
 	in, out := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("198.51.100.1")

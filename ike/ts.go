@@ -214,3 +214,16 @@ func throughNAT(ts []TrafficSelector, seen netip.Addr) []TrafficSelector {
 	}
 	return out
 }
+
+// dynamicEnd reads the selectors of a caller that has an address of ours: where
+// they say 0.0.0.0 or ::, any address may stand. OpenIKED writes so where its
+// own is to be, which it does not know as it calls.
+func dynamicEnd(ts []TrafficSelector) []TrafficSelector {
+	out := slices.Clone(ts)
+	for i, t := range out {
+		if t.isHost() && t.First.IsUnspecified() {
+			out[i].Last = lastOf(netip.PrefixFrom(t.First, 0))
+		}
+	}
+	return out
+}
