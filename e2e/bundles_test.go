@@ -24,7 +24,10 @@ func bundleGateway(t *testing.T, l *lab.Lab, gateway *lab.Host, kind string, eap
 	pki(t, l, gateway, "issue", "ann@example.org")
 	folder = filepath.Join(l.Dir, "bundle")
 	args, auth := []string{lab.Binary(t), "pki", "bundle", "ann@example.org", "--for", kind, "--gateway", "10.77.0.1", "--gateway-id", "vpn.example.org",
-		"--network", "10.1.0.0/16", "--network", "fd01::/64", "--out", folder, "--dir", filepath.Join(l.Dir, "ca")}, ""
+		"--network", "10.1.0.0/16", "--out", folder, "--dir", filepath.Join(l.Dir, "ca")}, ""
+	if kind != "openiked" { // it asks for one address
+		args = append(args, "--network", "fd01::/64")
+	}
 	if eap {
 		args, auth = append(args, "--eap"), `  remote_auth = "eap-tls"`
 	}
@@ -337,4 +340,33 @@ func TestAppleBundle(t *testing.T) {
 				local, fmt.Sprintf("id = %s", vpn["RemoteIdentifier"]), resolv)
 		})
 	}
+}
+
+// The bundle for OpenIKED goes to /etc as it says, and iked calls by it, gets an
+// address, puts it on the interface, and reaches what is behind the gateway.
+func TestOpenIKEDBundle(t *testing.T) {
+	l := lab.New(t)
+	lab.Need(t, "ping", "tcpdump")
+	guest, gateway := l.Guest("guest"), l.Host("gateway")
+	guest.Join(gateway, "s0", []string{"10.77.0.1/24", "fd77::1/64"}, []string{"10.77.0.2/24", "fd77::2/64"})
+	g, folder, _ := bundleGateway(t, l, gateway, "openiked", false)
+	wire := g.Capture("s0", "host 10.77.0.2 or net 10.99.0.0/24")
+	g.run(t)
+	guest.Run("sh", "-c", "modprobe -d "+filepath.Join(l.Dir, "guest")+" dummy numdummies=0; ip link add lo1 type dummy; ip link set lo1 up; ip route add default via 10.77.0.1")
+	d := guest.IKEDFolder(lab.IKEDNew, folder)
+	defer func() {
+		if t.Failed() {
+			t.Logf("%s\n%s\n%s\n%s", d.Log(), d.States(), guest.Run("ip", "xfrm", "policy"), guest.Run("ip", "addr"))
+		}
+	}()
+	l.Eventually(waitLong, "the address", func() bool { return strings.Contains(guest.Run("ip", "addr", "show", "dev", "lo1"), "inet 10.99.0.2/") })
+	guest.Run("ping", "-c", "3", "-i", "0.1", "-W", "5", "-I", "10.99.0.2", "10.1.0.1")
+	g.Run("ping", "-c", "3", "-i", "0.1", "-W", "5", "-I", "10.1.0.1", "10.99.0.2")
+	g.daemon.Ask("ike", "rekey", "users")
+	time.Sleep(300 * time.Millisecond)
+	guest.Run("ping", "-c", "3", "-i", "0.1", "-W", "5", "-I", "10.99.0.2", "10.1.0.1")
+	if out := g.daemon.Ask("ike", "list", "--json"); !strings.Contains(out, `"remote_id":"ann@example.org"`) {
+		t.Errorf("the gateway says %s", out)
+	}
+	sealed(t, wire)
 }

@@ -80,12 +80,14 @@ connections {
 		{"iked/ca/ca.crt", 0o644, "{{.CA}}"},
 		{"iked/certs/{{.Name}}.crt", 0o644, "{{.Cert}}"},
 		{"iked/private/local.key", 0o600, "{{.Key}}"},
-		{"iked.conf", 0o600, `# Copy what is in this folder to /etc: iked.conf, and iked/. Then start iked.
+		{"iked.conf", 0o600, `# Copy what is in this folder to /etc: iked.conf, and iked/. Make an interface
+# for the address and the routes: "ifconfig lo1 create" on OpenBSD, "ip link add
+# lo1 type dummy; ip link set lo1 up" on Linux. Then start iked.
 ikev2 "ipfw" active esp \
 	{{range .Networks}}from dynamic to {{.}} \
 	{{end}}peer {{.Gateway}} \
 	srcid {{.Name}} dstid {{.GatewayID}} \
-	request address any
+	request address any iface lo1
 `},
 	},
 	"windows": {

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -22,25 +23,36 @@ const (
 	IKEDNew = "trixie-openiked"
 )
 
-// IKED starts the daemon of a release with a configuration. files are more files below
-// /etc/iked, by name. It takes about ten seconds until it answers.
+// IKED starts the daemon of a release with a configuration. files are more
+// files below /etc/iked, by name.
 func (g *Guest) IKED(release, conf string, files map[string]string) *IKED {
 	l := g.lab
 	l.Helper()
-	root, run := l.unpacked(release, "usr/sbin/iked")
-	dir := filepath.Join(l.Dir, g.Name+"-iked")
-	l.File(g.Name+"-iked/iked.conf", conf)
+	l.File(g.Name+"-etc/iked.conf", conf)
 	for name, text := range files {
-		l.File(g.Name+"-iked/"+name, text)
+		l.File(g.Name+"-etc/iked/"+name, text)
 	}
-	// Its paths are compiled in, and it wants a user: /etc becomes a copy.
+	etc := filepath.Join(l.Dir, g.Name+"-etc")
+	if err := errors.Join(os.Chmod(etc+"/iked.conf", 0o600), os.Chmod(etc+"/iked/private/local.key", 0o600)); err != nil {
+		l.Fatal(err)
+	}
+	return g.IKEDFolder(release, etc)
+}
+
+// IKEDFolder is that with a folder whose content goes to /etc. It takes about
+// ten seconds until the daemon answers.
+func (g *Guest) IKEDFolder(release, folder string) *IKED {
+	l := g.lab
+	l.Helper()
+	root, run := l.unpacked(release, "usr/sbin/iked")
+	// Its paths are compiled in, and it wants a user: /etc becomes a copy. The
+	// package brings the folders.
 	g.Run("sh", "-c", fmt.Sprintf(`set -e
 mkdir -p /run/etc /run/empty; cp -a /etc/. /run/etc; mount --bind /run/etc /etc
 mkdir -p /etc/iked/private /etc/iked/pubkeys/fqdn /etc/iked/ca /etc/iked/certs /etc/iked/crls
 echo '_iked:x:999:999::/run/empty:/bin/false' >>/etc/passwd; echo '_iked:x:999:' >>/etc/group
-cp -r %[1]s/. /etc/iked; mv /etc/iked/iked.conf /etc/; chmod 600 /etc/iked.conf
-chmod -R a+rX /etc/iked; chmod 600 /etc/iked/private/*
-modprobe -d %[2]s af_key`, dir, filepath.Join(l.Dir, g.Name)))
+cp -r %[1]s/. /etc
+modprobe -d %[2]s af_key`, folder, filepath.Join(l.Dir, g.Name)))
 	// Its processes run the program anew, by the name that they were called by.
 	self := filepath.Join(l.Dir, g.Name+"-iked-run")
 	l.File(g.Name+"-iked-run", fmt.Sprintf("#!/bin/sh\nexec %s --argv0 %s %s %s/usr/sbin/iked \"$@\"\n", run[0], self, strings.Join(run[1:], " "), root))
