@@ -181,3 +181,23 @@ func theirMove(p *play) {
 	rekeyOnce("us", "child")(p)
 	rekeyOnce("peer", "ike")(p)
 }
+
+// ourLoss takes our address away where the peer has called: only the side that
+// has called may move (RFC 4555 section 3.5), and we tell of no further
+// addresses. So both give up, and we call from the address that is left.
+func ourLoss(p *play) {
+	from, to := p.site.ours[0], p.site.more[0]
+	p.site.host.Sysctl("net.ipv4.conf.all.promote_secondaries", "1")
+	p.site.host.Run("ip", "addr", "del", from.String()+"/24", "dev", "c0")
+	defer p.site.host.Run("ip", "addr", "add", from.String()+"/24", "dev", "c0")
+	p.do(func(c *ike.Core, now time.Time) ike.Output { return c.AddressChange(now, from, to) })
+	p.eventually("we give the peer up", func() bool { return p.us.count(ike.IKEDown) == 1 && p.failure() == ike.NoAnswer })
+	p.eventually("the peer gives us up", func() bool { return !contains(p.site.peer.Do("--list-sas", "--raw"), "list-sa event {row {") })
+	if n := p.us.count(ike.Moved); n > 0 {
+		p.Errorf("we have moved %d times", n)
+	}
+	p.initiateFrom(to)
+	p.eventually("a child from the other address", func() bool { return p.us.count(ike.ChildUp) == 2 })
+	p.traffic()
+	p.same()
+}

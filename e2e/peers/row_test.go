@@ -248,10 +248,11 @@ func (r row) begin(t *testing.T, s *site) *play {
 }
 
 // initiate has us call.
-func (p *play) initiate() {
-	f := p.site.family(p.row.v6)
+func (p *play) initiate() { p.initiateFrom(p.site.ours[p.site.family(p.row.v6)]) }
+
+func (p *play) initiateFrom(a netip.Addr) {
 	p.do(func(c *ike.Core, now time.Time) ike.Output {
-		o, err := c.Initiate(now, ike.Call{Peer: "peer", Child: "net", Local: netip.AddrPortFrom(p.site.ours[f], 0)})
+		o, err := c.Initiate(now, ike.Call{Peer: "peer", Child: "net", Local: netip.AddrPortFrom(a, 0)})
 		if err != nil {
 			p.Error(err)
 		}

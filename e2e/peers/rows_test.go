@@ -136,6 +136,10 @@ func roamRows() []row {
 		r.name, r.after = r.name+", rekeyed", rekeyOnce(r.call, "child")
 		rows = append(rows, r)
 	}
+	if full() {
+		rows = append(rows, row{name: "our address goes, and they have called", call: "peer", conn: "dpd_delay = 1s\n    remote_addrs = 10.77.0.2, 10.77.0.4", retransmit: quick, silent: true,
+			ours: func(p *ike.Peer, c *ike.Child) { p.DPD, p.Endpoint = 1e9, netip.MustParseAddrPort("10.77.0.1:500") }, after: ourLoss})
+	}
 	return append(rows, lifeRows()...) // the last of which leaves the peer elsewhere
 }
 
