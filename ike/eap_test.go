@@ -2,7 +2,10 @@ package ike
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/hmac"
+	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"net/netip"
@@ -20,6 +23,7 @@ type fakeEAP struct {
 	id     byte
 	live   *int
 	closed bool
+	lie    string // what a broken method does in the end
 }
 
 var fakeMSK = bytes.Repeat([]byte("key of the method"), 4)
@@ -32,6 +36,13 @@ func (f *fakeEAP) Next(in []byte) EAPStep {
 	name, cert, _ := bytes.Cut(in[min(2, len(in)):], []byte{0})
 	if !f.call.AskIdentity {
 		name = nil
+	}
+	switch f.lie {
+	case "no proof":
+		return EAPStep{Out: []byte{3, f.id}, MSK: fakeMSK}
+	case "no key":
+		_ = f.call.Verify(string(name), [][]byte{cert})
+		return EAPStep{Out: []byte{3, f.id}, MSK: fakeMSK[:63]}
 	}
 	if err := f.call.Verify(string(name), [][]byte{cert}); err != nil {
 		return EAPStep{Out: []byte{4, f.id}, Err: err}
@@ -160,6 +171,7 @@ type eapSides struct {
 	caller *eapCaller
 	live   int // methods that run
 	rounds int
+	lie    string
 }
 
 func newEAPSides(t testing.TB) *eapSides {
@@ -182,7 +194,7 @@ func (x *eapSides) meet(more ...*Peer) {
 	x.a = x.add("a", "192.0.2.1", Config{Peers: []*Peer{x.pa}})
 	x.b = x.add("b", "192.0.2.2", Config{Peers: append([]*Peer{x.pb}, more...), EAP: func(c EAPCall) EAP {
 		x.live++
-		return &fakeEAP{call: c, rounds: x.rounds, live: &x.live}
+		return &fakeEAP{call: c, rounds: x.rounds, live: &x.live, lie: x.lie}
 	}})
 }
 
@@ -274,9 +286,18 @@ func TestEAPFails(t *testing.T) {
 		"a server's certificate": {func(x *eapSides) {
 			x.caller.cert = x.ca.sign(t, &x509.Certificate{EmailAddresses: []string{"ann@a.example"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}, newKey(t, "ecdsa").Public(), x.ca.cert).Raw
 		}, BadCertificate, "ca"},
-		"AUTH by another key": {func(x *eapSides) { x.caller.msk = bytes.Repeat([]byte{1}, 64) }, WrongKey, ""},
-		"no block with EAP":   {func(x *eapSides) { x.pb.EAP = false }, WrongMethod, "remote_auth"},
-		"too many":            {func(x *eapSides) {}, TooMany, ""},
+		"a curve that is too short": {func(x *eapSides) {
+			k, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
+			if err != nil {
+				t.Fatal(err)
+			}
+			x.caller.cert = x.ca.sign(t, &x509.Certificate{EmailAddresses: []string{"ann@a.example"}}, k.Public(), x.ca.cert).Raw
+		}, BadCertificate, "ca"},
+		"a method that ends without a proof":     {func(x *eapSides) { x.lie = "no proof" }, InternalFailure, ""},
+		"a method that ends without enough keys": {func(x *eapSides) { x.lie = "no key" }, InternalFailure, ""},
+		"AUTH by another key":                    {func(x *eapSides) { x.caller.msk = bytes.Repeat([]byte{1}, 64) }, WrongKey, ""},
+		"no block with EAP":                      {func(x *eapSides) { x.pb.EAP = false }, WrongMethod, "remote_auth"},
+		"too many":                               {func(x *eapSides) {}, TooMany, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			x := newEAPSides(t)

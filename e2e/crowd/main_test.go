@@ -55,6 +55,7 @@ type site struct {
 	*lab.Lab
 	server, crowd, attacker *lab.Host
 	ipsec                   string // more of the server's ipsec block
+	rules                   string // in front of the server's
 }
 
 func newSite(t testing.TB) *site {
@@ -90,6 +91,7 @@ policy {
   inbound  = "discard"
   outbound = "bypass"
 }
+`+s.rules+`
 rule "crowd" {
   action         = "protect"
   with           = "crowd"

@@ -35,6 +35,24 @@ func TestMany(t *testing.T) {
 		}
 	}
 	s := newSite(t)
+	s.rules = `
+rule "neighbour" {
+  action         = "protect"
+  with           = "neighbour"
+  direction      = "both"
+  remote_address = "10.95.0.1"
+}
+ipsec "neighbour" {
+  mode = "transport"
+  ike  = "neighbour"
+}
+ike "neighbour" {
+  remote_endpoint = "10.95.0.1"
+  local_id        = "server.example"
+  remote_id       = "neighbour.example"
+  psk_file        = "psk"
+}
+`
 	if figures() {
 		s.ipsec = "  lifetime = \"1m\"\n"
 	}
