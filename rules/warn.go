@@ -53,6 +53,7 @@ func (l *loader) warn() {
 			l.caution(l.defined("ike", s.Name), "Block not used", "No ipsec block says ike = %q: these keys are for nobody.", s.Name)
 		}
 	}
+	l.warnIKE()
 	if l.opts.SSHConnection != "" {
 		l.warnSSH()
 	}

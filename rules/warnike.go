@@ -1,0 +1,104 @@
+package rules
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/ipfw/ipfw/engine"
+)
+
+// warnIKE warns when nothing lets the peers of an ike block in: essentials =
+// false, and no rule in the place of ipfw's own. What it looks for is one packet
+// of a peer that passes; where addresses and interfaces are open, those that the
+// rules speak of are tried, so that a narrow rule is not taken for none.
+func (l *loader) warnIKE() {
+	p := l.policy
+	if p.Settings.Essentials {
+		return
+	}
+	eng := p.DryRun(engine.Options{})
+	for i := range p.IKE {
+		k := &p.IKE[i]
+		if !l.uses["ike "+k.Name] {
+			continue
+		}
+		for _, port := range []int{500, 4500} {
+			by := ""
+			for _, line := range l.ikeTrials(k, port) {
+				o, err := runTrial(eng, line)
+				if err != nil {
+					continue
+				}
+				if o.Verdict == engine.Bypass {
+					by = ""
+					break
+				}
+				if by == "" {
+					by = "the policy block's inbound default"
+					if o.Rule != nil {
+						by = "rule " + quoted(*o.Rule)
+					}
+				}
+			}
+			if by != "" {
+				l.caution(l.defined("ike", k.Name), "Peer cannot be heard",
+					"The policy block says essentials = false, and what the peer of ike %q sends to UDP port %d would be discarded by %s: let a rule before that bypass UDP to local_port 500 and 4500.", k.Name, port, by)
+				break
+			}
+		}
+	}
+}
+
+// ikeTrials are trial packets of a peer to one port of ours.
+func (l *loader) ikeTrials(k *IKE, port int) (lines []string) {
+	const most = 16 // of each kind
+	locals, remotes := k.LocalEndpoint, k.ranges()
+	var mine, theirs []netip.Addr
+	ifaces := []string{""}
+	if locals.IsValid() {
+		mine = append(mine, locals)
+	}
+	for i := range remotes {
+		theirs = append(theirs, remotes[i].First)
+	}
+	for i := range l.policy.Engine.Rules {
+		r := &l.policy.Engine.Rules[i]
+		for _, a := range r.Local {
+			if !locals.IsValid() && len(mine) < most {
+				mine = append(mine, a.First)
+			}
+		}
+		for _, a := range r.Remote {
+			if len(remotes) == 0 && len(theirs) < most {
+				theirs = append(theirs, a.First)
+			}
+		}
+		for _, name := range r.Interfaces {
+			if len(ifaces) < most {
+				ifaces = append(ifaces, name)
+			}
+		}
+	}
+	// RFC 5737 and RFC 3849: addresses of nobody.
+	if !locals.IsValid() {
+		mine = append(mine, netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1"))
+	}
+	if len(remotes) == 0 {
+		theirs = append(theirs, netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("2001:db8:1::1"))
+	}
+	for _, iface := range ifaces {
+		for _, a := range mine {
+			for _, b := range theirs {
+				if a.Is4() != b.Is4() {
+					continue
+				}
+				line := fmt.Sprintf("in udp %s -> %s", netip.AddrPortFrom(b, uint16(port)), netip.AddrPortFrom(a, uint16(port)))
+				if iface != "" {
+					line += " on " + iface
+				}
+				lines = append(lines, line)
+			}
+		}
+	}
+	return lines
+}
