@@ -40,6 +40,8 @@ func newKey(t testing.TB, kind string) crypto.Signer {
 		k, err = rsa.GenerateKey(rand.Reader, 2048)
 	case "rsa-3072":
 		k, err = rsa.GenerateKey(rand.Reader, 3072)
+	case "rsa-4096":
+		k, err = rsa.GenerateKey(rand.Reader, 4096)
 	default:
 		t.Fatalf("no kind of key is called %q", kind)
 	}

@@ -78,8 +78,11 @@ func directRows() (rows []row) {
 		for _, kind := range keyKinds {
 			rows = append(rows, certs(row{name: "certificates " + kind, call: call}, kind, "pubkey", 0), rawKeys(row{name: "raw keys " + kind, call: call}, kind))
 		}
+		if full() {
+			rows = append(rows, certs(row{name: "certificates rsa-4096", call: call, after: proved("RSA_EMSA_PSS")}, "rsa-4096", "rsa/pss-sha512", 0), rawKeys(row{name: "raw keys rsa-4096", call: call}, "rsa-4096"))
+		}
 		for _, hash := range []string{"sha256", "sha384", "sha512"} {
-			rows = append(rows, certs(row{name: "certificates rsa pss " + hash, call: call}, "rsa-2048", "rsa/pss-"+hash, 0),
+			rows = append(rows, certs(row{name: "certificates rsa pss " + hash, call: call, after: proved("RSA_EMSA_PSS")}, "rsa-2048", "rsa/pss-"+hash, 0),
 				certs(row{name: "certificates ecdsa " + hash, call: call}, "ecdsa-256", "ecdsa-"+hash, 0))
 		}
 		rows = append(rows,
@@ -182,6 +185,17 @@ func fragmented(want bool) func(*play) {
 		for _, what := range []string{"splitting IKE message", "received fragment #"} {
 			if contains(log, what) != want {
 				p.Errorf("the peer's log has %q: %v, want %v", what, !want, want)
+			}
+		}
+	}
+}
+
+// proved asks the peer's log whether both sides have signed in one way.
+func proved(how string) func(*play) {
+	return func(p *play) {
+		for _, who := range []string{"us.example", "peer.example"} {
+			if !contains(p.site.peer.Log(), "authentication of '"+who+"' with "+how) && !contains(p.site.peer.Log(), "authentication of '"+who+"' (myself) with "+how) {
+				p.Errorf("%s has not signed by %s", who, how)
 			}
 		}
 	}
