@@ -133,19 +133,24 @@ func (r *resolvers) put(s servers) {
 	}
 	switch {
 	case len(s.list) == 0:
-		_ = r.run(ctx, "", "resolvconf", "-d", r.device) // it knows of nothing, or forgets it
+		_ = r.run(ctx, "", "resolvconf", "-d", r.record()) // it knows of nothing, or forgets it
 		return
 	case s.all:
 		text := ""
 		for _, a := range s.list {
 			text += "nameserver " + a.String() + "\n"
 		}
-		if other := r.run(ctx, text, "resolvconf", "-a", r.device, "-m", "0", "-x"); other == nil {
+		if other := r.run(ctx, text, "resolvconf", "-a", r.record(), "-m", "0", "-x"); other == nil {
 			return
 		}
 	}
 	r.tell(fmt.Sprintf("the gateway names the DNS servers %v, and this host cannot be told (%s): set them by hand if they are needed", s.list, err))
 }
+
+// record is what resolvconf knows the servers by. Debian's own puts those of tun
+// before those of devices; openresolv's -m 0 -x, which it does not know, does as
+// much.
+func (r *resolvers) record() string { return "tun." + r.device }
 
 func (r *resolvers) byResolvectl(ctx context.Context, s servers) error {
 	if len(s.list) == 0 {

@@ -27,8 +27,8 @@ func TestResolvers(t *testing.T) {
 		{"systemd-resolved, some networks", "resolvectl", false,
 			"resolvectl dns ipfw0 10.1.0.53 fd10::53; resolvectl revert ipfw0", 0},
 		{"resolvconf, everything", "resolvconf", true,
-			"resolvconf -a ipfw0 -m 0 -x <nameserver 10.1.0.53 nameserver fd10::53 >; resolvconf -d ipfw0", 0},
-		{"resolvconf, some networks", "resolvconf", false, "resolvconf -d ipfw0", 1},
+			"resolvconf -a tun.ipfw0 -m 0 -x <nameserver 10.1.0.53 nameserver fd10::53 >; resolvconf -d tun.ipfw0", 0},
+		{"resolvconf, some networks", "resolvconf", false, "resolvconf -d tun.ipfw0", 1},
 		{"nothing", "", true, "", 1},
 	} {
 		var mu sync.Mutex
