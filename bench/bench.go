@@ -49,6 +49,7 @@ func run(ctx context.Context, o options, out, log io.Writer) error {
 		Started: time.Now(), CPUs: runtime.NumCPU(), Go: runtime.Version(),
 		Kernel: output("uname", "-r"), Revision: output("git", "describe", "--always", "--dirty"),
 		Command: os.Args[1:], Contestants: map[string]string{},
+		Congestion: congestion(o.congestion, sysctl("tcp_available_congestion_control"), sysctl("tcp_congestion_control")),
 	}}
 	if err := attempt(func(h *harness) {
 		b.compile(h)
@@ -120,8 +121,8 @@ func (b *bench) todo(c *contestant, rules int) []workload {
 
 // print writes the table.
 func (b *bench) print(out io.Writer) {
-	fmt.Fprintf(out, "ipfw %s, Linux %s, %d processors, %s; %d turns of %v each. Both ends run on this machine: ratios count.\n",
-		b.Revision, b.Kernel, b.CPUs, b.Go, b.turns, b.length)
+	fmt.Fprintf(out, "ipfw %s, Linux %s, %d processors, %s; %d turns of %v each. Streams are %s's. Both ends run on this machine: ratios count.\n",
+		b.Revision, b.Kernel, b.CPUs, b.Go, b.turns, b.length, b.Congestion)
 	for _, s := range sections(b.Report, b.ruleCounts()) {
 		b.Write(out, s)
 	}

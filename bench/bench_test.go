@@ -177,3 +177,16 @@ func TestAttempt(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestCongestion(t *testing.T) {
+	for _, row := range []struct{ want, available, own, get string }{
+		{"cubic", "reno bbr cubic", "bbr", "cubic"},
+		{"cubic", "reno bbr", "bbr", "bbr"},
+		{"", "reno cubic", "cubic", "cubic"},
+		{"", "", "", ""},
+	} {
+		if got := congestion(row.want, row.available, row.own); got != row.get {
+			t.Errorf("%q of %q, own %q: %q, want %q", row.want, row.available, row.own, got, row.get)
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -32,6 +33,26 @@ func busySeconds() (float64, error) {
 		sum += n
 	}
 	return sum / 100, nil
+}
+
+// congestion chooses the congestion control of the TCP streams: the one that is
+// wanted, if it is among the available ones; otherwise the machine's own.
+//
+// It decides more than any firewall does, so all contestants have the same, and
+// the table says which. BBR, which some machines have for their own, paces by a
+// timer of its own for each super-packet, as fast as it believes the path to be:
+// where processors are what is short that measures BBR, and less evenly.
+func congestion(want, available, own string) string {
+	if slices.Contains(strings.Fields(available), want) {
+		return want
+	}
+	return own
+}
+
+// sysctl reads a setting of IPv4, "" if there is none.
+func sysctl(name string) string {
+	b, _ := os.ReadFile("/proc/sys/net/ipv4/" + name)
+	return strings.TrimSpace(string(b))
 }
 
 // sweep removes what a benchmark left that was killed before it could: what

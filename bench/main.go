@@ -58,6 +58,7 @@ type options struct {
 	rules       []int
 	out         string
 	profile     bool
+	congestion  string // of the TCP streams; "": the machine's own
 }
 
 func parse(args []string) (o options, err error) {
@@ -71,6 +72,7 @@ func parse(args []string) (o options, err error) {
 	f.Float64Var(&seconds, "seconds", 3, "length of one measurement")
 	f.StringVar(&rules, "rules", "", "numbers of rules in the policy (default 10, or 10000, or both, by workload)")
 	f.StringVar(&o.out, "out", "bench/out", "folder for JSON, and for what is downloaded and built")
+	f.StringVar(&o.congestion, "congestion", "cubic", "congestion control of the TCP streams: what Linux has unless told otherwise (empty: what this machine has)")
 	f.BoolVar(&o.profile, "profile", false, "write what the processors were doing to the out folder, by perf")
 	f.BoolVar(&quick, "quick", false, "less than three minutes: fewer and shorter turns, and what no bar needs left out")
 	if err := f.Parse(args); err != nil {

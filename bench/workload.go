@@ -64,8 +64,12 @@ func (s *site) milliseconds() string { return fmt.Sprint(s.b.length.Milliseconds
 func runTCP(s *site, name string, streams int) []figure {
 	before, err := busySeconds()
 	s.check(err, "processor time")
-	out := s.client.Run("iperf3", "-J", "-i", "0", "-c", s.target, "-p", fmt.Sprint(iperfPort),
-		"-t", fmt.Sprintf("%.0f", max(s.b.length.Seconds(), 1)), "-P", fmt.Sprint(streams))
+	args := []string{"iperf3", "-J", "-i", "0", "-c", s.target, "-p", fmt.Sprint(iperfPort),
+		"-t", fmt.Sprintf("%.0f", max(s.b.length.Seconds(), 1)), "-P", fmt.Sprint(streams)}
+	if c := s.b.Congestion; c != "" {
+		args = append(args, "-C", c)
+	}
+	out := s.client.Run(args...)
 	after, err := busySeconds()
 	s.check(err, "processor time")
 	var r struct {

@@ -23,6 +23,8 @@ type Report struct {
 	Go       string    `json:"go"`
 	Revision string    `json:"revision"` // of the tree, as git describes it
 	Command  []string  `json:"command"`
+	// Congestion is the congestion control of the TCP streams, of all contestants.
+	Congestion string `json:"congestion"`
 
 	// Rates are the requests a second at which latency was measured, by group.
 	Rates       map[string]int    `json:"rates,omitempty"`
