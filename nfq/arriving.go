@@ -21,11 +21,13 @@ const portNAT = 4500
 //
 //	chain arriving {
 //		type filter hook prerouting priority raw; policy accept;
+//		ip version . ihl 4 . 5  ip protocol esp  iiftype ether  fib daddr type local  match bpf  drop
+//		...                                      # IPv6: the same; most packets of a bulk transfer end here
 //		iiftype loopback accept
 //		meta mark & 0xff000000 != 0  meta mark set meta mark & 0x00ffffff
 //		iifname "ipfw0"  meta mark set meta mark | 0x06000000  accept    # opened
 //		fib daddr type != local  accept
-//		ip version . ihl 4 . 5  ip protocol esp  match bpf  drop         # taken into the ring of the
+//		ip version . ihl 4 . 5  ip protocol esp  match bpf  drop         # from other devices too: taken into the ring of the
 //		ip6 nexthdr esp  ip6 daddr != fe80::/10  match bpf  drop         # intake, if there is one
 //		ip version . ihl 4 . 5  udp dport 4500  meta mark set meta mark | 0x02000000  accept    # encapsulated:
 //		ip6 nexthdr udp  ip6 daddr != fe80::/10  udp dport 4500  the same                         # to our socket
@@ -43,12 +45,17 @@ func (t *tableSpec) arriving() [][]expr.Any {
 	mine := uint32(t.marks)
 	marked := []expr.Any{meta(expr.MetaKeyMARK), and(mine), unequal(native32(0))}
 	opened := []expr.Any{meta(expr.MetaKeyIIFNAME), equal(ifname(t.device))}
-	rules := [][]expr.Any{
+	destination := &expr.Fib{Register: 1, ResultADDRTYPE: true, FlagDADDR: true}
+	var rules [][]expr.Any
+	if t.prog > 0 {
+		rules = t.takeESP(meta(expr.MetaKeyIIFTYPE), equal(native16(arphrdEther)), destination, equal(native32(unix.RTN_LOCAL)))
+	}
+	rules = append(rules, [][]expr.Any{
 		{meta(expr.MetaKeyIIFTYPE), equal(native16(arphrdLoopback)), accept()},
 		setMeta(marked, mine, 0),
 		append(setMeta(opened, mine, t.marks.opened()), accept()),
-		{&expr.Fib{Register: 1, ResultADDRTYPE: true, FlagDADDR: true}, unequal(native32(unix.RTN_LOCAL)), accept()},
-	}
+		{destination, unequal(native32(unix.RTN_LOCAL)), accept()},
+	}...)
 	if t.prog > 0 {
 		rules = append(rules, t.takeESP()...)
 	}
@@ -76,11 +83,11 @@ func (t *tableSpec) takeUDP(port uint16) [][]expr.Any {
 	}
 }
 
-// takeESP drops what the intake has got.
-func (t *tableSpec) takeESP() [][]expr.Any {
+// takeESP drops what the intake has got, if cond holds.
+func (t *tableSpec) takeESP(cond ...expr.Any) [][]expr.Any {
 	v4, v6 := plain(unix.IPPROTO_ESP)
 	v4 = append(v4, networkHeader(9, 1), equal([]byte{unix.IPPROTO_ESP}))
-	taken := []expr.Any{matchBPF(t.prog), &expr.Verdict{Kind: expr.VerdictDrop}}
+	taken := append(cond, matchBPF(t.prog), &expr.Verdict{Kind: expr.VerdictDrop})
 	return [][]expr.Any{append(v4, taken...), append(v6, taken...)}
 }
 
