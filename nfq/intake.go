@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -36,6 +37,8 @@ type intake struct {
 	bell   []byte // mapped: where the reader of the bell stands
 	rung   []byte // mapped: where its writer stands
 
+	pace
+
 	next uint64 // the frame that is read next; tail, before it is said
 }
 
@@ -59,6 +62,54 @@ const (
 	// found the ring full, how many were read. Each on a cache line of its own.
 	stateHead, stateAsleep, stateLost, stateTail, sizeofState = 0, 64, 128, 192, 256
 )
+
+// pace is how fast packets come. While it is high, it is better to read them many
+// at once than as soon as there are some: what was sealed as one super-packet
+// then becomes one again, and its receiver is woken once.
+type pace struct {
+	since int64 // nanoseconds, on the clock of the reader's Handler
+	n     int   // packets since then
+	high  bool
+}
+
+const (
+	// paceTime is for how long packets are counted, in nanoseconds, paceHigh how
+	// many make a high pace: one every 20 µs.
+	paceTime = int64(time.Millisecond)
+	paceHigh = 50
+	// gatherFrames is how many packets the reader waits for then: about one
+	// super-packet of TCP. It looks again after gatherPause, gatherTries times at
+	// most.
+	gatherFrames = 44
+	gatherPause  = 40 * time.Microsecond
+	gatherTries  = 3
+)
+
+// count takes note of n packets that have been read.
+func (p *pace) count(n int, now int64) {
+	p.n += n
+	if d := now - p.since; d >= paceTime {
+		p.high = int64(p.n)*paceTime >= paceHigh*d
+		p.since, p.n = now, 0
+	}
+}
+
+// gather lets packets gather while many come.
+func (t *intake) gather() {
+	if !t.high {
+		return
+	}
+	for range gatherTries {
+		if atomic.LoadUint32(t.full(gatherFrames-1)) != 0 {
+			return
+		}
+		pause := unix.Timespec{Nsec: int64(gatherPause)}
+		unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&pause)), 0, 0)
+	}
+	if atomic.LoadUint32(t.full(0)) == 0 {
+		t.high = false // they have stopped
+	}
+}
 
 func openIntake(a *awake) (*intake, error) {
 	t := &intake{waiter: waiter{fd: -1, wake: -1, awake: a}, made: make(chan struct{})}

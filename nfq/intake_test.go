@@ -407,3 +407,40 @@ func TestIntakeUnread(t *testing.T) {
 		}
 	}
 }
+
+// The pace is that of the last time in which packets were counted; when they
+// stop, nobody waits for more.
+func TestIntakePace(t *testing.T) {
+	var p pace
+	for _, r := range []struct {
+		n    int
+		now  int64 // in tenths of a millisecond
+		high bool
+	}{
+		{1, 10, false}, {1, 12, false}, {40, 15, false}, {20, 20, true}, {1, 25, true}, {1, 31, false},
+		{49, 41, false}, {50, 51, true}, {99, 71, false}, {100, 91, true}, {1, 10_000, false},
+	} {
+		if p.count(r.n, r.now*paceTime/10); p.high != r.high {
+			t.Errorf("%d more at %d: high %v", r.n, r.now, p.high)
+		}
+	}
+
+	i := newIntake(t)
+	put := func(n int) {
+		for range n {
+			if took, _, err := i.prog.Test(append(make([]byte, 12), 0x88, 0xb5, 1)); err != nil || took != 1 {
+				t.Fatal(took, err)
+			}
+		}
+	}
+	for _, r := range []struct {
+		there int
+		high  bool
+	}{{0, false}, {1, true}, {gatherFrames, true}} {
+		put(r.there)
+		i.high = true
+		if i.gather(); i.high != r.high {
+			t.Errorf("%d packets are there: high %v", r.there, i.high)
+		}
+	}
+}

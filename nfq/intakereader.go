@@ -26,7 +26,10 @@ func (r *intakeReader) receive(ctx context.Context) {
 	}
 	defer context.AfterFunc(ctx, r.intake.stop)()
 	for !r.intake.stopped() {
-		if n := r.read(r.opener.Now()); n > 0 {
+		r.intake.gather()
+		now := r.opener.Now()
+		if n := r.read(now); n > 0 {
+			r.intake.count(n, now)
 			r.intake.got(n)
 		} else {
 			r.intake.wait()
