@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -33,7 +34,9 @@ func (g *Guest) IKED(release, conf string, files map[string]string) *IKED {
 		l.File(g.Name+"-etc/iked/"+name, text)
 	}
 	etc := filepath.Join(l.Dir, g.Name+"-etc")
-	if err := errors.Join(os.Chmod(etc+"/iked.conf", 0o600), os.Chmod(etc+"/iked/private/local.key", 0o600)); err != nil {
+	// All but the secrets is read by a user without rights.
+	err := exec.Command("chmod", "-R", "a+rX", etc).Run()
+	if err := errors.Join(err, os.Chmod(etc+"/iked.conf", 0o600), os.Chmod(etc+"/iked/private/local.key", 0o600)); err != nil {
 		l.Fatal(err)
 	}
 	return g.IKEDFolder(release, etc)
