@@ -22,21 +22,29 @@ type bulk struct {
 	t    *testing.T
 	v6   bool
 	a, b *testHost
-	fw   *running
+	fw   *Firewall
 	w    *worker
 	eth  [2]*wiretap // of the peer
 	n    uint32      // the last sequence number
 }
+
+// passing is a handler that is an Opener.
+type passing struct{ *handler }
+
+func (passing) Now() int64 { return 1 }
 
 func newBulk(t *testing.T, v6 bool, cfg Config) *bulk {
 	s := &bulk{t: t, v6: v6, a: newHost(t), b: newHost(t)}
 	wire(s.a, s.b, 0)
 	wire(s.a, s.b, 1)
 	cfg.Protect = true
-	s.fw = s.a.start(cfg, pass)
-	stats := new(queueStats)
-	s.fw.stats = append(s.fw.stats, stats)
-	s.w = newWorker(s.fw.Firewall, s.fw, stats)
+	h := passing{new(handler)}
+	h.set(pass)
+	fw, err := s.a.tryHandler(cfg, h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.fw, s.w = fw, newWorker(fw, h, new(queueStats))
 	for i := range s.eth {
 		s.eth[i] = s.b.listen(fmt.Sprintf("eth%d", i), unix.SOCK_RAW)
 	}
@@ -68,15 +76,16 @@ func (s *bulk) build(spec packet.Spec) []byte {
 // send sends datagrams at once and says how many took the shortcut, and how
 // many the kernel did not take.
 func (s *bulk) send(datagrams ...[]byte) (direct, unsent int) {
-	was := s.fw.Stats()
+	st := s.w.stats
+	sealed, wasDirect, wasUnsent := st.sealed.Load(), st.direct.Load(), st.unsent.Load()
 	s.w.in = engine.Input{Now: s.fw.Now()}
 	s.w.send.add(datagrams, 0, 0)
 	s.w.send.flush()
-	is := s.fw.Stats()
-	if n := int(is.Sealed + is.Unsent - was.Sealed - was.Unsent); n != len(datagrams) {
+	direct, unsent = int(st.direct.Load()-wasDirect), int(st.unsent.Load()-wasUnsent)
+	if n := int(st.sealed.Load()-sealed) + unsent; n != len(datagrams) {
 		s.t.Fatalf("of %d datagrams %d were sent or not", len(datagrams), n)
 	}
-	return int(is.Direct - was.Direct), int(is.Unsent - was.Unsent)
+	return direct, unsent
 }
 
 // batch sends as many as it takes, and says besides what send says which
@@ -160,7 +169,7 @@ func TestShortcutTwin(t *testing.T) {
 		s := newBulk(t, v6, Config{})
 		s.until(true)
 		raw := *s
-		raw.w = newWorker(&Firewall{cfg: s.fw.cfg, inject: s.fw.inject, start: s.fw.start}, s.fw, s.w.stats)
+		raw.w = newWorker(&Firewall{cfg: s.fw.cfg, inject: s.fw.inject, start: s.fw.start}, s.w.handler, s.w.stats)
 		for _, r := range []struct {
 			name   string
 			change func(*packet.Spec)

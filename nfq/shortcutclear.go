@@ -20,16 +20,17 @@ import (
 
 // clear looks whether there is anything on the raw socket's way, whatever the
 // destination, that a packet socket does not pass: an error says what. Some of
-// it makes news, and is looked for again after that only; the rest is looked
-// for each time.
+// it makes news: when there was none of it, it is looked for again only after
+// news. The rest is looked for each time.
 func (s *shortcut) clear() error {
 	s.mu.Lock()
 	dirty := s.dirty
 	s.mu.Unlock()
-	if dirty {
-		if now := s.now(); s.looked != 0 && now-s.looked < shortcutCalm {
-			return errJustNow
-		}
+	recently := s.looked != 0 && s.now()-s.looked < shortcutCalm
+	if dirty && recently {
+		return errJustNow
+	}
+	if dirty || s.obstacle != nil && !recently {
 		s.mu.Lock()
 		s.dirty = false // what changes from here on is news again
 		s.mu.Unlock()
