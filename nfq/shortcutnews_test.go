@@ -269,12 +269,7 @@ func TestShortcutFallsBack(t *testing.T) {
 	bothFamilies(t, func(t *testing.T, v6 bool) {
 		s := newBulk(t, v6, Config{})
 		s.until(true)
-		w := *(*s.fw.shortcut.ways.Load())[s.addr(0, 2)]
-		w.until = s.fw.Now() + int64(time.Hour)
-		binary.NativeEndian.PutUint32(w.name[4:], 7777) // no such device
-		s.fw.shortcut.mu.Lock()
-		s.fw.shortcut.keep(&w)
-		s.fw.shortcut.mu.Unlock()
+		s.hold(func(w *shortWay) { binary.NativeEndian.PutUint32(w.name[4:], 7777) }) // no such device
 		first, direct, unsent := s.batch()
 		if direct > 0 || unsent > 0 {
 			t.Errorf("%d datagrams took the shortcut, %d were not sent", direct, unsent)
