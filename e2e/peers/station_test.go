@@ -3,6 +3,7 @@ package peers
 import (
 	"bytes"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -72,6 +73,12 @@ func newStation(t testing.TB, h *lab.Host, cfg ike.Config, addrs ...netip.Addr) 
 			for _, port := range []uint16{500, 4500} {
 				at := netip.AddrPortFrom(a, port)
 				c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
+				// A program that is just being started has the socket of
+				// the station before for a moment, until it execs.
+				for tries := 0; errors.Is(err, unix.EADDRINUSE) && tries < 100; tries++ {
+					time.Sleep(20 * time.Millisecond)
+					c, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
+				}
 				if err != nil {
 					return err
 				}
