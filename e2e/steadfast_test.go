@@ -159,7 +159,7 @@ func TestReplaceSAs(t *testing.T) {
 			}
 		}
 	}()
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	a, b := host.NewClient(p.c.Socket), host.NewClient(p.s.Socket)
 	defer a.Close()

@@ -97,13 +97,13 @@ ike "peer" {
 						daemons["client"].Ask("ike", "terminate", "peer")
 						return daemons["client"].Ask("ike", "list", "--json")+daemons["server"].Ask("ike", "list", "--json") == ""
 					})
-					wire.since()
+					wire.forget()
 					began := time.Now()
 					if err := client.Do(func() error { return knock(proto) }); err != nil {
 						t.Fatal(err)
 					}
 					answer = append(answer, time.Since(began))
-					first = append(first, wire.since().Sub(began))
+					first = append(first, wire.first(t).Sub(began))
 				}
 				slices.Sort(first)
 				slices.Sort(answer)
@@ -140,11 +140,21 @@ func knock(proto string) error {
 // sniffer tells when the first sealed packet went by.
 type sniffer struct{ seen chan time.Time }
 
-// since gives it, if there was one, and begins anew.
-func (s *sniffer) since() (at time.Time) {
+// forget begins anew.
+func (s *sniffer) forget() {
+	select {
+	case <-s.seen:
+	default:
+	}
+}
+
+// first gives it, by the kernel's clock.
+func (s *sniffer) first(t *testing.T) (at time.Time) {
+	t.Helper()
 	select {
 	case at = <-s.seen:
-	default:
+	case <-time.After(10 * time.Second):
+		t.Fatal("no sealed packet was seen")
 	}
 	return at
 }
@@ -165,6 +175,9 @@ func sealedOn(t *testing.T, h *lab.Host, dev string) *sniffer {
 		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 100000}); err != nil {
 			return err
 		}
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
+			return err
+		}
 		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: i.Index})
 	}); err != nil {
 		t.Fatal(err)
@@ -172,9 +185,9 @@ func sealedOn(t *testing.T, h *lab.Host, dev string) *sniffer {
 	s, done := &sniffer{make(chan time.Time, 1)}, make(chan struct{})
 	go func() {
 		defer unix.Close(fd)
-		b := make([]byte, 2048)
+		b, oob := make([]byte, 2048), make([]byte, 128)
 		for {
-			n, _, err := unix.Recvfrom(fd, b, 0)
+			n, noob, _, _, err := unix.Recvmsg(fd, b, oob, 0)
 			select {
 			case <-done:
 				return
@@ -184,8 +197,14 @@ func sealedOn(t *testing.T, h *lab.Host, dev string) *sniffer {
 			if err != nil || n < udp+12 || b[23] != unix.IPPROTO_UDP || binary.BigEndian.Uint16(b[udp+2:]) != 4500 || binary.BigEndian.Uint32(b[udp+8:]) == 0 {
 				continue
 			}
+			// The one control message is a struct timespec.
+			if noob < unix.CmsgLen(16) {
+				continue
+			}
+			at := oob[unix.CmsgLen(0):]
+			sec, nsec := binary.NativeEndian.Uint64(at), binary.NativeEndian.Uint64(at[8:])
 			select {
-			case s.seen <- time.Now():
+			case s.seen <- time.Unix(int64(sec), int64(nsec)):
 			default: // not the first
 			}
 		}
