@@ -254,13 +254,17 @@ func (c *Charon) Ping(from, to netip.Addr) error {
 // answer.
 func (c *Charon) PingFlood(from, to netip.Addr, n, more int) func() []int {
 	wait := c.start("ping", "-n", "-i", "0.01", "-c", strconv.Itoa(n+more), "-W", "2", "-I", from.String(), to.String())
-	return func() (lost []int) {
-		out := wait()
-		for i := range n {
-			if !strings.Contains(out, fmt.Sprintf("_seq=%d ", i+1)) {
-				lost = append(lost, i+1)
-			}
+	return func() []int { return Unanswered(wait(), n) }
+}
+
+// Unanswered lists which of the first n packets, from 1, ping has printed no
+// answer to. ping waits for the last of all no longer than two round trips, so
+// some more should follow those that count.
+func Unanswered(out string, n int) (lost []int) {
+	for i := range n {
+		if !strings.Contains(out, fmt.Sprintf("_seq=%d ", i+1)) {
+			lost = append(lost, i+1)
 		}
-		return lost
 	}
+	return lost
 }

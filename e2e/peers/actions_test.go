@@ -17,7 +17,7 @@ func (p *play) do(f func(c *ike.Core, now time.Time) ike.Output) {
 func (p *play) whileTraffic(f func()) {
 	p.Helper()
 	from, to := p.peerEnds()
-	more := 5 // ping itself waits for its last ones no longer than two round trips
+	more := 5
 	if p.site.userSpace {
 		more = 60
 	}
