@@ -20,17 +20,19 @@ import (
 
 // clear looks whether there is anything on the raw socket's way, whatever the
 // destination, that a packet socket does not pass: an error says what. Some of
-// it makes news: when there was none of it, it is looked for again only after
-// news. The rest is looked for each time.
+// it makes news: when there was none of it, it is looked for again after news,
+// and after a second, so that nothing hangs on news alone. The rest is looked
+// for each time.
 func (s *shortcut) clear() error {
 	s.mu.Lock()
 	dirty := s.dirty
 	s.mu.Unlock()
-	recently := s.looked != 0 && s.now()-s.looked < shortcutCalm
+	age := s.now() - s.looked
+	recently := s.looked != 0 && age < shortcutCalm
 	if dirty && recently {
 		return errJustNow
 	}
-	if dirty || s.obstacle != nil && !recently {
+	if dirty || s.obstacle != nil && !recently || age >= shortcutLife {
 		s.mu.Lock()
 		s.dirty = false // what changes from here on is news again
 		s.mu.Unlock()
