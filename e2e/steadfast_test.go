@@ -120,8 +120,9 @@ func TestReloadDuringProtectedTransfer(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-			if reloads < 10 {
-				t.Errorf("only %d reloads", reloads)
+			if reloads < 10 && err == nil { // the machine is busy: another file
+				done = p.fetch("6M")
+				continue
 			}
 			sealedOnly(t, p.wire, 5000)
 			return
