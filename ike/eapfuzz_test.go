@@ -21,7 +21,7 @@ func FuzzEAP(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, exchange, first uint8, plain []byte, proved bool) {
 		if len(plain) > 4000 || exchange == exIKESAInit { // that has no IKE SA to go to
-			t.Skip()
+			return
 		}
 		x := newEAPSides(t)
 		x.rounds = 1

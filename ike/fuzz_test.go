@@ -60,7 +60,7 @@ func FuzzInside(f *testing.F) {
 		}
 		h := sa.header(exchange, id, false)
 		if len(plain) > 4000 || sa.out == nil {
-			t.Skip()
+			return
 		}
 		m, err := sealOne(h, plSK, first, nil, plain, sa.out)
 		if err != nil {
