@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/ipfw/ipfw/engine"
 	"github.com/ipfw/ipfw/packet"
@@ -40,10 +41,12 @@ type refusals struct {
 	cut []engine.Carried
 }
 
-// refusalsWaiting bounds the first, refusalsTold the second.
+// refusalsWaiting bounds the first, refusalsTold the second. refusalPause is how
+// long nobody is asked about after a connection that the kernel does not know.
 const (
 	refusalsWaiting = 256
 	refusalsTold    = 1 << 16
+	refusalPause    = 10 * time.Millisecond
 )
 
 func newRefusals() *refusals { return &refusals{wanted: make(chan refusal, refusalsWaiting)} }
@@ -100,32 +103,42 @@ func (f *Firewall) refuse(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case r := <-f.refusals.wanted:
-			if err := f.refuseOne(&r); err != nil {
+			known, err := f.refuseOne(&r)
+			if err != nil {
 				f.cfg.Logger.Debug("connection not cut: its packets go on being discarded one by one", slog.Any("error", err))
+			}
+			if !known { // its next packet asks again: no faster than this
+				select {
+				case <-ctx.Done():
+				case <-time.After(refusalPause):
+				}
 			}
 		}
 	}
 }
 
 // refuseOne marks one connection, unless there is another policy by now, and
-// remembers what the kernel had counted of it until then.
-func (f *Firewall) refuseOne(r *refusal) error {
+// remembers what the kernel had counted of it until then. It says whether the
+// kernel knows the connection.
+func (f *Firewall) refuseOne(r *refusal) (known bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed || f.offload.Load() != r.policy || f.generation != r.generation {
-		return nil
+		return true, nil
 	}
-	err := f.connections.mark(r.name, r.family, f.marks.denied(r.generation, r.forward), f.marks.decided())
+	err = f.connections.mark(r.name, r.family, f.marks.denied(r.generation, r.forward), f.marks.decided())
 	if err != nil {
-		return err
+		return false, err
 	}
-	return f.connections.find(r.name, r.family, func(c *connection) {
+	err = f.connections.find(r.name, r.family, func(c *connection) {
+		known = true
 		f.refusals.mu.Lock()
 		defer f.refusals.mu.Unlock()
 		if len(f.refusals.cut) < refusalsTold {
 			f.refusals.cut = append(f.refusals.cut, c.carried(r.forward))
 		}
 	})
+	return known, err
 }
 
 // tell gives what the kernel had counted of the connections cut since the last
