@@ -23,7 +23,7 @@ const portNAT = 4500
 //		type filter hook prerouting priority raw; policy accept;
 //		ip version . ihl 4 . 5  ip protocol esp  iiftype ether  fib daddr type local  match bpf  drop
 //		...                                      # IPv6: the same; most packets of a bulk transfer end here
-//		iiftype loopback accept
+//		iiftype loopback  meta mark set meta mark & 0x00ffffff  accept
 //		meta mark & 0xff000000 != 0  meta mark set meta mark & 0x00ffffff
 //		iifname "ipfw0"  meta mark set meta mark | 0x06000000  accept    # opened
 //		fib daddr type != local  accept
@@ -51,7 +51,7 @@ func (t *tableSpec) arriving() [][]expr.Any {
 		rules = t.takeESP(meta(expr.MetaKeyIIFTYPE), equal(native16(arphrdEther)), destination, equal(native32(unix.RTN_LOCAL)))
 	}
 	rules = append(rules, [][]expr.Any{
-		{meta(expr.MetaKeyIIFTYPE), equal(native16(arphrdLoopback)), accept()},
+		t.loopback(expr.MetaKeyIIFTYPE),
 		setMeta(marked, mine, 0),
 		append(setMeta(opened, mine, t.marks.opened()), accept()),
 		{destination, unequal(native32(unix.RTN_LOCAL)), accept()},

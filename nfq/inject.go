@@ -14,6 +14,8 @@ import (
 // injector sends whole IP packets that the output chain lets pass. All its
 // methods may be called concurrently.
 type injector struct {
+	sends credential // of the sockets with the mark
+
 	raw4, raw6 int // raw sockets, mark set; raw6 is -1 on a host without IPv6
 	again4     int // the same without a mark: what they send is judged
 	again6     int
@@ -25,17 +27,11 @@ type injector struct {
 	udp4, udp6 int        // for source address selection; never sent on
 }
 
-func openInjector(mark uint32, a *awake) (*injector, error) {
-	i := &injector{raw4: -1, raw6: -1, again4: -1, again6: -1, udp4: -1, udp6: -1}
-	err := i.open(mark)
-	for _, s := range []struct {
-		at   **udpSocket
-		v6   bool
-		port uint16
-	}{{&i.port4, false, portNAT}, {&i.port6, true, portNAT}, {&i.ike4, false, portIKE}, {&i.ike6, true, portIKE}} {
-		if err == nil {
-			*s.at, err = openUDPSocket(s.v6, s.port, mark, a)
-		}
+func openInjector(mark uint32, c credential, a *awake) (*injector, error) {
+	i := &injector{sends: c, raw4: -1, raw6: -1, again4: -1, again6: -1, udp4: -1, udp6: -1}
+	err := i.open()
+	if err == nil {
+		err = c.with(func() error { return i.openMarked(mark, a) })
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("socket for injected packets: %w", privileged(err)), i.close())
@@ -43,10 +39,28 @@ func openInjector(mark uint32, a *awake) (*injector, error) {
 	return i, nil
 }
 
-func (i *injector) open(mark uint32) (err error) {
+// openMarked opens the sockets whose packets the output chain lets pass.
+func (i *injector) openMarked(mark uint32, a *awake) (err error) {
 	if i.raw4, err = rawSocket(unix.AF_INET, mark); err != nil {
 		return err
 	}
+	if i.raw6, err = rawSocket6(mark); err != nil {
+		return err
+	}
+	for _, s := range []struct {
+		at   **udpSocket
+		v6   bool
+		port uint16
+	}{{&i.port4, false, portNAT}, {&i.port6, true, portNAT}, {&i.ike4, false, portIKE}, {&i.ike6, true, portIKE}} {
+		if *s.at, err = openUDPSocket(s.v6, s.port, mark, a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// open opens the others.
+func (i *injector) open() (err error) {
 	if i.again4, err = rawSocket(unix.AF_INET, 0); err != nil {
 		return err
 	}
@@ -54,23 +68,26 @@ func (i *injector) open(mark uint32) (err error) {
 	if i.udp4, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
 		return err
 	}
-	i.raw6, err = rawSocket(unix.AF_INET6, mark)
-	if errors.Is(err, unix.EAFNOSUPPORT) {
-		return nil
-	}
-	if err != nil {
+	if i.again6, err = rawSocket6(0); err != nil || i.again6 < 0 {
 		return err
-	}
-	if i.again6, err = rawSocket(unix.AF_INET6, 0); err != nil {
-		return err
-	}
-	for _, fd := range []int{i.raw6, i.again6} {
-		if err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_HDRINCL, 1); err != nil {
-			return err
-		}
 	}
 	i.udp6, err = unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	return err
+}
+
+// rawSocket6 is -1 on a host without IPv6.
+func rawSocket6(mark uint32) (int, error) {
+	fd, err := rawSocket(unix.AF_INET6, mark)
+	if errors.Is(err, unix.EAFNOSUPPORT) {
+		return -1, nil
+	}
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_HDRINCL, 1); err != nil {
+		return -1, errors.Join(err, unix.Close(fd))
+	}
+	return fd, nil
 }
 
 func rawSocket(family int, mark uint32) (int, error) {

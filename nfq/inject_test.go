@@ -10,7 +10,7 @@ func TestSourceFor(t *testing.T) {
 	wire(a, b, 0)
 	wire(a, b, 1)
 	a.try(func() error {
-		i, err := openInjector(0, new(awake))
+		i, err := openInjector(0, credential{}, new(awake))
 		if err != nil {
 			return err
 		}

@@ -2,12 +2,10 @@ package nfq
 
 import (
 	"bytes"
-	"context"
 	"crypto/rand"
 	"io"
 	"net"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -162,44 +160,6 @@ func TestMarks(t *testing.T) {
 		check("flow", &s7, 1, 4, 5)
 		check("no flow", &s9, 5, 0, 5)
 	})
-}
-
-// The injected mark is worth nothing to another user, and nothing on input.
-func TestInjectedMarkOfOthers(t *testing.T) {
-	t.Parallel()
-	client, server := pair(t)
-	client.echo(7)
-	server.echo(7)
-	server.start(Config{}, port(7, engine.Result{}))
-	send := func(h *testHost, far int, uid int, wait time.Duration) error {
-		d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
-			var err error
-			c.Control(func(fd uintptr) {
-				err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(marks(DefaultMask).injected()))
-			})
-			return err
-		}}
-		var c net.Conn
-		h.try(func() (err error) {
-			// The user of a socket is that of the thread that makes it.
-			if err = unix.Setfsuid(uid); err != nil {
-				return err
-			}
-			c, err = d.DialContext(context.Background(), "udp", net.JoinHostPort(addr4(0, far).String(), "7"))
-			return err
-		})
-		defer c.Close()
-		return ask(c, wait)
-	}
-	if err := send(server, 1, 65534, silence); err == nil {
-		t.Error("another user's packet passed by the injected mark")
-	}
-	if err := send(client, 2, 0, silence); err == nil {
-		t.Error("a packet passed on input")
-	}
-	if err := send(server, 1, 0, patience); err != nil {
-		t.Errorf("our own injected packet: %v", err)
-	}
 }
 
 // Large packets go up as they are and arrive whole, in both directions.

@@ -114,7 +114,14 @@ func (f *Firewall) open() (err error) {
 	}
 	readers := new(awake)
 	readers.left.Store(int32(f.cfg.Awake))
-	if f.inject, err = openInjector(f.marks.injected(), readers); err != nil {
+	sends, own, err := drawCredential()
+	if err != nil {
+		return err
+	}
+	if !own {
+		f.cfg.Logger.Warn("no group of its own for the daemon's sockets (CAP_SETGID, a user namespace with few groups): a program that can mark packets and was handed a socket by the daemon's user can send past the policy")
+	}
+	if f.inject, err = openInjector(f.marks.injected(), sends, readers); err != nil {
 		return err
 	}
 	if f.tunnel, err = openTunnel(f.cfg.Table); err != nil {
@@ -218,7 +225,7 @@ func (f *Firewall) install(cfg *Config, fresh bool) error {
 		prog:     prog,
 		device:   f.tunnel.name,
 		compat:   f.can.compat,
-		uid:      uint32(os.Geteuid()),
+		sends:    f.inject.sends,
 		offload:  offload,
 		gen:      gen,
 	}, families(f.can.inet))

@@ -15,7 +15,7 @@ import (
 //	chain input {                                # forward: the same
 //		type filter hook input priority filter; policy drop;
 //		ct mark & 0xfd000000 == 0x58000000  ct state & related == 0  accept  # offloaded, generation 2
-//		iiftype loopback accept
+//		iiftype loopback  meta mark set meta mark & 0x00ffffff  accept
 //		ct mark & 0xf5000000 == 0x54000000  ct state & related == 0  drop    # refused, generation 2
 //		ct state related  ct status expected  ct mark & 0xff000000 != 0  ct mark set ct mark & 0x00ffffff
 //		meta mark set meta mark & 0x00ffffff | 0x44000000        # clear ours; queued, generation
@@ -27,8 +27,8 @@ import (
 //		queue num 4303                                                    # new
 //	}
 //	chain output {                               # before the rest of the same:
-//		oiftype loopback accept
-//		meta mark & 0xff000000 == 0x02000000  meta skuid 0  accept        # injected
+//		oiftype loopback  meta mark set meta mark & 0x00ffffff  accept
+//		meta mark & 0xff000000 == 0x02000000  meta skuid 0  meta skgid 1234567890  accept    # injected
 //	}
 //	chain input_save {                           # forward_save, output_save: the same
 //		type filter hook input priority filter + 1; policy accept;
@@ -52,22 +52,28 @@ import (
 // Injected must stand alone among our bits, so that a program which marks with
 // whole words does not open the wall by chance. The skuid keeps users who can
 // set marks (since Linux 5.17 CAP_NET_RAW is enough, and ping has it) from
-// naming their packets ours.
+// naming their packets ours, and the skgid those to whom root has handed a
+// socket that it had made: see credential.
+//
+// Whoever can set marks can send on the loopback interface, by any address of
+// the host. The save chain behind believes what it finds on a packet, and what
+// it writes on the connection counts on every interface. So our bits are taken
+// off in front of each accept that does not know where they come from.
 type tableSpec struct {
 	name     string
 	marks    marks
 	queue    uint16
 	queues   int
 	failOpen bool
-	protect  bool   // packets are opened and sealed
-	offload  bool   // the kernel answers for flows ...
-	gen      uint32 // ... that have been decided in this generation
-	encap    bool   // a socket of ours takes ESP in UDP
-	ike      bool   // and one IKE
-	prog     int    // descriptor of the BPF program that takes native ESP; 0 without
-	device   string // by which opened packets come in that changed their family
-	compat   bool   // no queue expression: NFQUEUE through nft_compat
-	uid      uint32
+	protect  bool       // packets are opened and sealed
+	offload  bool       // the kernel answers for flows ...
+	gen      uint32     // ... that have been decided in this generation
+	encap    bool       // a socket of ours takes ESP in UDP
+	ike      bool       // and one IKE
+	prog     int        // descriptor of the BPF program that takes native ESP; 0 without
+	device   string     // by which opened packets come in that changed their family
+	compat   bool       // no queue expression: NFQUEUE through nft_compat
+	sends    credential // whoever injects
 }
 
 type chainSpec struct {
@@ -103,10 +109,10 @@ func (t *tableSpec) chains() []chainSpec {
 		if t.offload { // first, because it is most of the traffic
 			rules = append(rules, t.answer(h.name == "forward"))
 		}
-		rules = append(rules, []expr.Any{meta(h.device), equal(native16(arphrdLoopback)), accept()})
+		rules = append(rules, t.loopback(h.device))
 		if h.name == "output" {
 			rules = append(rules, append(metaIs(uint32(t.marks), t.marks.injected()),
-				meta(expr.MetaKeySKUID), equal(native32(t.uid)), accept()))
+				meta(expr.MetaKeySKUID), equal(native32(t.sends.uid)), meta(expr.MetaKeySKGID), equal(native32(t.sends.gid)), accept()))
 		} else if t.protect {
 			rules = append(rules, append(metaIs(uint32(t.marks), t.marks.opened()), accept()))
 			if t.encap && h.name == "input" {
@@ -122,6 +128,11 @@ func (t *tableSpec) chains() []chainSpec {
 			chainSpec{h.name + "_save", h.hook, priorityFilter + 1, nftables.ChainPolicyAccept, t.save(h.name == "forward")})
 	}
 	return cs
+}
+
+// loopback lets pass what comes or leaves by loopback, without our bits.
+func (t *tableSpec) loopback(device expr.MetaKey) []expr.Any {
+	return append(setMeta([]expr.Any{meta(device), equal(native16(arphrdLoopback))}, uint32(t.marks), 0), accept())
 }
 
 // Bits of ct state and ct status, linux/netfilter/nf_conntrack_common.h.

@@ -137,7 +137,7 @@ func TestTableGolden(t *testing.T) {
 	}{
 		{"table.queue", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2}},
 		{"table.compat", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, compat: true}},
-		{"table.open", tableSpec{marks: 0x00ff00, queue: 1, queues: 1, uid: 1000, failOpen: true, compat: true}},
+		{"table.open", tableSpec{marks: 0x00ff00, queue: 1, queues: 1, sends: credential{uid: 1000, gid: 77}, failOpen: true, compat: true}},
 		{"table.offload", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, offload: true, gen: 2}},
 		{"table.protect", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, protect: true, device: "ipfw0"}},
 		{"table.encap", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, protect: true, encap: true, device: "ipfw0"}},
