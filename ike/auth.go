@@ -1,7 +1,6 @@
 package ike
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/hmac"
 	"crypto/sha1"
@@ -76,6 +75,15 @@ type claim struct {
 	raw    [][]byte // raw public keys, RFC 7670
 	octets []byte
 	names  []Identity // see fits
+	shown  *shown     // certs, see certificates
+}
+
+// certificates reads what the claim shows, once.
+func (c *claim) certificates() *shown {
+	if c.shown == nil {
+		c.shown = readShown(c.certs)
+	}
+	return c.shown
 }
 
 // fits gives the identity by which a claim fits a peer of the policy. Who calls
@@ -90,8 +98,8 @@ func (c *claim) fits(p *Peer) (Identity, bool) {
 	}
 	if c.names == nil { // once, however many peers it is asked about
 		c.names = []Identity{c.id}
-		if leaf, err := x509.ParseCertificate(c.certs[0]); err == nil && c.id.inCertificate(leaf) {
-			c.names = namesIn(leaf)
+		if w := c.certificates(); w.err == nil && c.id.inCertificate(w.leaf()) {
+			c.names = namesIn(w.leaf())
 		}
 	}
 	i := slices.IndexFunc(c.names, func(id Identity) bool { return id.matches(p.RemoteID) })
@@ -133,111 +141,56 @@ func (p *Peer) verifyPeer(c *claim, prfID uint16, now time.Time) *authError {
 		}
 		return nil
 	}
-	pub, fail := p.publicKey(c, now)
+	pub, leaf, fail := p.publicKey(c)
 	if fail != nil {
 		return fail
 	}
+	// AUTH goes first: whoever has not even the key of its certificate is not
+	// worth a look at a chain.
 	if err := verify(pub, c.method, c.auth, c.octets, p.AllowSHA1); err != nil {
 		return authFail(WrongKey, "", "%s: %v", c.id, err)
 	}
+	if leaf == nil {
+		return nil
+	}
+	// RFC 4945 section 5.1.3.12: IKE asks for no extended key usage.
+	if err := p.verifyChain(c.shown, now, x509.ExtKeyUsageAny); err != nil {
+		return authFail(BadCertificate, "ca", "certificate of %s: %v", c.id, err)
+	}
+	if !c.id.inCertificate(leaf) {
+		return authFail(BadCertificate, "remote_id", "the certificate does not speak for %s, but for %s", c.id, identitiesOf(leaf))
+	}
 	return nil
 }
 
-// publicKey finds the key that the policy trusts for the identity.
-func (p *Peer) publicKey(c *claim, now time.Time) (crypto.PublicKey, *authError) {
+// publicKey finds the key that AUTH must be made with: the one that the policy
+// has for the identity, or that of a certificate, which is then to be verified.
+func (p *Peer) publicKey(c *claim) (pub crypto.PublicKey, leaf *x509.Certificate, fail *authError) {
 	if k := p.known[c.id.folded()]; k != nil {
+		if len(c.raw) > maxChain {
+			return nil, nil, authFail(WrongKey, "public_keys", "%s sent %d public keys, %d are allowed", c.id, len(c.raw), maxChain)
+		}
 		for _, raw := range c.raw {
 			if sent, err := x509.ParsePKIXPublicKey(raw); err == nil && !samePublic(k, sent) {
-				return nil, authFail(WrongKey, "public_keys", "%s sent a public key that is not the one we have for it", c.id)
+				return nil, nil, authFail(WrongKey, "public_keys", "%s sent a public key that is not the one we have for it", c.id)
 			}
 		}
-		return k, nil
+		return k, nil, nil
 	}
 	if len(p.CAs) == 0 {
 		if len(p.PublicKeys) > 0 {
-			return nil, authFail(UnknownPeer, "public_keys", "no public key is known for %s", c.id)
+			return nil, nil, authFail(UnknownPeer, "public_keys", "no public key is known for %s", c.id)
 		}
-		return nil, authFail(WrongMethod, "ca", "the peer signs, the policy has no ca or public_keys to check it")
+		return nil, nil, authFail(WrongMethod, "ca", "the peer signs, the policy has no ca or public_keys to check it")
 	}
 	if len(c.certs) == 0 {
-		return nil, authFail(BadCertificate, "ca", "%s sent no certificate", c.id)
+		return nil, nil, authFail(BadCertificate, "ca", "%s sent no certificate", c.id)
 	}
-	// RFC 4945 section 5.1.3.12: IKE asks for no extended key usage.
-	leaf, err := p.verifyChain(c.certs, now, x509.ExtKeyUsageAny)
-	if err != nil {
-		return nil, authFail(BadCertificate, "ca", "certificate of %s: %v", c.id, err)
+	w := c.certificates()
+	if w.err != nil {
+		return nil, nil, authFail(BadCertificate, "ca", "certificate of %s: %v", c.id, w.err)
 	}
-	if !c.id.inCertificate(leaf) {
-		return nil, authFail(BadCertificate, "remote_id", "the certificate does not speak for %s, but for %s", c.id, identitiesOf(leaf))
-	}
-	return leaf.PublicKey, nil
-}
-
-const maxChain = 8 // certificates in one IKE_AUTH
-
-// verifyChain builds a chain to a CA of the policy and asks its CRLs.
-func (p *Peer) verifyChain(certs [][]byte, now time.Time, usage x509.ExtKeyUsage) (*x509.Certificate, error) {
-	if len(certs) > maxChain {
-		return nil, fmt.Errorf("%d certificates, %d are allowed", len(certs), maxChain)
-	}
-	leaf, err := x509.ParseCertificate(certs[0])
-	if err != nil {
-		return nil, err
-	}
-	o := x509.VerifyOptions{
-		Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: now,
-		KeyUsages: []x509.ExtKeyUsage{usage},
-	}
-	for _, ca := range p.CAs {
-		o.Roots.AddCert(ca)
-	}
-	for _, b := range certs[1:] {
-		if c, err := x509.ParseCertificate(b); err == nil {
-			o.Intermediates.AddCert(c)
-		}
-	}
-	if leaf.KeyUsage != 0 && leaf.KeyUsage&(x509.KeyUsageDigitalSignature|x509.KeyUsageContentCommitment) == 0 {
-		return nil, errors.New("its key usage does not allow signatures (RFC 4945 section 5.1.3.2)")
-	}
-	chains, err := leaf.Verify(o)
-	if err != nil {
-		return nil, err
-	}
-	// A revoked certificate spoils the chains it stands in.
-	for _, chain := range chains {
-		if err = p.revoked(chain, now); err == nil {
-			return leaf, nil
-		}
-	}
-	return nil, err
-}
-
-// revoked looks every certificate of a chain up in the CRLs of its issuer.
-// An issuer without a CRL is not asked; one whose CRLs have all expired
-// fails, for a list that no longer speaks may hide a revocation.
-func (p *Peer) revoked(chain []*x509.Certificate, now time.Time) error {
-	for i, c := range chain[:len(chain)-1] {
-		issuer, stale, fresh := chain[i+1], false, false
-		for _, crl := range p.CRLs {
-			if !bytes.Equal(crl.RawIssuer, issuer.RawSubject) || crl.CheckSignatureFrom(issuer) != nil {
-				continue
-			}
-			for _, e := range crl.RevokedCertificateEntries {
-				if e.SerialNumber.Cmp(c.SerialNumber) == 0 {
-					return fmt.Errorf("revoked on %s", e.RevocationTime.Format(time.DateOnly))
-				}
-			}
-			if !crl.NextUpdate.IsZero() && now.After(crl.NextUpdate) {
-				stale = true
-			} else {
-				fresh = true
-			}
-		}
-		if stale && !fresh {
-			return fmt.Errorf("the revocation list of %s has expired", issuer.Subject)
-		}
-	}
-	return nil
+	return w.leaf().PublicKey, w.leaf(), nil
 }
 
 // ownCerts are the CERT payloads that go with our AUTH. A raw key goes only to

@@ -223,6 +223,18 @@ func (p *Peer) Check() error {
 			bad("public key: %v", err)
 		}
 	}
+	// Peers would refuse ours as we refuse theirs; by those of a CA every
+	// stranger's chain is verified.
+	for _, c := range p.Certificates {
+		if err := tooLong(c.PublicKey); err != nil {
+			bad("certificate of %s: %v: make one with an ECDSA key, or a shorter RSA key", c.Subject, err)
+		}
+	}
+	for _, c := range p.CAs {
+		if err := tooLong(c.PublicKey); err != nil {
+			bad("ca %s: %v: make a CA with an ECDSA key, or a shorter RSA key", c.Subject, err)
+		}
+	}
 	if p.PPKID != "" && len(p.PPKs[p.PPKID]) == 0 || p.PPKRequired && len(p.PPKs) == 0 {
 		bad("the post-quantum pre-shared key is missing")
 	}

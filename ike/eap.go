@@ -182,15 +182,20 @@ func (e *eapRun) verify(identity string, chain [][]byte, now time.Time) error {
 		claims = []Identity{e.idi}
 	}
 	var fail *EAPError
+	w := readShown(chain)
 	for _, p := range e.peers {
-		leaf, err := p.verifyChain(chain, now, x509.ExtKeyUsageClientAuth) // RFC 5216 section 5.3
+		err := w.err
 		if err == nil {
-			err = checkKey(leaf.PublicKey)
+			err = p.verifyChain(w, now, x509.ExtKeyUsageClientAuth) // RFC 5216 section 5.3
+		}
+		if err == nil {
+			err = checkKey(w.leaf().PublicKey)
 		}
 		if err != nil {
 			fail = &EAPError{Failure: BadCertificate, Detail: "certificate of the peer: " + err.Error(), Setting: "ca", Peer: p.Name}
 			continue
 		}
+		leaf := w.leaf()
 		names := append(slices.DeleteFunc(slices.Clone(claims), func(id Identity) bool { return !id.inCertificate(leaf) }), namesIn(leaf)...)
 		if e.named && !e.idi.inCertificate(leaf) {
 			names = nil

@@ -293,6 +293,9 @@ func TestEAPFails(t *testing.T) {
 			}
 			x.caller.cert = x.ca.sign(t, &x509.Certificate{EmailAddresses: []string{"ann@a.example"}}, k.Public(), x.ca.cert).Raw
 		}, BadCertificate, "ca"},
+		"an RSA key that is too long": {func(x *eapSides) {
+			x.caller.cert = x.ca.sign(t, &x509.Certificate{EmailAddresses: []string{"ann@a.example"}}, newLongKey(t, 8192).Public(), x.ca.cert).Raw
+		}, BadCertificate, "ca"},
 		"a method that ends without a proof":     {func(x *eapSides) { x.lie = "no proof" }, InternalFailure, ""},
 		"a method that ends without enough keys": {func(x *eapSides) { x.lie = "no key" }, InternalFailure, ""},
 		"AUTH by another key":                    {func(x *eapSides) { x.caller.msk = bytes.Repeat([]byte{1}, 64) }, WrongKey, ""},

@@ -1,10 +1,18 @@
 package eap
 
 import (
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/binary"
 	"errors"
+	"io"
+	"math/big"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ipfw/ipfw/ike"
 )
@@ -56,5 +64,52 @@ func TestLimits(t *testing.T) {
 				t.Errorf("%v, want %q", s.Err, row.detail)
 			}
 		})
+	}
+}
+
+// guess is a key that signs by chance.
+type guess struct{ pub *rsa.PublicKey }
+
+func (g guess) Public() crypto.PublicKey { return g.pub }
+
+func (g guess) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
+	return make([]byte, (g.pub.N.BitLen()+7)/8), nil
+}
+
+// No signature is looked at that is made with an RSA key that is too long. Of
+// the policy, which takes no more than 4,096 bits, a certificate is asked
+// before; TLS itself takes none beyond 8,192.
+func TestLongKeys(t *testing.T) {
+	ca := issue(t, nil, "CA", "ecdsa", 0)
+	server := issue(t, ca, "gateway.example", "ecdsa", 0)
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		for _, bits := range []int{8192, 16384} {
+			n := new(big.Int).Lsh(big.NewInt(1), uint(bits-1))
+			key := guess{&rsa.PublicKey{N: n.SetBit(n, 0, 1), E: 65537}}
+			der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(2), DNSNames: []string{"ann.example"},
+				NotBefore: testNow.Add(-time.Hour), NotAfter: testNow.Add(time.Hour)}, ca.cert, key.Public(), ca.key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cert, err := x509.ParseCertificate(der)
+			if err != nil {
+				t.Fatal(err)
+			}
+			asked := 0
+			call := trusting(server, ca)
+			refused := &ike.EAPError{Failure: ike.BadCertificate, Detail: "too long"}
+			call.Verify = func(string, [][]byte) error { asked++; return refused }
+			c := New(call)
+			s := talk(t, c, newPeer(t, clientConfig(ca, &party{key, cert}, version), 1400))
+			want := ike.BadCertificate
+			if bits > 8192 {
+				want = ike.Malformed
+			}
+			var e *ike.EAPError
+			if !errors.As(s.Err, &e) || e.Failure != want || (asked == 1) != (bits == 8192) {
+				t.Errorf("%s, %d bits: %v, asked %d times", tls.VersionName(version), bits, s.Err, asked)
+			}
+			_ = c.Close()
+		}
 	}
 }
