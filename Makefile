@@ -3,7 +3,8 @@
 # make fuzz       every fuzz target for FUZZTIME
 # make e2e        the end-to-end tests alone; OFFLOAD=none or flow makes all of them use one way
 # make bench      ipfw in turn with others: one table of ratios, in about twenty
-#                 minutes (QUICK=1: in three; ARGS="-only tcp1,udp64": see -help)
+#                 minutes (QUICK=1: in three; ARGS="-only tcp1,udp64": see -help;
+#                 ARGS="-before PATH": beside another build of ipfw)
 # make bench-esp  what a sealed and an opened packet cost beside their bare ciphers
 # make microbench go test -bench (BENCH=pattern, PKG=./engine/... for some)
 # make soak       thirty minutes under load with reloads every few seconds (SOAK=5m)

@@ -24,7 +24,7 @@ func sections(r *report.Report, rules []int) (all []report.Section) {
 		}
 		protected := false
 		for i := range contestants {
-			if c := &contestants[i]; g.has(c) {
+			if c := &contestants[i]; g.has(c) && !c.before {
 				s.Contestants = append(s.Contestants, c.name)
 				protected = protected || c.protects && r.Find(report.Key{Workload: workload, Contestant: c.name, Rules: rules}) != nil
 			}

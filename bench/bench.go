@@ -127,6 +127,7 @@ func (b *bench) print(out io.Writer) {
 		b.Write(out, s)
 	}
 	writeLookups(b.Report, out)
+	writeBefore(b.Report, out)
 	b.Bars = bars(b.Report)
 	b.WriteBars(out)
 	for _, n := range b.Notes {

@@ -80,7 +80,7 @@ func TestContestants(t *testing.T) {
 	b.compile(h)
 	for _, name := range []string{none, nft, cLoop, cBatch, goCallback, strongswan, ipfwNative, ipfwUDP, ipfwChaCha} {
 		t.Run(name, func(t *testing.T) {
-			c := &contestants[slices.Index(contestantNames(), name)]
+			c := find(name)
 			err := attempt(func(h *harness) { carry(t, &site{harness: h, b: b, rules: fewRules}, c) })
 			if errors.Is(err, errMissing) {
 				lab.Skip(t, err.Error())
@@ -119,7 +119,12 @@ func TestOptions(t *testing.T) {
 		slices.Contains(q.workloads, tcpMany) || !slices.Contains(q.workloads, lookup) || slices.Contains(q.contestants, ipfwChaCha) {
 		t.Errorf("quick: %+v %v", q, err)
 	}
-	for _, bad := range [][]string{{"-only", "tcp"}, {"-contestants", "pf"}, {"-turns", "0"}, {"-seconds", "0"}, {"-rules", "1"}, {"tcp1"}} {
+	program := lab.Binary(t)
+	b, err := parse([]string{"-before", program, "-contestants", "none,ipfw-esp"})
+	if err != nil || b.before != program || !slices.Equal(b.contestants, []string{none, ipfwNative, ipfwNative + beforeSuffix}) {
+		t.Errorf("before: %+v %v", b, err)
+	}
+	for _, bad := range [][]string{{"-before", "/dev/null"}, {"-only", "tcp"}, {"-contestants", "pf"}, {"-turns", "0"}, {"-seconds", "0"}, {"-rules", "1"}, {"tcp1"}} {
 		if o, err := parse(bad); err == nil {
 			t.Errorf("%q is taken: %+v", bad, o)
 		}
@@ -148,7 +153,7 @@ func TestTodo(t *testing.T) {
 		{wireguard, manyRules, ""},
 	} {
 		var got []string
-		for _, w := range b.todo(&contestants[slices.Index(contestantNames(), c.who)], c.rules) {
+		for _, w := range b.todo(find(c.who), c.rules) {
 			got = append(got, w.name)
 		}
 		if s := strings.Join(got, " "); s != c.want {

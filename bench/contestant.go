@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -18,6 +19,7 @@ type contestant struct {
 	name, what string
 	protects   bool // what runs between the hosts is encrypted
 	policy     bool // it has rules, whose number matters
+	before     bool // by the build of -before
 	up         func(*site)
 }
 
@@ -37,7 +39,7 @@ const (
 	ipfwChaCha = "ipfw-chacha"
 )
 
-var contestants = []contestant{
+var contestants = withBefore([]contestant{
 	{name: none, what: "no firewall", up: func(*site) {}},
 	{name: nft, what: "a stateful nftables rule set with the same policy on the server", policy: true, up: upNft},
 	{name: cLoop, what: "a bare C loop on an NFQUEUE of the server, for both directions: recvmmsg, a verdict for each packet", up: func(s *site) { upQueue(s, s.b.queueLoop) }},
@@ -50,7 +52,7 @@ var contestants = []contestant{
 	{name: ipfwNative, what: "ipfw on both hosts, keys by IKE: ESP, AES-GCM-128, transport mode", protects: true, up: func(s *site) { upProtect(s, "aes-128-gcm-16", "none") }},
 	{name: ipfwUDP, what: "the same in UDP", protects: true, up: func(s *site) { upProtect(s, "aes-128-gcm-16", "udp") }},
 	{name: ipfwChaCha, what: "the same in UDP, with the cipher of WireGuard", protects: true, up: func(s *site) { upProtect(s, "chacha20-poly1305", "udp") }},
-}
+})
 
 // site is two hosts, what runs on them, and one contestant between them.
 type site struct {
@@ -69,6 +71,9 @@ type site struct {
 func (s *site) start(c *contestant) {
 	s.target = "10.77.0.1"
 	s.lab, s.client, s.server = lab.Pair(s.harness)
+	if c.before {
+		s.client.Program, s.server.Program = s.b.before, s.b.before
+	}
 	// Ports of short connections must not run out (RFC 6056 section 3.2).
 	s.client.Sysctl("net.ipv4.ip_local_port_range", "1024 65000")
 	s.client.Sysctl("net.ipv4.tcp_tw_reuse", "1")
@@ -163,4 +168,9 @@ func (r *reader) line(s *site) string {
 		s.Fatalf("%s has nothing more to say", strings.Join(r.cmd.Args, " "))
 	}
 	return strings.TrimSpace(r.lines.Text())
+}
+
+// find gives the contestant of a name.
+func find(name string) *contestant {
+	return &contestants[slices.IndexFunc(contestants, func(c contestant) bool { return c.name == name })]
 }

@@ -172,3 +172,28 @@ func TestLeftBehind(t *testing.T) {
 		t.Errorf("%q, want %q", got, dead)
 	}
 }
+
+// TestBefore sets two builds side by side, and calls better what is better.
+func TestBefore(t *testing.T) {
+	r := new(report.Report)
+	add := func(workload string, u report.Unit, who string, values ...float64) {
+		for turn, v := range values {
+			r.Add(report.Key{Workload: workload, Contestant: who, Rules: fewRules}, u, turn, v)
+		}
+	}
+	add(tcpOne, gbits, none, 50, 50)
+	add(tcpOne, gbits, ipfwUDP, 6, 8)
+	add(tcpOne, gbits, ipfwUDP+beforeSuffix, 4, 5)
+	add(cpuPerGB, cpuSecond, ipfwUDP, 2, 2)
+	add(cpuPerGB, cpuSecond, ipfwUDP+beforeSuffix, 1, 1)
+	var out strings.Builder
+	writeBefore(r, &out)
+	for _, want := range []string{"tcp1, ipfw-esp-udp", "1.55", "cpu, ipfw-esp-udp", "0.500"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+	if strings.Contains(out.String(), none) {
+		t.Errorf("a contestant without a build before:\n%s", out.String())
+	}
+}

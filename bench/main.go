@@ -58,6 +58,7 @@ type options struct {
 	rules       []int
 	out         string
 	profile     bool
+	before      string // path of another build of ipfw; "": none
 	congestion  string // of the TCP streams; "": the machine's own
 }
 
@@ -73,6 +74,7 @@ func parse(args []string) (o options, err error) {
 	f.StringVar(&rules, "rules", "", "numbers of rules in the policy (default 10, or 10000, or both, by workload)")
 	f.StringVar(&o.out, "out", "bench/out", "folder for JSON, and for what is downloaded and built")
 	f.StringVar(&o.congestion, "congestion", "cubic", "congestion control of the TCP streams: what Linux has unless told otherwise (empty: what this machine has)")
+	f.StringVar(&o.before, "before", "", "another build of ipfw: each ipfw contestant is measured with it as well, in the same turns, and set beside this tree's")
 	f.BoolVar(&o.profile, "profile", false, "write what the processors were doing to the out folder, by perf")
 	f.BoolVar(&quick, "quick", false, "less than three minutes: fewer and shorter turns, and what no bar needs left out")
 	if err := f.Parse(args); err != nil {
@@ -104,6 +106,12 @@ func parse(args []string) (o options, err error) {
 	}
 	if o.contestants, err = choose("contestant", who, contestantNames()); err != nil {
 		return o, err
+	}
+	if o.before != "" {
+		if err := runs(o.before); err != nil {
+			return o, err
+		}
+		o.contestants = alsoBefore(o.contestants)
 	}
 	for _, r := range split(rules) {
 		n, err := strconv.Atoi(r)
@@ -140,9 +148,12 @@ func workloadNames() (names []string) {
 	return append(names, latency, lookup)
 }
 
+// contestantNames are those of all but the builds of -before.
 func contestantNames() (names []string) {
-	for _, c := range contestants {
-		names = append(names, c.name)
+	for i := range contestants {
+		if !contestants[i].before {
+			names = append(names, contestants[i].name)
+		}
 	}
 	return names
 }

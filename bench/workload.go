@@ -54,7 +54,10 @@ var workloads = []workload{
 
 var few = []int{fewRules}
 
-func isDaemon(c *contestant) bool { return c.name == ipfwFlow || c.name == ipfwNone }
+func isDaemon(c *contestant) bool {
+	name := strings.TrimSuffix(c.name, beforeSuffix)
+	return name == ipfwFlow || name == ipfwNone
+}
 
 // workers is how many connections are open at the same time.
 const workers = 16

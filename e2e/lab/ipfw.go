@@ -56,6 +56,15 @@ type Daemon struct {
 	Socket string
 }
 
+// program is the path of the ipfw of this host.
+func (h *Host) program() string {
+	h.lab.Helper()
+	if h.Program != "" {
+		return h.Program
+	}
+	return Binary(h.lab)
+}
+
 // IPFW starts the daemon in the host and waits until it says that it is ready.
 func (h *Host) IPFW(policy string, args ...string) *Daemon {
 	h.lab.Helper()
@@ -72,7 +81,7 @@ func (h *Host) IPFWUnder(starter []string, policy string, args ...string) *Daemo
 			h.lab.Fatalf("ipfw ended: %v\n%s", d.err, d.Output())
 		default:
 		}
-		_, err := h.Try(5*time.Second, Binary(h.lab), "status", "--socket", d.Socket)
+		_, err := h.Try(5*time.Second, h.program(), "status", "--socket", d.Socket)
 		return err == nil
 	})
 	return d
@@ -90,12 +99,12 @@ func (h *Host) startIPFW(starter []string, policy string, args ...string) *Daemo
 		policy = h.lab.profile(name)
 	}
 	socket := filepath.Join(h.lab.Dir, h.Name+".sock")
-	all := append(slices.Clone(starter), Binary(h.lab), "run", "-c", policy, "--socket", socket, "--state", filepath.Join(h.lab.Dir, h.Name+".state"))
+	all := append(slices.Clone(starter), h.program(), "run", "-c", policy, "--socket", socket, "--state", filepath.Join(h.lab.Dir, h.Name+".state"))
 	return &Daemon{Process: h.Start(append(all, args...)...), host: h, Socket: socket}
 }
 
 // Ask runs a reading command of ipfw against the daemon.
 func (d *Daemon) Ask(args ...string) string {
 	d.host.lab.Helper()
-	return d.host.Run(append([]string{Binary(d.host.lab)}, append(args, "--socket", d.Socket)...)...)
+	return d.host.Run(append([]string{d.host.program()}, append(args, "--socket", d.Socket)...)...)
 }

@@ -44,6 +44,8 @@ type Host struct {
 	lab  *Lab
 	Name string // as the test calls it
 	NS   string // as the kernel calls it
+	// Program is the path of the ipfw that IPFW starts here; empty: Binary's.
+	Program string
 }
 
 var labs atomic.Int32

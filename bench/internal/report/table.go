@@ -35,7 +35,7 @@ func (r *Report) Write(w io.Writer, s Section) {
 			continue
 		}
 		unit = m.Unit
-		row := []string{c, Figure(m.Median), spread(m)}
+		row := []string{c, Figure(m.Median), Spread(m)}
 		for _, a := range against {
 			row = append(row, Figure(m.Ratio(find(a))))
 		}
@@ -52,7 +52,8 @@ func (r *Report) Write(w io.Writer, s Section) {
 	Columns(w, append([][]string{head}, rows...))
 }
 
-func spread(m *Measure) string {
+// Spread is Measure.Spread in words, "±4%"; empty where there is none.
+func Spread(m *Measure) string {
 	if len(m.Samples) < 2 || math.IsNaN(m.Spread()) {
 		return ""
 	}
