@@ -53,6 +53,14 @@ func (c *Core) Initiate(now time.Time, call Call) (Output, error) {
 	if len(p.From) > 0 && !p.mayCallFrom(remote.Addr()) {
 		return c.end(), fmt.Errorf("ike block %q is not for %s", call.Peer, remote.Addr())
 	}
+	if p.lends(ch) {
+		lent := func(sa *ikeSA) bool { return !sa.surplus && sa.state == stUp && !sa.unlent(ch) }
+		if !slices.ContainsFunc(c.index.at[spot{p, remote.Addr()}], lent) {
+			return c.end(), fmt.Errorf("ike block %q has no IKE SA with %s to use: %w", call.Peer, remote.Addr(), errHasToCall)
+		}
+		c.want(p, wish{ch, call.Packet}, local, remote, 0)
+		return c.end(), nil
+	}
 	probe := &ikeSA{peer: p, local: local, remote: remote}
 	if len(probe.localTS(ch)) == 0 || len(probe.remoteTS(ch)) == 0 {
 		return c.end(), fmt.Errorf("ipsec block %q is not for what goes from %s to %s", ch.Name, local.Addr(), remote.Addr())

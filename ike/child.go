@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"net/netip"
 	"slices"
 	"time"
@@ -69,7 +70,11 @@ type childOffer struct {
 	spi      uint32
 	props    []Proposal
 	tsi, tsr []TrafficSelector
+	anywhere bool // tsi is everything, because our address is still to be lent
 }
+
+// errNoTraffic says that a child could carry nothing with this peer now.
+var errNoTraffic = errors.New("no traffic of the policy is between the addresses that the two sides have now")
 
 // reserve draws an inbound SPI; release gives it back, unless a child has it.
 func (c *Core) reserve() (uint32, error) {
@@ -95,13 +100,16 @@ func (c *Core) offerChild(sa *ikeSA, w wish, inAuth bool) (*childOffer, error) {
 	if p := sa.peer; inAuth && len(cfg.LocalTS) == 0 && cfg.Mode == Tunnel && (p.RequestIPv4 || p.RequestIPv6) {
 		// We do not know our address yet: offer everything, and be narrowed
 		// to it (RFC 7296 section 2.19). The packet that asks is from another.
-		o.tsi, w.packet = nil, Flow{}
+		o.tsi, w.packet, o.anywhere = nil, Flow{}, true
 		if p.RequestIPv4 {
 			o.tsi = append(o.tsi, SelectorOf(netip.PrefixFrom(netip.IPv4Unspecified(), 0)))
 		}
 		if p.RequestIPv6 {
 			o.tsi = append(o.tsi, SelectorOf(netip.PrefixFrom(netip.IPv6Unspecified(), 0)))
 		}
+	}
+	if len(o.tsi) == 0 || len(o.tsr) == 0 {
+		return nil, errNoTraffic
 	}
 	if w.packet.within(o.tsi, o.tsr) && max(len(o.tsi), len(o.tsr)) < maxSelectors {
 		o.tsi = append([]TrafficSelector{w.packet.Local}, o.tsi...)
@@ -139,7 +147,8 @@ func (o *childOffer) notes() []payload {
 
 // localTS and remoteTS are the most that a child may have: what the policy
 // says, or the endpoint itself, or the addresses that were leased. A
-// transport mode SA carries the endpoints' own packets and no others.
+// transport mode SA carries the endpoints' own packets and no others. Of a pool
+// nobody has more than a lease: who has none has nothing, in whatever exchange.
 func (sa *ikeSA) localTS(cfg *Child) []TrafficSelector {
 	if cfg.Local.IsValid() && cfg.Local != sa.local.Addr() {
 		return nil // this child is at another address of ours
@@ -151,7 +160,27 @@ func (sa *ikeSA) remoteTS(cfg *Child) []TrafficSelector {
 	if cfg.Endpoint.IsValid() && cfg.Endpoint != sa.remote.Addr() {
 		return nil // this child is for another peer
 	}
+	if sa.unlent(cfg) {
+		return nil
+	}
 	return sa.limitTS(cfg, cfg.RemoteTS, sa.lease.addrs(), sa.remote.Addr())
+}
+
+// unlent says that a caller has no address of our pool, and so can have no tunnel.
+func (sa *ikeSA) unlent(cfg *Child) bool {
+	return sa.peer.lends(cfg) && len(sa.lease.addrs()) == 0
+}
+
+// lentToOthers refuses selectors of a peer with an address that is lent to
+// another identity: what is for one is never sent to another.
+func (c *Core) lentToOthers(sa *ikeSA, remote []TrafficSelector) (fail Event) {
+	if len(sa.peer.Pools) == 0 {
+		return Event{}
+	}
+	if a, taken := c.leases.ofOthers(leaseKey{peer: sa.peer.Name, id: sa.remoteID.folded()}, remote); taken {
+		return Event{Failure: NoAddress, Theirs: selectorText(remote), Detail: a.String() + " is lent to another identity", Setting: "pool"}
+	}
+	return Event{}
 }
 
 func (sa *ikeSA) limitTS(cfg *Child, ts []TrafficSelector, leased []netip.Addr, end netip.Addr) []TrafficSelector {
@@ -230,6 +259,18 @@ func (c *Core) acceptChild(sa *ikeSA, o *childOffer, list []payload, ns notifies
 		ev.Theirs = selectorText(tsi) + " to " + selectorText(tsr)
 		return nil, ev
 	}
+	if o.anywhere {
+		// What was offered was everything; what is ours is what was lent.
+		ours := sa.limitTS(o.cfg, nil, sa.assigned, sa.local.Addr())
+		if tsi = narrow(tsi, ours); len(tsi) == 0 {
+			ev.Failure, ev.Setting, ev.Ours = NoSelectors, "request_address", selectorText(ours)
+			return nil, ev
+		}
+	}
+	if fail := c.lentToOthers(sa, tsr); fail.Failure != NoFailure {
+		fail.Child = o.cfg.Name
+		return nil, fail
+	}
 	return &negotiated{cfg: o.cfg, mode: mode, suite: s, spiIn: o.spi, spiOut: binary.BigEndian.Uint32(props[0].spi),
 		local: Distinct(tsi), remote: Distinct(tsr), noTFC: ns.has(nNoTFC)}, Event{}
 }
@@ -299,8 +340,19 @@ func (c *Core) serveChild(sa *ikeSA, list []payload, ns notifies, neg negotiatio
 		}
 		remote, local := narrow(tsi, sa.remoteTS(cfg)), narrow(tsr, sa.localTS(cfg))
 		if len(remote) == 0 || len(local) == 0 {
-			if ev.Failure == NoSelectors {
+			switch {
+			case ev.Failure != NoSelectors:
+			case sa.unlent(cfg):
+				ev.Failure, ev.Setting = NoAddress, "pool"
+				ev.Detail = "the caller has asked for no address, and nobody has one of the pool that was not lent: have it ask for one as it calls (ipfw: request_address = true)"
+			default:
 				ev.Ours = selectorText(sa.remoteTS(cfg)) + " to " + selectorText(sa.localTS(cfg))
+			}
+			continue
+		}
+		if fail := c.lentToOthers(sa, remote); fail.Failure != NoFailure {
+			if ev.Failure != NoProposal {
+				fail.Child, ev = cfg.Name, fail
 			}
 			continue
 		}

@@ -101,11 +101,8 @@ func (c *Core) takeConfig(sa *ikeSA, m *opened) {
 func (c *Core) serveConfig(sa *ikeSA, m *opened) (reply []payload, ev Event) {
 	p := sa.peer
 	cp, asked := find(m.payloads, plCP)
-	if len(p.Pools) == 0 {
-		return nil, Event{} // not a gateway: the request is ignored
-	}
-	if !asked {
-		return nil, Event{Failure: NoAddress, Detail: "the caller asked for no address, and the policy has a pool for it", Setting: "pool"}
+	if len(p.Pools) == 0 || !asked {
+		return nil, Event{} // not a gateway, or none for this caller, who gets no tunnel: see remoteTS
 	}
 	kind, list, err := parseCP(cp.body)
 	if err != nil || kind != cfgRequest {

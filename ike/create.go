@@ -121,8 +121,15 @@ func (t *createTask) build(c *Core, sa *ikeSA) (uint8, []payload, bool) {
 	list, err := t.request(c, sa)
 	if err != nil {
 		t.abandon(c)
-		c.fail(sa, Event{Failure: BadRandomness, Detail: err.Error()})
-		c.tryLater(sa, t)
+		if err != errNoTraffic {
+			c.fail(sa, Event{Failure: BadRandomness, Detail: err.Error()})
+			c.tryLater(sa, t)
+			return 0, nil, false
+		}
+		c.fail(sa, Event{Failure: NoSelectors, Child: t.cfg.Name, Detail: err.Error()})
+		if t.purpose == rekeyChild {
+			c.deleteChild(sa, t.old)
+		}
 		return 0, nil, false
 	}
 	return exCreateChildSA, list, true

@@ -60,7 +60,9 @@ func (t *authTask) build(c *Core, sa *ikeSA) (uint8, []payload, bool) {
 		list = append(list, note(nMobikeSupported))
 	}
 	if len(hs.want) > 0 && !(p.Childless && hs.childless) {
-		if hs.child, err = c.offerChild(sa, hs.want[0], true); err != nil {
+		if hs.child, err = c.offerChild(sa, hs.want[0], true); err == errNoTraffic {
+			return give(NoSelectors, err.Error())
+		} else if err != nil {
 			return give(BadRandomness, err.Error())
 		}
 		list = append(list, configRequest(p)...)

@@ -28,9 +28,9 @@ func (k leaseKey) who() leaseKey { return leaseKey{peer: k.peer, id: k.id} }
 // lease is an address pair that an identity has or had. It stays its own
 // until the pool runs out, so that a caller who comes back is who he was.
 type lease struct {
-	key    leaseKey
-	holder uint64 // ID of the IKE SA; 0: free
-	freed  uint64 // order in which leases became free
+	key     leaseKey
+	holders map[uint64]struct{} // IDs of IKE SAs; none: free
+	freed   uint64              // order in which leases became free
 }
 
 type leases struct {
@@ -60,17 +60,48 @@ func newLeases() leases {
 }
 
 func (l *leases) release(k leaseKey, holder uint64) {
-	if x := l.m[k.who()]; x != nil && x.holder == holder {
+	x := l.m[k.who()]
+	if x == nil {
+		return
+	}
+	if _, ok := x.holders[holder]; !ok {
+		return
+	}
+	if delete(x.holders, holder); len(x.holders) == 0 {
 		l.clock++
-		x.holder, x.freed = 0, l.clock
+		x.freed = l.clock
 		l.freed[k.peer] = append(l.freed[k.peer], freedLease{x, l.clock})
 	}
 }
 
 func (l *leases) pass(k leaseKey, from, to uint64) {
-	if x := l.m[k.who()]; x != nil && x.holder == from {
-		x.holder = to
+	x := l.m[k.who()]
+	if x == nil {
+		return
 	}
+	if _, ok := x.holders[from]; ok {
+		delete(x.holders, from)
+		x.holders[to] = struct{}{}
+	}
+}
+
+// ofOthers gives an address within selectors that somebody else has, who may
+// have left: it stays that one's own until the pool runs out.
+func (l *leases) ofOthers(k leaseKey, list []TrafficSelector) (netip.Addr, bool) {
+	for _, t := range list {
+		if t.First == t.Last {
+			if who, ok := l.taken[t.First]; ok && who != k.who() {
+				return t.First, true
+			}
+			continue
+		}
+		for a, who := range l.taken {
+			if who != k.who() && t.First.BitLen() == a.BitLen() && t.First.Compare(a) <= 0 && a.Compare(t.Last) <= 0 {
+				return a, true
+			}
+		}
+	}
+	return netip.Addr{}, false
 }
 
 // maxPool bounds how many addresses of a prefix are given out.
@@ -148,7 +179,7 @@ func (l *leases) reclaim(peer string) bool {
 	for len(l.freed[peer]) > 0 {
 		f := l.freed[peer][0]
 		l.freed[peer] = l.freed[peer][1:]
-		if f.holder != 0 || f.lease.freed != f.at || l.m[f.key.who()] != f.lease {
+		if len(f.holders) != 0 || f.lease.freed != f.at || l.m[f.key.who()] != f.lease {
 			continue
 		}
 		for _, a := range f.key.addrs() {
@@ -174,13 +205,13 @@ func (l *leases) forget(peer string) {
 	clear(l.pools) // another policy may have others
 }
 
-// give finds a lease for an identity. A second IKE SA of the same identity
-// takes over the lease of the first.
+// give finds a lease for an identity. A second IKE SA of the same identity has
+// the lease of the first, which is free when both have ended.
 func (l *leases) give(p *Peer, id Identity, holder uint64, want4, want6 bool) (leaseKey, bool) {
-	k := leaseKey{peer: p.Name, id: id}
+	k := leaseKey{peer: p.Name, id: id.folded()}
 	x := l.m[k]
 	if x == nil {
-		x = &lease{key: k}
+		x = &lease{key: k, holders: map[uint64]struct{}{}}
 	}
 	for _, f := range []struct {
 		want bool
@@ -202,7 +233,7 @@ func (l *leases) give(p *Peer, id Identity, holder uint64, want4, want6 bool) (l
 	if len(x.key.addrs()) == 0 {
 		return leaseKey{}, false
 	}
-	x.holder = holder
+	x.holders[holder] = struct{}{}
 	l.m[k] = x
 	return x.key, true
 }

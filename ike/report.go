@@ -37,6 +37,13 @@ func (c *Core) fail(sa *ikeSA, ev Event) {
 	c.event(sa, ev)
 }
 
+// tell reports something that is about no IKE SA.
+func (c *Core) tell(ev Event) {
+	ev.Time = c.now
+	c.stats.Failures[ev.Failure]++
+	c.out.Events = append(c.out.Events, ev)
+}
+
 // stranger reports a failure of someone who has not authenticated.
 func (c *Core) stranger(ev Event) {
 	ev.Time, ev.Kind = c.now, Failed

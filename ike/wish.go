@@ -1,6 +1,7 @@
 package ike
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 )
@@ -44,12 +45,17 @@ func (sa *ikeSA) granted(w wish) bool {
 	return n >= maxBeside || n > 0 && !w.packet.within(sa.localTS(w.cfg), sa.remoteTS(w.cfg))
 }
 
+// lends says that a child is one for callers to whom this side lends an address.
+func (p *Peer) lends(ch *Child) bool { return len(p.Pools) > 0 && ch.Mode == Tunnel }
+
+var errHasToCall = errors.New("the peer gets its address from the pool of this side, so it has to call")
+
 // want makes a child over an IKE SA that is up or on its way, or over a new
 // one.
 func (c *Core) want(p *Peer, w wish, local, remote netip.AddrPort, tries int) {
 	var home *ikeSA
 	for _, sa := range c.index.at[spot{p, remote.Addr()}] {
-		if sa.surplus || sa.state > stUp || sa.remote.Addr() != remote.Addr() && sa.callee != remote {
+		if sa.surplus || sa.state > stUp || sa.unlent(w.cfg) || sa.remote.Addr() != remote.Addr() && sa.callee != remote {
 			continue
 		}
 		if sa.granted(w) || sa.plans(w.cfg) {
@@ -60,6 +66,9 @@ func (c *Core) want(p *Peer, w wish, local, remote netip.AddrPort, tries int) {
 		}
 	}
 	switch {
+	case home == nil && p.lends(w.cfg):
+		c.tell(Event{Kind: Failed, Failure: NoAddress, Peer: p.Name, Child: w.cfg.Name, Local: local, Remote: remote,
+			Detail: errHasToCall.Error(), Setting: "pool"})
 	case home == nil:
 		if sa := c.startIKE(p, local, remote, []wish{w}); sa != nil {
 			sa.tries = tries
