@@ -349,6 +349,11 @@ func (c *Core) deadline(sa *ikeSA) time.Time {
 	return t
 }
 
+// queueDue says that something is about to be asked of the peer.
+func (sa *ikeSA) queueDue(now time.Time) bool {
+	return slices.ContainsFunc(sa.queue, func(q queued) bool { return !q.at.After(now) })
+}
+
 func (c *Core) dpdAt(sa *ikeSA) (time.Time, bool) {
 	d := or(sa.peer.DPD, defaultDPD)
 	return sa.heard.Add(d), d > 0 && sa.state == stUp
@@ -382,7 +387,8 @@ func (c *Core) tickSA(sa *ikeSA) {
 	for _, ch := range slices.Clone(sa.children) {
 		c.tickChild(sa, ch)
 	}
-	if at, ok := c.dpdAt(sa); ok && sa.req == nil && len(sa.queue) == 0 && due(at) {
+	// What is queued for later does not speak for the peer meanwhile.
+	if at, ok := c.dpdAt(sa); ok && sa.req == nil && !sa.queueDue(c.now) && due(at) {
 		sa.enqueue(sa.probe())
 	}
 }
