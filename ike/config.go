@@ -46,7 +46,7 @@ type Limits struct {
 	CookieAfter     int           // half-open SAs beyond which cookies are asked for [64]
 	HalfOpen        int           // half-open SAs in all [4096]
 	HalfOpenPerAddr int           // half-open SAs for one IPv4 address or IPv6 /64 [16]
-	HalfOpenTime    time.Duration // how long one may take [30 s]; four times as long with EAP
+	HalfOpenTime    time.Duration // how long one may take [30 s]; with EAP each message, and all four times as long
 	EAP             int           // of those in the middle of EAP [512]
 	SAs             int           // IKE SAs in all [100000]
 	Children        int           // children of one IKE SA [64]

@@ -65,8 +65,9 @@ type EAPError struct {
 // Error gives the detail.
 func (e *EAPError) Error() string { return e.Detail }
 
-// eapPatience is how many times longer than others an IKE SA with EAP may take:
-// a person may have to say that the key may be used.
+// eapPatience is how many times longer than others an IKE SA with EAP may take
+// in all: a person may have to say that the key may be used. For each message it
+// may take as long as others.
 const eapPatience = 4
 
 // eapRun is an IKE SA between its first IKE_AUTH and the end of EAP.
@@ -77,6 +78,7 @@ type eapRun struct {
 	notes  notifies
 	peers  []*Peer // who it may be, the nearest first
 	named  bool    // idi is a name that the policy has: the certificate must have it too
+	until  time.Time
 
 	peer *Peer    // proved
 	id   Identity // proved
@@ -84,9 +86,11 @@ type eapRun struct {
 }
 
 // close ends a run for good.
-func (e *eapRun) close(c *Core) {
-	c.guard.eap--
-	_ = e.method.Close() // whoever wants the reason has asked before
+func (e *eapRun) close(c *Core, sa *ikeSA) {
+	c.guard.leaveEAP(sa)
+	if e.method != nil {
+		_ = e.method.Close() // whoever wants the reason has asked before
+	}
 	wipe(e.msk)
 }
 
@@ -110,8 +114,16 @@ func eapEvent(err error) Event {
 func (c *Core) beginEAP(sa *ikeSA, m *opened, ns notifies, d Datagram, want Identity) {
 	e := &eapRun{idi: sa.remoteID, first: m, notes: ns}
 	fail := c.eapPeers(sa, e, want)
-	if fail == nil && c.guard.eap >= c.cfg.Limits.EAP {
-		fail = authFail(TooMany, "", "%d callers are in the middle of EAP", c.guard.eap)
+	if fail == nil {
+		old, ok := c.guard.enterEAP(sa, &c.cfg.Limits, c.now)
+		if old != nil {
+			c.giveWay(old)
+		}
+		if ok {
+			sa.hs.eap = e
+		} else {
+			fail = authFail(TooMany, "", "%d callers are in the middle of EAP, %d of them at this address", c.guard.eap, c.guard.eapPerAddr[sa.counted])
+		}
 	}
 	if fail != nil {
 		c.refuse(sa, m, d, nAuthFailed, Event{Failure: fail.why, Detail: fail.text, Setting: fail.setting, Peer: fail.peer, Theirs: "EAP"})
@@ -130,10 +142,8 @@ func (c *Core) beginEAP(sa *ikeSA, m *opened, ns notifies, d Datagram, want Iden
 		call.CAs = append(call.CAs, q.CAs...)
 	}
 	e.method = c.cfg.EAP(call)
-	hs.eap = e
-	c.guard.eap++
-	c.guard.keepPlace(sa)
-	sa.expireAt = c.now.Add(eapPatience * c.cfg.Limits.HalfOpenTime)
+	e.until = c.now.Add(eapPatience * c.cfg.Limits.HalfOpenTime)
+	c.awaitEAP(sa)
 	list := append([]payload{{kind: plIDr, body: sa.localID.body()}}, p.ownCerts(false)...)
 	c.stepEAP(sa, m, d, append(list, authPayload(how, data)), e.method.Next(nil))
 }
@@ -213,6 +223,11 @@ func (e *eapRun) verify(identity string, chain [][]byte, now time.Time) error {
 	return fail
 }
 
+// awaitEAP says how long the peer's next message may take.
+func (c *Core) awaitEAP(sa *ikeSA) {
+	sa.expireAt = sooner(c.now.Add(c.cfg.Limits.HalfOpenTime), sa.hs.eap.until)
+}
+
 // serveEAP is an IKE_AUTH after the first.
 func (c *Core) serveEAP(sa *ikeSA, m *opened, ns notifies, d Datagram) {
 	e := sa.hs.eap
@@ -252,6 +267,7 @@ func (c *Core) stepEAP(sa *ikeSA, m *opened, d Datagram, list []payload, step EA
 		return
 	}
 	e.msk = slices.Clone(step.MSK)
+	c.awaitEAP(sa)
 }
 
 // endEAP takes the AUTH payload that the method's key makes, which shows that

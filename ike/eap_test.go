@@ -358,8 +358,8 @@ func TestEAPBroken(t *testing.T) {
 	x.settled()
 }
 
-// A caller that goes away in the middle is given up, after longer than others
-// get, and so is the method; the end of the Core ends it as well.
+// A caller that goes away in the middle is given up, as soon as others are, and
+// so is the method; the end of the Core ends it as well.
 func TestEAPSilence(t *testing.T) {
 	for _, how := range []string{"silence", "terminate", "abandon"} {
 		x := newEAPSides(t)
@@ -379,11 +379,11 @@ func TestEAPSilence(t *testing.T) {
 		case "abandon":
 			x.b.abandonEAP()
 		default:
-			x.run(100 * time.Second)
+			x.run(25 * time.Second)
 			if x.live != 1 {
 				t.Error("given up too early")
 			}
-			x.run(30 * time.Second)
+			x.run(10 * time.Second)
 			if x.b.failure() != NoAnswer {
 				t.Errorf("reported %v", x.b.failure())
 			}

@@ -1,7 +1,6 @@
 package ike
 
 import (
-	"container/list"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
@@ -16,8 +15,11 @@ type guard struct {
 	total   int
 	perAddr map[netip.Prefix]int
 	eap     int // of them in the middle of EAP
+	// eapPerAddr counts those like perAddr.
+	eapPerAddr map[netip.Prefix]int
 
-	places            [standings]list.List // the half-open IKE SAs, oldest first
+	places            places // the half-open IKE SAs
+	eapPlaces         places // those in the middle of EAP, which are not in places
 	trusted, suspects *book
 
 	secret, previous []byte // of cookies
@@ -64,12 +66,16 @@ func (g *guard) leave(sa *ikeSA) {
 	if !sa.counted.IsValid() {
 		return
 	}
-	g.keepPlace(sa)
+	g.losePlace(sa)
 	g.total--
-	if g.perAddr[sa.counted]--; g.perAddr[sa.counted] == 0 {
-		delete(g.perAddr, sa.counted)
-	}
+	uncount(g.perAddr, sa.counted)
 	sa.counted = netip.Prefix{}
+}
+
+func uncount(m map[netip.Prefix]int, a netip.Prefix) {
+	if m[a]--; m[a] <= 0 {
+		delete(m, a)
+	}
 }
 
 // cookieLife is how long one secret makes cookies; it verifies them twice as

@@ -43,6 +43,10 @@ const (
 
 	maxMessage  = 64 << 10 // bytes of a message, after reassembly too
 	maxPayloads = 128      // payloads in one message
+	// maxInit bounds the first message of a stranger. RFC 7383 cannot fragment
+	// it, so that it should fit into one packet; what is known of has a third
+	// of this.
+	maxInit = 8 << 10
 )
 
 var errSyntax = errors.New("malformed message")

@@ -149,7 +149,7 @@ func (c *Core) handleInit(h header, d Datagram) {
 		c.settle(sa)
 		return
 	}
-	if h.flags&flagInitiator == 0 || h.spiR != 0 || h.id != 0 {
+	if h.flags&flagInitiator == 0 || h.spiR != 0 || h.id != 0 || len(d.Data) > maxInit {
 		c.stats.Dropped++
 		return
 	}
@@ -363,20 +363,30 @@ func (c *Core) serveInit(h header, d Datagram) {
 // makeRoom ends a half-open IKE SA, so that another may begin; false: none stands
 // back.
 func (c *Core) makeRoom(a netip.Addr) bool {
-	old := c.guard.makeRoom(c.guard.standing(group(a), c.now), c.now)
+	old := c.guard.places.makeRoom(c.guard.standing(group(a), c.now), c.now, patience)
 	if old == nil {
 		return false
 	}
+	c.giveWay(old)
+	return true
+}
+
+// giveWay ends a half-open IKE SA that stands back.
+func (c *Core) giveWay(old *ikeSA) {
 	c.fail(old, Event{Failure: TooMany, Detail: "the initiator has not gone on, and others want its place"})
 	c.destroy(old, true)
-	return true
 }
 
 // chooseIKE negotiates with every peer that may call from that address.
 func (c *Core) chooseIKE(d Datagram, theirs []Proposal, group uint16, ns notifies) (suite, Proposal, bool) {
-	ev := Event{Failure: UnknownPeer, Local: d.Local, Remote: d.Remote, Setting: "remote_endpoint",
-		Detail: "no ike block takes calls from this address"}
+	var last *Peer
+	var lastOurs []Proposal
+	usual := false
 	for _, p := range c.peers.callers(d.Local.Addr(), d.Remote.Addr()) {
+		if usual && p.Proposals == nil {
+			continue // as another one's, which did not fit
+		}
+		usual = usual || p.Proposals == nil
 		ours := p.proposals()
 		if !ns.has(nIntermediate) { // RFC 9370 section 2.2.1
 			ours = slices.DeleteFunc(slices.Clone(ours), func(q Proposal) bool {
@@ -386,8 +396,13 @@ func (c *Core) chooseIKE(d Datagram, theirs []Proposal, group uint16, ns notifie
 		if s, answer, ok := choose(ours, theirs, negotiation{ke: group}); ok {
 			return s, answer, true
 		}
-		ev = Event{Failure: NoProposal, Peer: p.Name, Local: d.Local, Remote: d.Remote, Setting: "proposals",
-			Ours: proposalText(ours), Theirs: proposalText(theirs), Nearest: nearest(ours, theirs, negotiation{})}
+		last, lastOurs = p, ours
+	}
+	ev := Event{Failure: UnknownPeer, Local: d.Local, Remote: d.Remote, Setting: "remote_endpoint",
+		Detail: "no ike block takes calls from this address"}
+	if last != nil {
+		ev = Event{Failure: NoProposal, Peer: last.Name, Local: d.Local, Remote: d.Remote, Setting: "proposals",
+			Ours: proposalText(lastOurs), Theirs: proposalText(theirs), Nearest: nearest(lastOurs, theirs, negotiation{})}
 	}
 	c.stranger(ev)
 	return suite{}, Proposal{}, false

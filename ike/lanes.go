@@ -17,6 +17,7 @@ import (
 //	        public-key work that is likely to be for nothing
 type lanes struct {
 	queues [4]chan Datagram
+	bytes  [4]atomic.Int64 // of what waits
 	lost   [4]atomic.Uint64
 	ready  chan struct{} // something has been added
 	turn   int
@@ -32,6 +33,10 @@ const (
 // laneLengths are how many datagrams may wait in each lane. One more is lost, as
 // UDP may lose it: a flood must not fill memory.
 var laneLengths = [...]int{laneRest: 8192, laneCookie: 1024, laneCall: 1024, laneSuspect: 1024}
+
+// laneBytes bounds them in bytes as well: one datagram may have 65,507. All
+// lanes together are 22 MiB.
+var laneBytes = [...]int64{laneRest: 16 << 20, laneCookie: 2 << 20, laneCall: 2 << 20, laneSuspect: 2 << 20}
 
 func newLanes() *lanes {
 	l := &lanes{ready: make(chan struct{}, 1)}
@@ -53,19 +58,36 @@ func laneOf(b []byte) int {
 	return laneCall
 }
 
-// add may be called by many at once.
+// add may be called by many at once. The first message of a stranger that is
+// longer than the Core takes is lost here.
 func (l *lanes) add(d Datagram) {
 	i := laneOf(d.Data)
-	select {
-	case l.queues[i] <- d:
-	default:
+	if i != laneRest && len(d.Data) > maxInit {
 		l.lost[i].Add(1)
+		return
+	}
+	if !l.put(i, d) {
 		return
 	}
 	select {
 	case l.ready <- struct{}{}:
 	default:
 	}
+}
+
+// put adds to a lane that is not full.
+func (l *lanes) put(i int, d Datagram) bool {
+	n := int64(len(d.Data))
+	if l.bytes[i].Add(n) <= laneBytes[i] {
+		select {
+		case l.queues[i] <- d:
+			return true
+		default:
+		}
+	}
+	l.bytes[i].Add(-n)
+	l.lost[i].Add(1)
+	return false
 }
 
 // laneTurns says which lane goes first, turn by turn: none starves, whatever
@@ -85,11 +107,7 @@ func (l *lanes) next(suspect func(Datagram) bool) (Datagram, bool) {
 			if i == laneSuspect || !suspect(d) {
 				return d, true
 			}
-			select {
-			case l.queues[laneSuspect] <- d:
-			default:
-				l.lost[laneSuspect].Add(1)
-			}
+			l.put(laneSuspect, d)
 		}
 	}
 	return Datagram{}, false
@@ -98,6 +116,7 @@ func (l *lanes) next(suspect func(Datagram) bool) (Datagram, bool) {
 func (l *lanes) take(i int) (Datagram, bool) {
 	select {
 	case d := <-l.queues[i]:
+		l.bytes[i].Add(-int64(len(d.Data)))
 		return d, true
 	default:
 		return Datagram{}, false

@@ -95,3 +95,44 @@ func TestSuspectLane(t *testing.T) {
 		}
 	}
 }
+
+// What waits is bounded in bytes as well, in each lane by itself, and what has
+// been taken leaves room. Nobody begins with a message of 64 KiB.
+func TestLaneBytes(t *testing.T) {
+	call := initMessage(t, 1)
+	auth := append([]byte(nil), call...)
+	auth[18], auth[8] = exIKEAuth, 1
+	l := newLanes()
+	long := append(auth, make([]byte, 65507-len(auth))...)
+	for range laneLengths[laneRest] {
+		l.add(Datagram{Data: long})
+	}
+	if n := len(l.queues[laneRest]) * len(long); n > 16<<20 || n < 15<<20 || l.lost[laneRest].Load() == 0 {
+		t.Errorf("%d bytes wait, %d are lost", n, l.lost[laneRest].Load())
+	}
+	l.add(Datagram{Data: call})
+	if len(l.queues[laneCall]) != 1 {
+		t.Error("a full lane takes the room of another")
+	}
+	l.add(Datagram{Data: append(call, make([]byte, 60000)...)})
+	if len(l.queues[laneCall]) != 1 || l.lost[laneCall].Load() != 1 {
+		t.Error("a first message of 60,000 bytes waits")
+	}
+	full := len(l.queues[laneRest])
+	for n := full + 1; ; n-- {
+		if _, ok := l.next(func(Datagram) bool { return n%2 == 0 }); !ok {
+			break
+		}
+	}
+	for i := range l.bytes {
+		if n := l.bytes[i].Load(); n != 0 {
+			t.Errorf("lane %d is empty and counts %d bytes", i, n)
+		}
+	}
+	for range full {
+		l.add(Datagram{Data: long})
+	}
+	if len(l.queues[laneRest]) != full {
+		t.Errorf("%d of %d find room again", len(l.queues[laneRest]), full)
+	}
+}

@@ -42,12 +42,12 @@ func (c *Core) leaveHandshake(sa *ikeSA) {
 	if sa.hs == nil {
 		return
 	}
+	if sa.hs.eap != nil {
+		sa.hs.eap.close(c, sa)
+	}
 	c.guard.leave(sa)
 	if c.inits[sa.initFrom] == sa {
 		delete(c.inits, sa.initFrom)
-	}
-	if sa.hs.eap != nil {
-		sa.hs.eap.close(c)
 	}
 	sa.hs = nil
 }

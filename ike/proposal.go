@@ -260,8 +260,8 @@ func nearest(ours, theirs []Proposal, n negotiation) string {
 			}
 			best = miss
 			text = fmt.Sprintf("they agree up to %s: ours %s, theirs %s", transformType(miss),
-				Proposal{Transforms: o.of(miss)}, Proposal{Transforms: t.of(miss)})
+				proposalText([]Proposal{{Transforms: o.of(miss)}}), proposalText([]Proposal{{Transforms: t.of(miss)}}))
 		}
 	}
-	return text
+	return cut(text)
 }

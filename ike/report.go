@@ -1,6 +1,33 @@
 package ike
 
-import "fmt"
+import (
+	"fmt"
+	"unicode/utf8"
+)
+
+// maxText bounds each text of an event, in bytes. Much of it comes from
+// strangers, and events are kept and logged.
+const maxText = 512
+
+// cut gives the beginning of a text that is too long for an event.
+func cut(s string) string {
+	if len(s) <= maxText {
+		return s
+	}
+	n := maxText
+	for n > maxText-utf8.UTFMax && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n] + " ..."
+}
+
+// report puts an event out.
+func (c *Core) report(ev Event) {
+	for _, s := range []*string{&ev.Ours, &ev.Theirs, &ev.Nearest, &ev.Detail} {
+		*s = cut(*s)
+	}
+	c.out.Events = append(c.out.Events, ev)
+}
 
 // event reports something about an IKE SA.
 func (c *Core) event(sa *ikeSA, ev Event) {
@@ -8,7 +35,7 @@ func (c *Core) event(sa *ikeSA, ev Event) {
 	if sa.peer != nil {
 		ev.Peer = sa.peer.Name
 	}
-	c.out.Events = append(c.out.Events, ev)
+	c.report(ev)
 }
 
 // childEvent reports something about a child, except of one that collision
@@ -49,7 +76,7 @@ func (c *Core) stranger(ev Event) {
 	ev.Time, ev.Kind = c.now, Failed
 	c.stats.Failures[ev.Failure]++
 	if c.guard.mayReport(c.now) {
-		c.out.Events = append(c.out.Events, ev)
+		c.report(ev)
 	}
 }
 

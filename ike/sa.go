@@ -81,7 +81,7 @@ type ikeSA struct {
 	rekeyAt, heard, aliveAt, expireAt time.Time
 	counted                           netip.Prefix  // half-open is counted for this
 	standing                          standing      // of the address when it began
-	place                             *list.Element // among the half-open; nil: nobody can take it
+	place                             *list.Element // among the half-open, or among those with EAP
 	hears                             bool          // the peer has answered to something we sent to its address
 	at                                time.Time
 	index                             int

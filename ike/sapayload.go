@@ -20,8 +20,10 @@ type Proposal struct {
 }
 
 const (
-	maxProposals  = 64
-	maxTransforms = 255
+	maxProposals = 64
+	// maxTransforms bounds those of all proposals of one message: who names
+	// every algorithm there is in several proposals has a quarter of it.
+	maxTransforms = 512
 )
 
 // saPayload encodes proposals; those without a number are numbered from 1.
@@ -62,6 +64,7 @@ func saPayload(list []Proposal) payload {
 }
 
 func parseSA(b []byte) (list []Proposal, err error) {
+	transforms := 0
 	for more := true; more; {
 		if len(b) < 8 {
 			return nil, syntaxError("%d bytes left, a proposal needs 8", len(b))
@@ -75,6 +78,9 @@ func parseSA(b []byte) (list []Proposal, err error) {
 		}
 		if len(list) == maxProposals {
 			return nil, syntaxError("more than %d proposals", maxProposals)
+		}
+		if transforms += int(b[7]); transforms > maxTransforms {
+			return nil, syntaxError("more than %d transforms", maxTransforms)
 		}
 		p, err := parseProposal(b[:n])
 		if err != nil {

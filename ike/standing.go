@@ -92,12 +92,16 @@ func (g *guard) praise(a netip.Prefix, now time.Time) {
 // we sent there), and from which somebody began and did not authenticate.
 func (g *guard) blame(a netip.Prefix, now time.Time) { g.suspects.write(a, now) }
 
-// makeRoom finds the half-open IKE SA that gives its place to a newcomer of a
-// standing; nil: none does. Of those that stand worst the oldest goes, and one
-// that stands as the newcomer does only when it has had its time.
-func (g *guard) makeRoom(s standing, now time.Time) *ikeSA {
+// places are IKE SAs that others may take the place of, by standing, oldest
+// first.
+type places [standings]list.List
+
+// makeRoom finds the IKE SA that gives its place to a newcomer of a standing;
+// nil: none does. Of those that stand worst the oldest goes, and one that stands
+// as the newcomer does only when it has been silent for long enough.
+func (p *places) makeRoom(s standing, now time.Time, patience time.Duration) *ikeSA {
 	for worst := suspect; worst >= s; worst-- {
-		if e := g.places[worst].Front(); e != nil {
+		if e := p[worst].Front(); e != nil {
 			sa := e.Value.(*ikeSA)
 			if worst > s || now.Sub(sa.heard) >= patience {
 				return sa
@@ -113,17 +117,72 @@ func (g *guard) makeRoom(s standing, now time.Time) *ikeSA {
 // goesOn notes an authentic message of a half-open IKE SA.
 func (g *guard) goesOn(sa *ikeSA) {
 	if sa.hears = true; sa.place != nil {
+		// A list leaves alone what is not in it.
 		g.places[sa.standing].MoveToBack(sa.place)
+		g.eapPlaces[sa.standing].MoveToBack(sa.place)
 	}
 }
 
-// keepPlace has an IKE SA keep its place whoever comes: it has a limit of its
-// own.
-func (g *guard) keepPlace(sa *ikeSA) {
+func (g *guard) losePlace(sa *ikeSA) {
 	if sa.place != nil {
 		g.places[sa.standing].Remove(sa.place)
+		g.eapPlaces[sa.standing].Remove(sa.place)
 		sa.place = nil
 	}
+}
+
+const (
+	// eapSilence is how long an IKE SA in the middle of EAP keeps its place
+	// after its last message, when somebody of the same standing wants it. It
+	// is longer than patience: somebody may be about to type a PIN.
+	eapSilence = 2 * time.Second
+	// eapPerAddr is how many of them an address may have from which nobody
+	// has authenticated. Where somebody has, a site may be behind it, which may
+	// have as many as half-open IKE SAs.
+	eapPerAddr = 4
+)
+
+// enterEAP gives an IKE SA a place among those in the middle of EAP, of which
+// there are fewer. False: there is none. old is the one that must go for it.
+func (g *guard) enterEAP(sa *ikeSA, l *Limits, now time.Time) (old *ikeSA, ok bool) {
+	stands := g.standing(sa.counted, now) // it may have changed since IKE_SA_INIT
+	most := eapPerAddr
+	if stands == proven {
+		most = l.HalfOpenPerAddr
+	}
+	switch {
+	case g.eapPerAddr[sa.counted] >= most:
+		if old = g.oldestEAP(sa.counted); old == nil || now.Sub(old.heard) < eapSilence {
+			return nil, false
+		}
+	case g.eap >= l.EAP:
+		if old = g.eapPlaces.makeRoom(stands, now, eapSilence); old == nil {
+			return nil, false
+		}
+	}
+	g.losePlace(sa)
+	sa.standing = stands
+	sa.place = g.eapPlaces[sa.standing].PushBack(sa)
+	g.eap++
+	g.eapPerAddr[sa.counted]++
+	return old, true
+}
+
+func (g *guard) leaveEAP(sa *ikeSA) {
+	g.eap--
+	uncount(g.eapPerAddr, sa.counted)
+}
+
+// oldestEAP is the one of an address that has been silent for longest.
+func (g *guard) oldestEAP(a netip.Prefix) (old *ikeSA) {
+	for s := range g.eapPlaces {
+		for e := g.eapPlaces[s].Front(); e != nil; e = e.Next() {
+			if sa := e.Value.(*ikeSA); sa.counted == a && (old == nil || sa.heard.Before(old.heard)) {
+				old = sa
+			}
+		}
+	}
+	return old
 }
 
 // Suspect says that a datagram is part of a handshake and comes from an address

@@ -180,3 +180,100 @@ func TestLongKeys(t *testing.T) {
 		t.Errorf("RSA keys of 4,096 bits: %v", ev)
 	}
 }
+
+// oddInit is an IKE_SA_INIT of a stranger that offers a number of proposals with
+// transforms that nobody knows.
+func oddInit(t testing.TB, proposals, transforms int) []byte {
+	t.Helper()
+	list, _, err := parsePayloads(plSA, initMessage(t, 9)[headerLen:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var offer []Proposal
+	for i := range proposals {
+		p := Proposal{Protocol: ProtoIKE}
+		for j := range transforms {
+			p.Transforms = append(p.Transforms, Transform{Type: uint8(1 + j%4), ID: uint16(40000 + 100*i + j)})
+		}
+		offer = append(offer, p)
+	}
+	list[slices.IndexFunc(list, func(p payload) bool { return p.kind == plSA })] = saPayload(offer)
+	return encodePlain(header{spiI: 7, exchange: exIKESAInit, flags: flagInitiator}, list)
+}
+
+// textOf is how long the texts of an event are, in bytes.
+func textOf(ev Event) int {
+	return len(ev.Ours) + len(ev.Theirs) + len(ev.Nearest) + len(ev.Detail) + len(ev.RemoteID.Data)
+}
+
+// What strangers offer is cut before it is an event.
+func TestLongOffers(t *testing.T) {
+	_, pb := pskPeers()
+	for _, row := range []struct{ proposals, transforms int }{{64, 125}, {64, 8}, {4, 125}, {1, 250}} {
+		b := newSim(t, 3).add("b", "192.0.2.2", Config{Peers: []*Peer{pb}})
+		msg := oddInit(t, row.proposals, row.transforms)
+		began := time.Now()
+		o := b.Handle(simStart, Datagram{Local: netip.MustParseAddrPort("192.0.2.2:500"), Remote: netip.MustParseAddrPort("192.0.2.1:500"), Data: msg})
+		took, size := time.Since(began), 0
+		for _, ev := range o.Events {
+			size += textOf(ev)
+			if ev.Theirs == "" || ev.Setting != "proposals" {
+				t.Errorf("event %v", ev)
+			}
+		}
+		t.Logf("IKE_SA_INIT of %d bytes: %.2f ms, %d events, %d bytes of text", len(msg), float64(took.Microseconds())/1000, len(o.Events), size)
+		if size > 2000 {
+			t.Errorf("%d bytes of text in an event for %d proposals of %d transforms", size, row.proposals, row.transforms)
+		}
+		if row.proposals*row.transforms <= 512 && len(o.Events) == 0 {
+			t.Errorf("no event for %d proposals of %d transforms", row.proposals, row.transforms)
+		}
+	}
+}
+
+// stopInEAP has callers from an address each answer to IKE_SA_INIT and to nothing
+// after their first IKE_AUTH, many from each.
+func stopInEAP(x *eapSides, many int, addrs ...string) {
+	x.t.Helper()
+	for _, addr := range addrs {
+		for i := range many {
+			pa, _ := pskPeers()
+			pa.LocalID, pa.PSK, pa.Key, pa.CAs = x.pa.LocalID, nil, x.pa.Key, x.pa.CAs
+			pa.Proposals = []Proposal{ikeProp(tGCM128, tPRF, tX25519)}
+			a := x.add("stopper", addr, Config{Peers: []*Peer{pa}, Port: uint16(10000 + i), NATPort: uint16(20000 + i)})
+			x.callEAP(a, &eapCaller{})
+			for live := x.live; x.live == live && len(x.wire) > 0 && x.step(x.now.Add(50*time.Millisecond)); {
+			}
+			x.nodes = slices.DeleteFunc(x.nodes, func(n *node) bool { return n == a })
+			x.wire = nil
+		}
+	}
+}
+
+// Callers who stop in the middle of EAP keep nobody out: 512 of them, from as
+// many addresses as it takes.
+func TestStoppedInEAP(t *testing.T) {
+	for _, n := range []int{32, 200} {
+		var addrs []string
+		for i := range n {
+			addrs = append(addrs, fmt.Sprintf("10.0.%d.%d", i/200, i%200+1))
+		}
+		x := newEAPSides(t)
+		x.delay = 0
+		x.rounds = 2
+		x.meet()
+		stopInEAP(x, 16, addrs...)
+		eap := x.b.guard.eap
+		x.nat = nil
+		x.run(3 * time.Second) // a caller tries again, as people do
+		x.callEAP(x.a, x.caller)
+		x.run(20 * time.Second)
+		up := len(x.pairs(x.a, x.b, "net"))
+		t.Logf("%d addresses, 16 callers each: %d in the middle of EAP; honest callers let in: %d of 1", n, eap, up)
+		if up != 1 {
+			t.Errorf("the honest caller is kept out: %v", x.b.log[len(x.b.log)-1])
+		}
+		x.run(time.Minute)
+		x.settled()
+	}
+}

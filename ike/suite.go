@@ -2,6 +2,7 @@ package ike
 
 import (
 	"fmt"
+	"math"
 	"strings"
 )
 
@@ -194,9 +195,17 @@ func TransformNamed(kind uint8, name string) (Transform, bool) {
 // type are separated by "|".
 func (p Proposal) String() string {
 	var b strings.Builder
+	p.write(&b, math.MaxInt)
+	return b.String()
+}
+
+// write adds the text of a proposal, and stops behind limit bytes.
+func (p Proposal) write(b *strings.Builder, limit int) {
 	last := uint8(0)
 	for i, t := range p.Transforms {
 		switch {
+		case b.Len() > limit:
+			return
 		case i == 0:
 		case t.Type == last:
 			b.WriteByte('|')
@@ -209,15 +218,21 @@ func (p Proposal) String() string {
 		b.WriteString(t.String())
 		last = t.Type
 	}
-	return b.String()
 }
 
+// proposalText is what an event says of proposals. It is cut, like all texts of
+// events: strangers offer what they like.
 func proposalText(list []Proposal) string {
-	var s []string
-	for _, p := range list {
-		s = append(s, p.String())
+	var b strings.Builder
+	for i, p := range list {
+		if i > 0 {
+			b.WriteString(" or ")
+		}
+		if p.write(&b, maxText); b.Len() > maxText {
+			break
+		}
 	}
-	return strings.Join(s, " or ")
+	return cut(b.String())
 }
 
 func (s *suite) String() string { return s.proposal().String() }
