@@ -66,9 +66,10 @@ type Options struct {
 	Rekey func(*esp.SA)
 	// PathReport hears that a router had to drop a sealed packet of ours:
 	// quoted is what the ICMP error quotes of it, mtu what it says passes, in
-	// bytes, 0 if it does not say. The report is not proved; see
-	// esp.SA.PathReport.
-	PathReport func(quoted *packet.Packet, mtu int, now int64)
+	// bytes, 0 if it does not say. It gives false if the quoted packet would
+	// be one of an SA and is none that was sent lately: then the error does
+	// not come in. See esp.SA.PathReport.
+	PathReport func(quoted *packet.Packet, mtu int, now int64) bool
 	// Opened hears of each packet that an SA has proved authentic, with the
 	// packet as it arrived: a peer behind a NAT may have moved.
 	Opened func(*esp.SA, *Input)
@@ -149,7 +150,7 @@ func (e *Engine) judge(s *spd, in *Input) Result {
 // judgeWhole judges a packet whose upper-layer header is there.
 func (e *Engine) judgeWhole(s *spd, in *Input) Result {
 	p := &in.Packet
-	if p.HasICMP && isICMPError(p) {
+	if p.HasICMP && p.Quotes() {
 		if r, ok := e.related(s, in); ok {
 			return r
 		}

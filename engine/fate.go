@@ -14,6 +14,10 @@ func fate(policy *Policy, o *Outcome) string {
 	switch r.Reason {
 	case ReasonClear:
 		return fmt.Sprintf("it came in the clear, and policy wants it under %q: it is discarded, and counted as %s", o.Rule.With, r.Reason)
+	case ReasonLoopback:
+		return "it never leaves this host: the kernel lets it pass before the policy is asked, whatever that says"
+	case ReasonClearError:
+		return fmt.Sprintf("it speaks in the clear of a packet that policy protects: it is discarded, and counted as %s", r.Reason)
 	case ReasonNoSA:
 		return fmt.Sprintf("it may leave only under %q, which has no SA for it: it is discarded, and counted as %s, never sent in the clear", o.Rule.With, r.Reason)
 	case ReasonWrongSA:
@@ -50,6 +54,8 @@ func reply(policy *Policy, o *Outcome) string {
 		return "there is no answer to a packet that does not pass; under its SA, the answers belong to the flow and are protected too"
 	case r.Verdict == Discard:
 		return "there is no answer to a packet that does not pass"
+	case r.Reason == ReasonLoopback:
+		return "the answers never leave this host either"
 	case r.Established:
 		return "the answers belong to the same flow and pass"
 	case p.HasICMP && !isEcho(p):

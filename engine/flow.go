@@ -135,7 +135,7 @@ func (in *Input) with(f *flow) {
 
 // leaves says whether a packet of the flow goes towards the remote side.
 func (f *flow) leaves(in *Input, side uint8) bool {
-	if in.Dir != Forward {
+	if f.key.path&pathForward == 0 {
 		return in.Dir == Out
 	}
 	return (side == f.opener) == f.outgoing

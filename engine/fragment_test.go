@@ -118,3 +118,29 @@ func FuzzTrial(f *testing.F) {
 		}
 	})
 }
+
+// Loopback passes before policy is asked, and dry runs say so.
+func TestTrialOnLoopback(t *testing.T) {
+	p := webServer(t)
+	p.Default = [directionCount]Verdict{}
+	for line, reason := range map[string]Reason{
+		"in tcp 127.0.0.1:40000 -> 127.0.0.1:5432 on lo":           ReasonLoopback,
+		"out icmp echo-request 192.0.2.1 -> 192.0.2.1 on lo":       ReasonLoopback,
+		"in tcp 10.0.0.7:40000 -> 10.0.0.5:445 on lo":              ReasonLoopback,
+		"in tcp 127.0.0.1:40000 -> 127.0.0.1:5432 on eth0":         ReasonDefault,
+		"forward tcp 127.0.0.1:40000 -> 127.0.0.1:5432 on lo":      ReasonDefault,
+		"in tcp [2001:db8::1]:40000 -> [2001:db8::1]:80 on lo syn": ReasonRule,
+	} {
+		tr, err := ParseTrial(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x, err := tr.Explain(New(p, Options{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if x.Outcome.Result.Reason != reason || (x.Outcome.Verdict == Bypass) != (reason != ReasonDefault) {
+			t.Errorf("%s: %v (%v), want %v: %s", line, x.Outcome.Verdict, x.Outcome.Result.Reason, reason, x.Fate)
+		}
+	}
+}

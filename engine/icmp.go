@@ -49,28 +49,77 @@ func isICMPError(p *packet.Packet) bool {
 	return false
 }
 
-// related lets an ICMP error pass if it speaks of a packet of a flow that was
-// let through, and goes to that packet's sender (RFC 4301 section 6.2, RFC
-// 5927 section 4.1). It does not change the flow.
+// related judges an ICMP message by the packet that it quotes. An error passes
+// if it speaks of a packet of a flow that was let through, and goes to that
+// packet's sender (RFC 4301 section 6.2, RFC 5927 section 4.1); it does not
+// change the flow. If the flow is protected so is the error, because it holds a
+// part of what is protected. false: the rules decide.
+//
+//	a == LAN == this host == SA == b     packet b -> a, too long for the LAN
+//	            `--error--> b            goes under the SA of the flow b <-> a
 func (e *Engine) related(s *spd, in *Input) (Result, bool) {
 	var quoted Input
-	if in.Packet.Quoted(&quoted.Packet) != packet.OK || quoted.Packet.Src != in.Packet.Dst {
-		return Result{}, false
+	f := in.Packet.Quoted(&quoted.Packet)
+	if f != packet.OK || quoted.Packet.LaterFragment() {
+		return e.coveredPart(s, in, &quoted)
 	}
-	quoted.Dir = in.Dir // only Forward matters to the key
-	key, sender, ok := flowKeyOf(&quoted)
+	if isICMPError(&in.Packet) && quoted.Packet.Src == in.Packet.Dst {
+		for _, forward := range e.quotedPaths(in, &quoted.Packet) {
+			if r, known, ok := e.relatedTo(s, in, &quoted, forward); known {
+				return r, ok
+			}
+		}
+	}
+	return e.covered(s, in, &quoted)
+}
+
+// quotedPaths says by which paths the packet that a message quotes may have come:
+// true is the forward path. A message of this host may speak of either.
+func (e *Engine) quotedPaths(in *Input, quoted *packet.Packet) []bool {
+	switch {
+	case in.Dir == Forward:
+		return forwarded[:]
+	case in.Dir == In:
+		return ours[:]
+	case e.options.IsLocal == nil:
+		return either[:]
+	case e.isLocal(quoted.Dst):
+		return ours[:]
+	}
+	return forwarded[:]
+}
+
+var (
+	ours      = [...]bool{false}
+	forwarded = [...]bool{true}
+	either    = [...]bool{false, true}
+)
+
+// quotedDir is the direction in which the quoted packet crossed this host.
+func quotedDir(in *Input, forward bool) Direction {
+	if forward {
+		return Forward
+	}
+	return Out - in.Dir // In for Out, Out for In
+}
+
+// relatedTo is related for one path, if the flow is known.
+func (e *Engine) relatedTo(s *spd, in, quoted *Input, forward bool) (r Result, known, ok bool) {
+	quoted.Dir = quotedDir(in, forward)
+	key, sender, ok := flowKeyOf(quoted)
 	if !ok {
-		return Result{}, false
+		return Result{}, false, false
 	}
 	shard := e.flows.shard(&key)
 	shard.Lock()
 	defer shard.Unlock()
 	f := shard.flows[key]
 	if f == nil || f.expires <= in.Now {
-		return e.relatedUnknown(s, in, &quoted, key, sender)
+		r, ok = e.relatedUnknown(s, in, quoted, key, sender)
+		return r, ok, ok
 	}
 	if f.packets[sender] == 0 && !f.offloaded {
-		return Result{}, false
+		return Result{}, false, false
 	}
 	if f.generation != s.generation {
 		if r := s.redecide(f); r.Verdict == Discard && !(f.offloaded && f.cut(&r)) {
@@ -78,19 +127,24 @@ func (e *Engine) related(s *spd, in *Input) (Result, bool) {
 		}
 	}
 	if f.verdict == Discard {
-		return Result{}, false
+		return Result{}, false, false
 	}
-	// An error about a protected flow that comes in the clear, from a router
-	// on the way, is judged by the rules, not by the flow (RFC 4301 section 6).
 	leaving := f.leaves(in, 1-sender)
 	if f.verdict == Protect && !leaving && in.SA == "" {
-		return Result{}, false
+		if in.Dir == Out {
+			return Result{}, true, false // to whoever sent the quoted packet in the clear
+		}
+		// One that comes in the clear, from a router on the way or from
+		// anybody, is what RFC 4301 section 6.1.1 wants to be controlled.
+		r, ok = s.clearError(f.rule)
+		return r, true, ok
 	}
 	if !f.isWith(in) {
-		return Result{Reason: ReasonOtherPeer, Rule: f.rule}, true
+		return Result{Reason: ReasonOtherPeer, Rule: f.rule}, true, true
 	}
 	in.with(f)
-	return e.conform(s, in, Result{Verdict: f.verdict, Reason: ReasonRelated, Rule: f.rule, Established: true, opened: f.dir}, leaving), true
+	r = e.conform(s, in, Result{Verdict: f.verdict, Reason: ReasonRelated, Rule: f.rule, Established: true, opened: f.dir}, leaving)
+	return r, true, true
 }
 
 // relatedUnknown is related for a flow that the kernel knows to have been let
@@ -99,9 +153,6 @@ func (e *Engine) related(s *spd, in *Input) (Result, bool) {
 func (e *Engine) relatedUnknown(s *spd, in, quoted *Input, key flowKey, sender uint8) (Result, bool) {
 	if !in.Tracked || in.SA != "" {
 		return Result{}, false
-	}
-	if in.Dir != Forward {
-		quoted.Dir = Out - in.Dir // In for Out, Out for In
 	}
 	quoted.Now, quoted.Reply, quoted.InIf, quoted.OutIf = in.Now, !in.Reply, in.OutIf, in.InIf
 	opener := sender

@@ -63,11 +63,12 @@ func TestPickUpProtectedFlow(t *testing.T) {
 func TestPathReport(t *testing.T) {
 	var heard []string
 	e := New(&Policy{Default: [directionCount]Verdict{Bypass, Bypass, Bypass}}, Options{
-		PathReport: func(q *packet.Packet, mtu int, _ int64) {
+		PathReport: func(q *packet.Packet, mtu int, _ int64) bool {
 			heard = append(heard, q.Dst.String())
 			if mtu != 1400 || q.SPI != 0x1002 {
 				t.Errorf("MTU %d, SPI %#x", mtu, q.SPI)
 			}
+			return true
 		},
 	})
 	quote := func(proto uint8, src string) []byte {

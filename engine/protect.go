@@ -28,30 +28,35 @@ func (e *Engine) Process(in *Input, out *Output) Result {
 		}
 	} else if r = e.judge(s, in); r.Verdict == Protect && r.sa != nil {
 		e.seal(in, &r, out)
-	} else if r.Reason == ReasonNoSA && e.options.Hold != nil && e.options.Hold(&s.policy.Rules[r.Rule], in) {
+	} else if r.Reason == ReasonNoSA && e.options.Hold != nil && !in.Packet.Quotes() && e.options.Hold(&s.policy.Rules[r.Rule], in) {
 		r.Reason = ReasonHeld
 	}
 	if in.Packet.HasICMP && in.Dir == In && !in.Arriving && e.options.PathReport != nil {
-		e.pathReport(in)
+		if !e.pathReport(in) && r.Verdict == Bypass {
+			r = Result{Reason: ReasonClearError, Rule: r.Rule, opened: r.opened}
+		}
 	}
 	return e.finish(s, judged, r)
 }
 
-// pathReport passes on an ICMP error about a sealed packet of this host.
-// Whether the error itself may come in is for the rules to say.
-func (e *Engine) pathReport(in *Input) {
+// pathReport passes on an ICMP error about a sealed packet of this host. Whether
+// the error itself may come in is for the rules to say, but for false: it speaks
+// of what no SA has sent, and would have the kernel's route to the far end
+// believe it.
+func (e *Engine) pathReport(in *Input) bool {
 	mtu, ok := in.Packet.ReportedMTU()
 	if !ok {
-		return
+		return true
 	}
 	var quoted packet.Packet
-	if in.Packet.Quoted(&quoted) != packet.OK || quoted.Src != in.Packet.Dst {
-		return
+	if in.Packet.Quoted(&quoted) != packet.OK {
+		return true
 	}
 	switch quoted.Protocol {
 	case packet.ESP, packet.AH, packet.UDP:
-		e.options.PathReport(&quoted, mtu, in.Now)
+		return quoted.Src == in.Packet.Dst && e.options.PathReport(&quoted, mtu, in.Now)
 	}
+	return true
 }
 
 // seal protects the packet in the SA of its result, in pieces that fit the

@@ -41,6 +41,10 @@ type Result struct {
 	NAudits uint8
 }
 
+// Opened is the direction of the packet that opened the flow, or of the packet
+// itself if it belongs to none: that of the default which decided.
+func (r *Result) Opened() Direction { return r.opened }
+
 // Values of Result.Rule that are not an index.
 const (
 	NoRule      int32 = -1 // no rule was asked (a malformed packet)
@@ -61,6 +65,7 @@ const (
 	ReasonNoSA                          // policy says protect, and there is no SA
 	ReasonHeld                          // there is no SA, but a copy waits for one: it is counted again when it goes
 	ReasonClear                         // arrived in the clear, policy says protect
+	ReasonClearError                    // ICMP in the clear about a packet that policy protects
 	ReasonWrongSA                       // came out of an SA that policy does not name for it (RFC 4301 section 5.2 step 4)
 	ReasonOtherPeer                     // of a flow with another peer that has the same address behind a NAT (RFC 3948 section 5.2)
 	ReasonTCPState                      // TCP segment that fits no flow and opens none
@@ -72,6 +77,7 @@ const (
 	ReasonTooBig                        // too long to protect in one piece, and not to be fragmented: its sender is told
 	ReasonIKE                           // IKE on its way to the key exchange (RFC 3948 section 2.2)
 	ReasonKeepalive                     // NAT keepalive, for nobody (RFC 3948 section 2.3)
+	ReasonLoopback                      // never leaves the host: the kernel lets it pass before the policy is asked; in dry runs only
 	ReasonTruncated                     // from here on: packet.Fault, one for one
 	ReasonBadVersion
 	ReasonBadHeaderLength
@@ -103,8 +109,8 @@ func reasonOfESP(f esp.Fault) Reason {
 
 var reasonNames = [reasonESP]string{
 	"undecided", "rule", "default", "flow", "related",
-	"no-sa", "held", "clear-text", "wrong-sa", "other-peer", "tcp-state", "flow-table-full",
-	"fragment-orphan", "fragment-overlap", "fragment-table-full", "source-route", "too-big", "ike", "nat-keepalive",
+	"no-sa", "held", "clear-text", "clear-error", "wrong-sa", "other-peer", "tcp-state", "flow-table-full",
+	"fragment-orphan", "fragment-overlap", "fragment-table-full", "source-route", "too-big", "ike", "nat-keepalive", "loopback",
 	"truncated", "bad-version", "bad-header-length", "bad-length",
 	"bad-extension-chain", "bad-fragment", "bad-transport",
 }
@@ -126,7 +132,7 @@ func (r Reason) String() string {
 // be thrown away.
 func (r Reason) Auditable() bool {
 	switch r {
-	case ReasonNoSA, ReasonClear, ReasonWrongSA, ReasonOtherPeer:
+	case ReasonNoSA, ReasonClear, ReasonClearError, ReasonWrongSA, ReasonOtherPeer:
 		return true
 	}
 	return r >= reasonESP && r < reasonCount && r != reasonOfESP(esp.Dummy)

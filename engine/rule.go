@@ -13,6 +13,10 @@ type Policy struct {
 	// Default is the verdict for each Direction when no rule matches;
 	// Bypass or Discard.
 	Default [directionCount]Verdict
+	// ClearErrors leaves it to the rules whether ICMP messages that arrive in
+	// the clear, and speak of packets that a rule protects, come in (RFC 4301
+	// section 6.1.1). Otherwise they are discarded.
+	ClearErrors bool
 }
 
 // Rule is one SPD entry. Engine code refers to it by its index in

@@ -14,6 +14,7 @@ type spd struct {
 	tables     [directionCount][2]*classify.Classifier // by direction, then IPv4 and IPv6
 	state      []ruleState                             // by rule index
 	defaults   [directionCount]*counter
+	protects   []int32 // the rules that protect
 }
 
 // ruleState is what a rule needs while it is in force.
@@ -58,6 +59,9 @@ func compile(p *Policy, old *spd) *spd {
 	for i := range p.Rules {
 		s.state[i].ruleCounter = new(ruleCounter)
 		s.state[i].boxed = appendBoxes(&boxes, &p.Rules[i], int32(i))
+		if p.Rules[i].Action == Protect && !p.Rules[i].Audit {
+			s.protects = append(s.protects, int32(i))
+		}
 		if l := p.Rules[i].Limit; l != nil {
 			s.state[i].bucket = newLimiter(*l)
 		}

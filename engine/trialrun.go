@@ -65,6 +65,9 @@ func (t Trial) Run(e *Engine) (Outcome, error) {
 		in = later
 		r, _ = scratch.trial(&in)
 	}
+	if judged && t.Interface == "lo" && t.Dir != Forward && r.Verdict != Bypass {
+		r = Result{Verdict: Bypass, Reason: ReasonLoopback, Rule: NoRule}
+	}
 	o := Outcome{Verdict: r.Verdict, Result: r, Input: in}
 	if r.Rule >= 0 {
 		o.Rule = &scratch.Policy().Rules[r.Rule]

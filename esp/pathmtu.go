@@ -8,9 +8,11 @@ import (
 )
 
 // The least path MTU that is believed, in bytes, by family. A report of less is
-// more likely an attack than a link (RFC 8201 section 4 forbids it in IPv6).
+// more likely an attack than a link: RFC 8201 section 4 forbids it in IPv6, and
+// of IPv4 every host takes datagrams of 576 bytes (RFC 791 section 3.1), so that
+// links which do not carry them have died out.
 const (
-	MinMTU4 = 552
+	MinMTU4 = 576
 	MinMTU6 = 1280
 )
 
@@ -46,18 +48,18 @@ func (sa *SA) PathMTU(now int64) int {
 // quoted is the packet of ours that it quotes (packet.Quoted), mtu what it says
 // the next link takes (0: an old router that does not), link the MTU that held
 // so far without any report. It reports whether it believed it. ICMP carries no
-// proof, so only what can be true and does little harm is believed (RFC 4301
-// section 8.2.1).
+// proof, so only what can be true and does little harm is believed: the SPI and
+// the sequence number must be those of a packet that was sent lately, which only
+// somebody on the way knows (RFC 4301 section 8.2.1).
 func (sa *SA) PathReport(quoted *packet.Packet, mtu, link int, now int64) bool {
 	if sa.cfg.Direction != Out {
 		return false
 	}
-	o := sa.outer.Load()
 	current := link
 	if known := sa.PathMTU(now); known != 0 {
 		current = min(known, link)
 	}
-	if !o.src.IsUnspecified() && quoted.Src != o.src || quoted.Dst != o.dst || !sa.sent(quoted, o) {
+	if _, sent := sa.Sent(quoted); !sent {
 		return false
 	}
 	mtu, ok := PlausibleMTU(quoted, mtu, current)
@@ -75,17 +77,28 @@ func (sa *SA) Narrow(mtu int, now int64) {
 	sa.path.at.Store(now)
 }
 
-// sent reports whether q may be a packet of this SA, and a recent one.
-func (sa *SA) sent(q *packet.Packet, o *outer) bool {
-	if o.udp != 0 {
-		return q.Protocol == packet.UDP && q.HasPorts && q.SrcPort == o.encap.SrcPort && q.DstPort == o.encap.DstPort
+// Sent holds a quoted packet against what this SA sends. between says that it
+// runs between the SA's addresses, and ports if it goes in UDP; sent that it is
+// also a packet of this SA, and a recent one.
+func (sa *SA) Sent(q *packet.Packet) (between, sent bool) {
+	o := sa.outer.Load()
+	if sa.cfg.Direction != Out || !o.src.IsUnspecified() && q.Src != o.src || q.Dst != o.dst {
+		return false, false
 	}
-	if q.Protocol != uint8(sa.Protocol()) || !q.HasSPI || q.SPI != sa.cfg.SPI {
-		return false
+	spi, seq, known := q.SPI, q.SPISeq, q.HasSPI && q.Protocol == uint8(sa.Protocol())
+	if o.udp != 0 {
+		if q.Protocol != packet.UDP || !q.HasPorts || q.SrcPort != o.encap.SrcPort || q.DstPort != o.encap.DstPort {
+			return false, false
+		}
+		// The ESP header follows the UDP header. Routers that quote no more
+		// than RFC 792 asked for do not show it.
+		if b := q.Bytes[min(q.Transport+udpHeader, len(q.Bytes)):]; len(b) >= espHeader {
+			spi, seq, known = be.Uint32(b), be.Uint32(b[4:]), true
+		}
 	}
 	last := sa.seq.Load()
-	ago := uint32(last) - q.SPISeq
-	return uint64(ago) < min(last, recentPackets)
+	ago := uint32(last) - seq
+	return true, known && spi == sa.cfg.SPI && uint64(ago) < min(last, recentPackets)
 }
 
 // PlausibleMTU judges what an ICMP error says: mtu bytes, 0 if it names none,

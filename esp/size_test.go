@@ -121,8 +121,9 @@ func TestPathMTU(t *testing.T) {
 		{"not sent yet", quote(func(q *packet.Packet) { q.SPISeq = 100 }), 1400, 0},
 		{"would have passed", quote(nil), 1480, 0},
 		{"larger than before", quote(func(q *packet.Packet) { q.Len = 9000 }), 1500, 0},
-		{"least", quote(nil), 552, 552},
-		{"too small to be true", quote(nil), 551, 0},
+		{"least", quote(nil), 576, 576},
+		{"too small to be true", quote(nil), 575, 0},
+		{"sent too long ago", quote(func(q *packet.Packet) { q.SPISeq = 0 }), 1400, 0},
 		{"IPv6 too small", quote(func(q *packet.Packet) { q.Version, q.Src, q.Dst = 6, v6a, v6b }), 1279, 0},
 		{"IPv6 least", quote(func(q *packet.Packet) { q.Version, q.Src, q.Dst = 6, v6a, v6b }), 1280, 1280},
 		{"IPv6 none", quote(func(q *packet.Packet) { q.Version, q.Src, q.Dst = 6, v6a, v6b }), 0, 0},
@@ -144,14 +145,35 @@ func TestPathMTU(t *testing.T) {
 			t.Errorf("%s: the same again is news", c.name)
 		}
 	}
-	// In UDP encapsulation the ports must do.
+	// In UDP encapsulation too it is the SPI and the sequence number that count.
 	sa := newPair(t, Config{Suite: suite(t, ESP, "aes-128-gcm-16", ""), Encap: Encap{4500, 4501}}).out
-	q := &packet.Packet{Version: 4, Src: v4a, Dst: v4b, Protocol: packet.UDP, HasPorts: true, SrcPort: 4500, DstPort: 4501, Len: 1480}
-	if !sa.PathReport(q, 1400, 1500, 0) || sa.PathMTU(0) != 1400 {
-		t.Error("UDP")
+	sa.seq.Store(7)
+	in := func(sport, dport uint16, esp ...byte) *packet.Packet {
+		b, err := packet.Build(packet.Spec{Src: v4a, Dst: v4b, Protocol: packet.UDP, SrcPort: sport, DstPort: dport, Payload: esp})
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := new(packet.Packet)
+		if f := packet.Parse(q, b, len(b)); f != packet.OK {
+			t.Fatal(f)
+		}
+		q.Len = 1480
+		return q
 	}
-	if q.DstPort = 53; sa.PathReport(q, 1300, 1500, 0) {
-		t.Error("another port")
+	for name, q := range map[string]*packet.Packet{
+		"ports alone":    in(4500, 4501),
+		"SPI alone":      in(4500, 4501, 0, 0, 0x10, 1),
+		"another SPI":    in(4500, 4501, 0, 0, 0x10, 2, 0, 0, 0, 5),
+		"not sent yet":   in(4500, 4501, 0, 0, 0x10, 1, 0, 0, 0, 8),
+		"another port":   in(4500, 53, 0, 0, 0x10, 1, 0, 0, 0, 5),
+		"an IKE message": in(4500, 4501, 0, 0, 0, 0, 0, 0, 0, 5),
+	} {
+		if _, sent := sa.Sent(q); sent || sa.PathReport(q, 1400, 1500, 0) {
+			t.Errorf("in UDP, %s: believed", name)
+		}
+	}
+	if !sa.PathReport(in(4500, 4501, 0, 0, 0x10, 1, 0, 0, 0, 5), 1400, 1500, 0) || sa.PathMTU(0) != 1400 {
+		t.Error("in UDP, a packet that was sent: not believed")
 	}
 }
 

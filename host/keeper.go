@@ -300,17 +300,31 @@ func (k *keeper) replaced(s *esp.SA, b *block) bool {
 	return s.Config().Manual && !slices.ContainsFunc(b.pair, func(x *sa) bool { return x.SA == s })
 }
 
-// pathReport hears an ICMP error about a sealed packet.
-func (k *keeper) pathReport(quoted *packet.Packet, mtu int, now int64) {
+// pathReport hears an ICMP error about what may be a sealed packet, and gives
+// false if it would be one and none has been sent like it.
+func (k *keeper) pathReport(quoted *packet.Packet, mtu int, now int64) bool {
+	if quoted.Protocol == packet.UDP && quoted.SrcPort != portNAT {
+		return true
+	}
 	if !k.reports.allow(now) {
-		return
+		return quoted.Protocol != packet.UDP // of anything else the kernel learns nothing
 	}
 	const anyLink = 1 << 16 // what is quoted bounds it
-	k.blocks.Load().each(func(_ *block, s *sa) { s.PathReport(quoted, mtu, anyLink, now) })
-	for _, x := range k.agreed.towards(quoted.Dst) {
-		x.out.PathReport(quoted, mtu, anyLink, now)
+	ours, proved := false, false
+	hear := func(sa *esp.SA) {
+		between, sent := sa.Sent(quoted)
+		ours, proved = ours || between, proved || sent
+		sa.PathReport(quoted, mtu, anyLink, now)
 	}
+	k.blocks.Load().each(func(_ *block, s *sa) { hear(s.SA) })
+	for _, x := range k.agreed.towards(quoted.Dst) {
+		hear(x.out)
+	}
+	return proved || !ours
 }
+
+// portNAT is the port of ESP in UDP (RFC 3948 section 2.1).
+const portNAT = 4500
 
 // tick ends what is over, once a second.
 func (k *keeper) tick(now int64) {

@@ -128,6 +128,9 @@ func (w *worker) answer(m *message, now int64, compose func(b []byte, p *packet.
 	switch w.in.Dir {
 	case engine.Out:
 		from = p.Src // this host answers itself
+		if !w.fw.IsLocal(from) {
+			return // ... and nobody else, whatever a program has put there
+		}
 	case engine.Forward:
 		from = w.fw.inject.sourceFor(p.Src, m.inDev)
 	}

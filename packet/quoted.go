@@ -1,21 +1,18 @@
 package packet
 
-// Quoted reads into q the packet that p, an ICMP or ICMPv6 error, is about.
+// Quoted reads into q the packet that p, an ICMP or ICMPv6 error or a redirect,
+// is about.
 // Of the quoted datagram the IP header and the first 8 bytes of the
 // upper-layer header must be there (RFC 792, RFC 1812 section 4.3.2.3, RFC
 // 4443 section 2.4(c)), or all of a datagram that is shorter. Only the fields
-// in these 8 bytes are read: ports, the sequence number of TCP, ICMP type,
+// in these 8 bytes are read, and of AH those in 12: ports, the sequence number of TCP, ICMP type,
 // code and identifier, the SPI. q.Len is what the quoted header states, mostly
-// more than was quoted. A p that quotes nothing (see ICMPError) gives
-// Truncated.
+// more than was quoted. A p that quotes nothing (see Quotes) gives Truncated.
 func (p *Packet) Quoted(q *Packet) Fault {
-	if !p.ICMPError() || p.Payload > len(p.Bytes) {
+	b := p.quote()
+	if len(b) == 0 {
 		*q = Packet{}
 		return Truncated
-	}
-	b := p.Bytes[p.Payload:]
-	if n := p.quotedLength(); n >= 128 && n < len(b) {
-		b = b[:n]
 	}
 	// Routers have always cut what they quote: its length is not held
 	// against the bytes that are there.
@@ -29,6 +26,47 @@ func (p *Packet) Quoted(q *Packet) Fault {
 		return OK
 	}
 	return q.quotedTransport()
+}
+
+// Quotes reports that p is a message that quotes another packet, and that there
+// are bytes of it, whether they can be read or not: an error (see ICMPError) or
+// an ICMPv6 redirect.
+func (p *Packet) Quotes() bool { return len(p.quote()) > 0 }
+
+// quote gives the bytes of the packet that p is about.
+func (p *Packet) quote() []byte {
+	switch {
+	case p.Payload > len(p.Bytes) || !p.HasICMP:
+		return nil
+	case p.Version == 6 && p.ICMPType == redirect6:
+		return p.redirected()
+	case !p.ICMPError():
+		return nil
+	}
+	b := p.Bytes[p.Payload:]
+	if n := p.quotedLength(); n >= 128 && n < len(b) {
+		b = b[:n]
+	}
+	return b
+}
+
+const redirect6 = 137
+
+// redirected gives what the Redirected Header option of an ICMPv6 redirect
+// holds: the option begins with type 4, its length in units of 8 bytes, and 6
+// bytes of nothing (RFC 4861 section 4.6.3). It stands behind two addresses.
+func (p *Packet) redirected() []byte {
+	for b := p.Bytes[min(p.Payload+32, len(p.Bytes)):]; len(b) >= 8; {
+		n := min(int(b[1])*8, len(b))
+		if n == 0 {
+			return nil
+		}
+		if b[0] == 4 {
+			return b[8:n]
+		}
+		b = b[n:]
+	}
+	return nil
 }
 
 // quotedLength is how long the quoted datagram is when an extension structure
@@ -75,6 +113,9 @@ func (p *Packet) quotedTransport() Fault {
 	case AH:
 		p.HasSPI = true
 		p.SPI = be.Uint32(b[4:])
+		if len(b) >= 12 {
+			p.SPISeq = be.Uint32(b[8:])
+		}
 	}
 	return OK
 }

@@ -23,6 +23,11 @@ func TestQuoted(t *testing.T) {
 		quote := append(make([]byte, 0, 200), dns[:28]...)
 		return build(t, Spec{Protocol: ICMP, ICMPType: 11, EchoID: uint16(words), Payload: append(quote[:128], 0x20, 0, 0, 0)})
 	}
+	// RFC 4861 section 4.6.3: target, destination, options.
+	redirect := func(quote []byte) []byte {
+		b := append(make([]byte, 32), 2, 1, 0, 0, 0, 0, 0, 0, 4, byte(1+len(quote)/8), 0, 0, 0, 0, 0, 0)
+		return icmp6(137, append(b, quote...))
+	}
 	rows := []struct {
 		want Fault
 		name string
@@ -55,7 +60,9 @@ func TestQuoted(t *testing.T) {
 		{Truncated, "IPv6 SYN, cut after 7 bytes", icmp6(3, syn6[:55]), Packet{Protocol: TCP, Len: 68}},
 		{Truncated, "IPv6 chain cut", icmp6(4, syn6[:44]), Packet{Protocol: HopByHop, Len: 68}},
 		{BadVersion, "IPv4 in ICMPv6", icmp6(1, syn), Packet{Protocol: TCP, Len: 40}},
-		{Truncated, "ICMPv6 redirect quotes in an option", icmp6(137, syn6), Packet{}},
+		{Truncated, "ICMPv6 redirect that quotes nothing", icmp6(137, syn6), Packet{}},
+		{OK, "ICMPv6 redirect", redirect(syn6[:64]), Packet{Protocol: TCP, HasPorts: true, SrcPort: 1000, DstPort: 80, Seq: 7, Len: 68}},
+		{Truncated, "ICMPv6 redirect, cut", redirect(syn6[:40]), Packet{Protocol: HopByHop, Len: 68}},
 	}
 	for _, r := range rows {
 		var p Packet

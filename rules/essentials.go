@@ -34,6 +34,8 @@ func essentials(p *Policy) []rule {
 	add("multicast-out", "IPv6 multicast listener reports, RFC 4890 section 4.4.1", "out",
 		icmpTypes(packet.ICMPv6, 131, 132, 143))
 	add("multicast-in", "IPv6 multicast listener queries, RFC 4890 section 4.4.1", "in", icmpTypes(packet.ICMPv6, 130))
+	// Which of them may come in or go out at all, those that speak of protected
+	// traffic may not, says the engine before it asks any rule.
 	add("errors-ipv6", "IPv6 path MTU discovery and loops, RFC 4890 section 4.4.1", "both", icmpTypes(packet.ICMPv6, 2, 3))
 	add("errors-ipv4", "IPv4 path MTU discovery (RFC 1191) and loops (RFC 792)", "both", engine.Selector{
 		Protocols: []uint8{packet.ICMP},

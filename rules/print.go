@@ -29,6 +29,7 @@ func (p *Policy) Print() []byte {
 	w.raw("essentials", "false")
 	w.text("on_failure", pick(s.FailOpen, "open", "closed"))
 	w.text("offload", pick(s.Offload, "flow", "none"))
+	w.text("clear_icmp_errors", pick(p.Engine.ClearErrors, "bypass", "discard"))
 	w.raw("queue", strconv.Itoa(int(s.Queue)))
 	w.raw("queues", strconv.Itoa(int(s.Queues)))
 	w.text("mark_mask", fmt.Sprintf("0x%08x", s.MarkMask))

@@ -33,7 +33,7 @@ func (l *loader) settings() {
 		l.fail(b.TypeRange, "Second policy block", "The policy block is at %s; there is one only.", l.place(blocks[0].TypeRange))
 	}
 	k := l.open(blocks[0], []string{"inbound", "outbound", "forward", "essentials", "on_failure", "offload",
-		"queue", "queues", "mark_mask", "log_rate"}, nil)
+		"queue", "queues", "mark_mask", "log_rate", "clear_icmp_errors"}, nil)
 	s := &l.policy.Settings
 	s.Place = l.place(blocks[0].TypeRange)
 	def := &l.policy.Engine.Default
@@ -43,6 +43,7 @@ func (l *loader) settings() {
 	l.inbound = k.at("inbound")
 	s.Essentials = k.flag("essentials", true)
 	s.FailOpen = k.word("on_failure", []string{"closed", "open"}, 0) == 1
+	l.policy.Engine.ClearErrors = k.word("clear_icmp_errors", []string{"discard", "bypass"}, 0) == 1
 	s.Offload = k.word("offload", []string{"flow", "none"}, 0) == 0
 	s.Queue = uint16(k.integer("queue", 1, 65535, DefaultQueue))
 	s.Queues = uint16(k.integer("queues", 0, 256, 0))

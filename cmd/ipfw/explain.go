@@ -48,7 +48,8 @@ A packet is written in one line:
 DIRECTION is in, out or forward; ports follow a colon, IPv6 stands in brackets
 when a port follows; an ICMP type follows the protocol. Words: syn, established
 (a later packet of a flow this host has let through), protected [NAME] (it came
-out of an SA), fragment, on IFACE, spi N, dscp N.
+out of an SA), fragment, on IFACE, spi N, dscp N. What is on lo passes whatever the
+policy says: the kernel lets it pass before the policy is asked.
 
 The exit status is 0 whatever the verdict; with --exit-verdict it is 0 for
 bypass, 10 for discard and 11 for protect.`,
@@ -118,7 +119,7 @@ func explainJSON(p *engine.Policy, line string, x *engine.Explanation) explanati
 	out := explanation{
 		Packet: line, Verdict: o.Verdict.String(), Reason: o.Result.Reason.String(),
 		Passes: o.Result.Verdict != engine.Discard,
-		Rule:   decider(p, o.Result.Rule, o.Input.Dir), Steps: []explainStep{}, Fate: x.Fate, Reply: x.Reply,
+		Rule:   decider(p, o.Result.Rule, o.Result.Opened()), Steps: []explainStep{}, Fate: x.Fate, Reply: x.Reply,
 	}
 	for _, s := range x.Steps {
 		r := &p.Rules[s.Rule]
@@ -130,7 +131,8 @@ func explainJSON(p *engine.Policy, line string, x *engine.Explanation) explanati
 // explain prints the answer for people.
 func (a *app) explain(p *engine.Policy, x *engine.Explanation, all bool) {
 	o := &x.Outcome
-	ref := decider(p, o.Result.Rule, o.Input.Dir)
+	dir := o.Result.Opened()
+	ref := decider(p, o.Result.Rule, dir)
 	by := "before any rule is asked"
 	switch {
 	case o.Rule != nil:
@@ -139,12 +141,12 @@ func (a *app) explain(p *engine.Policy, x *engine.Explanation, all bool) {
 			by = fmt.Sprintf("by the essential rule %q", ref.Name)
 		}
 	case ref != nil:
-		by = fmt.Sprintf("because no rule matches, and the policy block discards %s", ways[o.Input.Dir])
+		by = fmt.Sprintf("because no rule matches, and the policy block discards %s", ways[dir])
 		if o.Verdict == engine.Bypass {
-			by = fmt.Sprintf("because no rule matches, and the policy block lets %s pass", ways[o.Input.Dir])
+			by = fmt.Sprintf("because no rule matches, and the policy block lets %s pass", ways[dir])
 		}
 	}
-	if o.Result.Established && o.Rule != nil {
+	if o.Result.Established && ref != nil {
 		by += ", which let the flow open"
 	}
 	a.printf("%s %s\n", a.paint(bold, a.verdict(o.Verdict)), by)

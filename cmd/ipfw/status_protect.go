@@ -13,6 +13,7 @@ import (
 // words, in the order in which an administrator should look at them.
 var protectReasons = []struct{ name, words string }{
 	{"clear-text", "came in the clear, and policy wants it sealed"},
+	{"clear-error", "an ICMP error in the clear about traffic that policy wants sealed"},
 	{"no-sa", "had to leave sealed, and there was no SA"},
 	{"other-peer", "is of a flow with another peer behind the same NAT"},
 	{"wrong-sa", "came out of an SA that policy does not name for it"},
