@@ -1,6 +1,7 @@
 package ike
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/hmac"
 	"crypto/sha1"
@@ -20,6 +21,20 @@ type authContext struct {
 	ni, nr       []byte
 	intI, intR   []byte // IntAuth of the last IKE_INTERMEDIATE; nil: there was none
 	mid          uint32 // message ID of IKE_AUTH
+}
+
+// clone is a copy for a job: the Core wipes its own when a handshake ends.
+func (a *authContext) clone() authContext {
+	b := *a
+	for _, v := range []*[]byte{&b.ni, &b.nr, &b.intI, &b.intR} {
+		*v = bytes.Clone(*v)
+	}
+	return b
+}
+
+// authKeys is a copy of what AUTH and a PPK have to do with.
+func (k *ikeKeys) authKeys() ikeKeys {
+	return ikeKeys{d: bytes.Clone(k.d), pi: bytes.Clone(k.pi), pr: bytes.Clone(k.pr)}
 }
 
 // octets is what one side signs: its own IKE_SA_INIT message, the other

@@ -15,7 +15,13 @@ import (
 type Config struct {
 	Peers []*Peer // the peer authorisation database, RFC 4301 section 4.4.3; the first that fits is taken
 
-	Rand io.Reader // nil fails closed: no SA is ever made
+	// Rand is drawn from by jobs as well, at the same time if several run at
+	// once. nil fails closed: no SA is ever made.
+	Rand io.Reader
+
+	// Jobs is how many jobs may be out at once, which whoever drives the Core
+	// runs and brings back. 0: none; the Core does all work within its calls.
+	Jobs int
 
 	// Source says which of our addresses faces another; asked for peers
 	// without Local. nil, or the zero Addr: not known.

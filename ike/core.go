@@ -31,6 +31,7 @@ type Core struct {
 	again  []restart
 	due    time.Time // when the first of again is; zero: none
 	leases leases
+	jobs   jobs
 	// partings are to be ended as soon as possible.
 	partings []parting
 
@@ -63,7 +64,7 @@ func New(cfg Config) (*Core, error) {
 		sas: map[uint64]*ikeSA{}, inits: map[initKey]*ikeSA{}, spis: map[uint32]*child{}, held: map[holder][]*ikeSA{},
 		index: newIndex(), gone: map[uint32]struct{}{},
 		guard: guard{perAddr: map[netip.Prefix]int{}, eapPerAddr: map[netip.Prefix]int{}, trusted: newBook(), suspects: newBook()}, ghosts: ghosts{m: map[uint64]ghost{}},
-		leases: newLeases(),
+		leases: newLeases(), jobs: jobs{given: map[uint64]*job{}},
 	}, nil
 }
 
@@ -81,6 +82,7 @@ func (c *Core) begin(now time.Time) {
 }
 
 func (c *Core) end() Output {
+	c.give()
 	o := c.out
 	c.out = Output{}
 	return o
@@ -128,6 +130,11 @@ func (c *Core) Handle(now time.Time, d Datagram) Output {
 	c.begin(now)
 	d.Local = netip.AddrPortFrom(d.Local.Addr().Unmap().WithZone(""), d.Local.Port())
 	d.Remote = netip.AddrPortFrom(d.Remote.Addr().Unmap().WithZone(""), d.Remote.Port())
+	c.take(d)
+	return c.end()
+}
+
+func (c *Core) take(d Datagram) {
 	h, err := parseHeader(d.Data)
 	switch {
 	case err != nil:
@@ -141,7 +148,6 @@ func (c *Core) Handle(now time.Time, d Datagram) Output {
 	default:
 		c.handleSA(h, d)
 	}
-	return c.end()
 }
 
 // refuseVersion is RFC 7296 section 2.5: a request of a later major version
@@ -170,6 +176,10 @@ func (c *Core) handleSA(h header, d Datagram) {
 	sa := c.sas[mine]
 	if sa == nil || sa.theirs() != theirs || sa.initiator == (h.flags&flagInitiator != 0) || sa.state == stInitSent {
 		c.stats.Dropped++
+		return
+	}
+	if sa.job != nil {
+		c.hold(sa, h, d)
 		return
 	}
 	if h.response() {

@@ -79,6 +79,7 @@ type eapRun struct {
 	peers  []*Peer // who it may be, the nearest first
 	named  bool    // idi is a name that the policy has: the certificate must have it too
 	until  time.Time
+	now    time.Time // of the message that the method looks at
 
 	peer *Peer    // proved
 	id   Identity // proved
@@ -88,7 +89,7 @@ type eapRun struct {
 // close ends a run for good.
 func (e *eapRun) close(c *Core, sa *ikeSA) {
 	c.guard.leaveEAP(sa)
-	if e.method != nil {
+	if e.method != nil && !sa.job.given() { // else stepped.discard does it
 		_ = e.method.Close() // whoever wants the reason has asked before
 	}
 	wipe(e.msk)
@@ -131,13 +132,24 @@ func (c *Core) beginEAP(sa *ikeSA, m *opened, ns notifies, d Datagram, want Iden
 	}
 	p, hs := e.peers[0], sa.hs
 	sa.localID = p.ownID(sa)
-	how, data, err := p.makeAuth(sa.suite.prf, hs.authContext(sa.suite.prf, m.id).octets(false, sa.keys.pr, sa.localID), hs.hashes, c.kex)
-	if err != nil {
-		c.refuse(sa, m, d, nAuthFailed, Event{Failure: InternalFailure, Detail: err.Error(), Peer: p.Name})
+	octets, suite, hashes, kex := hs.authContext(sa.suite.prf, m.id).octets(false, sa.keys.pr, sa.localID), sa.suite.prf, hs.hashes, c.kex
+	run := func() (r signed) {
+		r.method, r.data, r.err = p.makeAuth(suite, octets, hashes, kex)
+		return r
+	}
+	work(c, sa, false, len(m.plain), run, func(r signed) { c.startEAP(sa, m, d, r) })
+}
+
+// startEAP proves us, and begins with the method.
+func (c *Core) startEAP(sa *ikeSA, m *opened, d Datagram, own signed) {
+	e := sa.hs.eap
+	p := e.peers[0]
+	if own.err != nil {
+		c.refuse(sa, m, d, nAuthFailed, Event{Failure: InternalFailure, Detail: own.err.Error(), Peer: p.Name})
 		return
 	}
 	call := EAPCall{Key: p.Key, Certificates: p.Certificates, AskIdentity: !e.named, Now: c.now,
-		Verify: func(identity string, chain [][]byte) error { return e.verify(identity, chain, c.now) }}
+		Verify: func(identity string, chain [][]byte) error { return e.verify(identity, chain, e.now) }}
 	for _, q := range e.peers {
 		call.CAs = append(call.CAs, q.CAs...)
 	}
@@ -145,7 +157,7 @@ func (c *Core) beginEAP(sa *ikeSA, m *opened, ns notifies, d Datagram, want Iden
 	e.until = c.now.Add(eapPatience * c.cfg.Limits.HalfOpenTime)
 	c.awaitEAP(sa)
 	list := append([]payload{{kind: plIDr, body: sa.localID.body()}}, p.ownCerts(false)...)
-	c.stepEAP(sa, m, d, append(list, authPayload(how, data)), e.method.Next(nil))
+	c.stepEAP(sa, m, d, append(list, authPayload(own.method, own.data)), e.method.Next(nil))
 }
 
 // eapPeers finds the peers that a caller who wants EAP may be. They call
@@ -240,10 +252,24 @@ func (c *Core) serveEAP(sa *ikeSA, m *opened, ns notifies, d Datagram) {
 	case !ok:
 		c.refuse(sa, m, d, nInvalidSyntax, Event{Failure: Malformed, Detail: "IKE_AUTH in the middle of EAP without what is due"})
 	case e.msk == nil:
-		c.stepEAP(sa, m, d, nil, e.method.Next(p.body))
+		e.now = c.now
+		work(c, sa, false, len(m.plain), func() stepped { return stepped{e, e.method.Next(p.body)} }, func(r stepped) {
+			c.stepEAP(sa, m, d, nil, r.EAPStep)
+		})
 	default:
 		c.endEAP(sa, m, p, append(e.notes, ns...), d)
 	}
+}
+
+// stepped is a step of the method.
+type stepped struct {
+	e *eapRun
+	EAPStep
+}
+
+func (r stepped) discard() {
+	wipe(r.MSK)
+	_ = r.e.method.Close()
 }
 
 // stepEAP sends what the method answers.

@@ -235,8 +235,9 @@ func TestEAP(t *testing.T) {
 			}
 		}, "ann@a.example"},
 	} {
-		t.Run(name, func(t *testing.T) {
+		bothWays(t, name, func(t *testing.T, jobs int) {
 			x := newEAPSides(t)
+			x.jobs = jobs
 			row.change(x)
 			x.meet()
 			x.loss = 10
@@ -302,8 +303,9 @@ func TestEAPFails(t *testing.T) {
 		"no block with EAP":                      {func(x *eapSides) { x.pb.EAP = false }, WrongMethod, "remote_auth"},
 		"too many":                               {func(x *eapSides) {}, TooMany, ""},
 	} {
-		t.Run(name, func(t *testing.T) {
+		bothWays(t, name, func(t *testing.T, jobs int) {
 			x := newEAPSides(t)
+			x.jobs = jobs
 			row.change(x)
 			x.meet()
 			if row.want == TooMany {
@@ -403,8 +405,9 @@ func TestEAPWhichBlock(t *testing.T) {
 		"an admin who claims to be a user": {"ann@a.example", "root@admins.example", ""},
 		"somebody whom no block is for":    {"", "eve@elsewhere.example", ""},
 	} {
-		t.Run(name, func(t *testing.T) {
+		bothWays(t, name, func(t *testing.T, jobs int) {
 			x := newEAPSides(t)
+			x.jobs = jobs
 			admins := *x.pb
 			admins.Name, admins.RemoteID = "admins", "*@admins.example"
 			admins.Children = []*Child{{Name: "net"}}

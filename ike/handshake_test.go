@@ -190,8 +190,9 @@ func TestHandshakes(t *testing.T) {
 		"child cbc without esn":    {both(func(p *Peer) { p.Children[0].Proposals = []Proposal{childProp(tCBC256, tHMAC, tNoESN)} }), "aes-256-cbc hmac-sha2-256-128"},
 		"responder has more peers": {func(a, b *Peer) { b.Endpoint = netip.AddrPort{} }, ""},
 	} {
-		t.Run(name, func(t *testing.T) {
+		bothWays(t, name, func(t *testing.T, jobs int) {
 			s := newSim(t, 1)
+			s.jobs = jobs
 			pa, pb := pskPeers()
 			row.change(pa, pb)
 			a, b := s.twoNodes(pa, pb)
@@ -295,8 +296,9 @@ func TestFailures(t *testing.T) {
 		"ppk required by callee": {func(a, b *Peer) { b.PPKs, b.PPKID, b.PPKRequired = map[string][]byte{"k": []byte("1")}, "k", true }, WrongKeyByPeer, NoPPK},
 		"nobody there":           {func(a, b *Peer) { a.Endpoint = netip.MustParseAddrPort("192.0.2.77:500") }, NoAnswer, NoFailure},
 	} {
-		t.Run(name, func(t *testing.T) {
+		bothWays(t, name, func(t *testing.T, jobs int) {
 			s := newSim(t, 1)
+			s.jobs = jobs
 			pa, pb := pskPeers()
 			row.change(pa, pb)
 			a, b := s.twoNodes(pa, pb)

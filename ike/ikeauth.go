@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"slices"
 	"strings"
+	"time"
 )
 
 // authTask is IKE_AUTH as initiator, RFC 7296 section 1.2.
@@ -11,6 +12,50 @@ type authTask struct {
 	plain ikeKeys // SK_d, SK_pi, SK_pr without the PPK (RFC 8784), until the peer has answered
 	mixed bool
 	mid   uint32
+	own   *signed // our proof; nil: still to be made
+}
+
+// signed is our own AUTH as initiator.
+type signed struct {
+	method uint8
+	data   []byte
+	plain  []byte // without the PPK, if the peer may have none
+	err    error
+}
+
+func (signed) discard() {}
+
+// begin settles what AUTH is computed with.
+func (t *authTask) begin(sa *ikeSA) (Failure, string) {
+	p := sa.peer
+	sa.localID = p.ownID(sa)
+	if ppk := p.PPKs[p.PPKID]; sa.hs.ppk && len(ppk) > 0 {
+		t.plain, t.mixed = sa.keys.authKeys(), true
+		mixPPK(sa.suite.prf, &sa.keys, ppk)
+	} else if p.PPKRequired {
+		return NoPPK, "the peer does not know post-quantum pre-shared keys (RFC 8784)"
+	}
+	return NoFailure, ""
+}
+
+// signing makes our AUTH.
+func (t *authTask) signing(c *Core, sa *ikeSA) func() signed {
+	p, hashes, suite, kex := sa.peer, sa.hs.hashes, sa.suite.prf, c.kex
+	ctx := sa.hs.authContext(suite, t.mid)
+	octets := ctx.octets(true, sa.keys.pi, sa.localID)
+	var plain []byte
+	if t.mixed && !p.PPKRequired {
+		plain = ctx.octets(true, t.plain.pi, sa.localID)
+	}
+	return func() (r signed) {
+		if plain != nil {
+			if _, r.plain, r.err = p.makeAuth(suite, plain, hashes, kex); r.err != nil {
+				return r
+			}
+		}
+		r.method, r.data, r.err = p.makeAuth(suite, octets, hashes, kex)
+		return r
+	}
 }
 
 func (hs *handshake) authContext(prf uint16, mid uint32) *authContext {
@@ -26,7 +71,24 @@ func (t *authTask) build(c *Core, sa *ikeSA) (uint8, []payload, bool) {
 		c.destroy(sa, true)
 		return 0, nil, false
 	}
-	sa.localID = p.ownID(sa)
+	if t.own == nil {
+		if why, text := t.begin(sa); why != NoFailure {
+			return give(why, text)
+		}
+		run := t.signing(c, sa)
+		if c.cfg.Jobs > 0 && p.Key != nil {
+			work(c, sa, false, 0, run, func(r signed) {
+				t.own = &r
+				sa.enqueueFirst(t)
+			})
+			return 0, nil, false
+		}
+		r := run()
+		t.own = &r
+	}
+	if t.own.err != nil {
+		return give(InternalFailure, t.own.err.Error())
+	}
 	list := []payload{{kind: plIDi, body: sa.localID.body()}}
 	list = append(list, p.ownCerts(hs.askedRaw)...)
 	list = append(list, certRequests(p)...)
@@ -36,30 +98,18 @@ func (t *authTask) build(c *Core, sa *ikeSA) (uint8, []payload, bool) {
 	if !c.inContact(sa) {
 		list = append(list, note(nInitialContact))
 	}
-	ctx := hs.authContext(sa.suite.prf, t.mid)
-	if ppk := p.PPKs[p.PPKID]; hs.ppk && len(ppk) > 0 {
-		t.plain, t.mixed = ikeKeys{d: bytes.Clone(sa.keys.d), pi: bytes.Clone(sa.keys.pi), pr: bytes.Clone(sa.keys.pr)}, true
+	if t.mixed {
 		list = append(list, note(nPPKIdentity, append([]byte{ppkFixed}, p.PPKID...)...))
 		if !p.PPKRequired {
-			_, data, err := p.makeAuth(sa.suite.prf, ctx.octets(true, sa.keys.pi, sa.localID), hs.hashes, c.kex)
-			if err != nil {
-				return give(InternalFailure, err.Error())
-			}
-			list = append(list, note(nNoPPKAuth, data...))
+			list = append(list, note(nNoPPKAuth, t.own.plain...))
 		}
-		mixPPK(sa.suite.prf, &sa.keys, ppk)
-	} else if p.PPKRequired {
-		return give(NoPPK, "the peer does not know post-quantum pre-shared keys (RFC 8784)")
 	}
-	method, data, err := p.makeAuth(sa.suite.prf, ctx.octets(true, sa.keys.pi, sa.localID), hs.hashes, c.kex)
-	if err != nil {
-		return give(InternalFailure, err.Error())
-	}
-	list = append(list, authPayload(method, data))
+	list = append(list, authPayload(t.own.method, t.own.data))
 	if p.MOBIKE == On && sa.peerNATT {
 		list = append(list, note(nMobikeSupported))
 	}
 	if len(hs.want) > 0 && !(p.Childless && hs.childless) {
+		var err error
 		if hs.child, err = c.offerChild(sa, hs.want[0], true); err == errNoTraffic {
 			return give(NoSelectors, err.Error())
 		} else if err != nil {
@@ -105,11 +155,25 @@ func (t *authTask) answer(c *Core, sa *ikeSA, m *opened, ns notifies) {
 		return
 	}
 	cl.octets = hs.authContext(sa.suite.prf, t.mid).octets(false, sa.keys.pr, id)
-	if fail := p.verifyPeer(cl, sa.suite.prf, c.now); fail != nil {
-		sa.remoteID = id
-		c.farewell(sa, Event{Failure: fail.why, Detail: fail.text, Setting: fail.setting})
-		return
-	}
+	suite, now := sa.suite.prf, c.now
+	work(c, sa, cl.method == authPSK, len(m.plain), func() judgement { return judgement{p.verifyPeer(cl, suite, now)} }, func(r judgement) {
+		if r.fail != nil {
+			sa.remoteID = id
+			c.farewell(sa, Event{Failure: r.fail.why, Detail: r.fail.text, Setting: r.fail.setting})
+			return
+		}
+		c.accepted(sa, m, ns, cl)
+	})
+}
+
+// judgement is what came of the responder's claim.
+type judgement struct{ fail *authError }
+
+func (judgement) discard() {}
+
+// accepted goes on as initiator when the responder has proved who it is.
+func (c *Core) accepted(sa *ikeSA, m *opened, ns notifies, cl *claim) {
+	hs, p := sa.hs, sa.peer
 	sa.remoteID, _ = cl.fits(p)
 	sa.mobike = p.MOBIKE == On && ns.has(nMobikeSupported)
 	c.takeConfig(sa, m)
@@ -199,22 +263,42 @@ func (c *Core) serveAuth(sa *ikeSA, m *opened, ns notifies, d Datagram) {
 		c.refuse(sa, m, d, nInvalidSyntax, Event{Failure: Malformed, Detail: err.Error()})
 		return
 	}
-	withPPK, fail := c.findPeer(sa, cl, want, m.id, ns)
-	if fail != nil {
+	list, fail := c.candidates(sa, cl, want)
+	if len(list) == 0 {
 		c.refuse(sa, m, d, nAuthFailed, Event{Failure: fail.why, Detail: fail.text, Setting: fail.setting, Peer: fail.peer})
 		return
 	}
-	p := sa.peer
-	sa.localID = p.ownID(sa)
-	method, data, err := p.makeAuth(sa.suite.prf, hs.authContext(sa.suite.prf, m.id).octets(false, sa.keys.pr, sa.localID), hs.hashes, c.kex)
-	if err != nil {
-		c.refuse(sa, m, d, nAuthFailed, Event{Failure: InternalFailure, Detail: err.Error()})
+	trial := c.newTrial(sa, cl, list, m.id, ns)
+	work(c, sa, trial.cheap(), len(m.plain), trial.run, func(r proof) { c.judged(sa, m, ns, d, r) })
+	if sa.job != nil {
+		sa.job.cancel = trial.keys.wipe
+	}
+}
+
+// judged answers IKE_AUTH when it is known who the peer is.
+func (c *Core) judged(sa *ikeSA, m *opened, ns notifies, d Datagram, r proof) {
+	defer func() { r.discard() }() // what has not gone into the IKE SA
+	if r.fail == nil && !c.peers.has(r.peer) {
+		r.fail = authFail(UnknownPeer, "", "the policy has changed in the middle of IKE_AUTH")
+		r.fail.peer = r.peer.Name
+	}
+	if f := r.fail; f != nil {
+		c.refuse(sa, m, d, nAuthFailed, Event{Failure: f.why, Detail: f.text, Setting: f.setting, Peer: f.peer})
+		return
+	}
+	p := r.peer
+	sa.peer, sa.remoteID, sa.localID = p, r.id, r.own
+	sa.keys.d, r.keys.d = r.keys.d, sa.keys.d
+	sa.keys.pi, r.keys.pi = r.keys.pi, sa.keys.pi
+	sa.keys.pr, r.keys.pr = r.keys.pr, sa.keys.pr
+	if r.err != nil {
+		c.refuse(sa, m, d, nAuthFailed, Event{Failure: InternalFailure, Detail: r.err.Error()})
 		return
 	}
 	list := []payload{{kind: plIDr, body: sa.localID.body()}}
 	list = append(list, p.ownCerts(asksRaw(m.payloads))...)
-	list = append(list, authPayload(method, data))
-	if withPPK {
+	list = append(list, authPayload(r.method, r.data))
+	if r.withPPK {
 		list = append(list, note(nPPKIdentity))
 	}
 	c.admit(sa, m, m, ns, d, list)
@@ -269,12 +353,17 @@ func (c *Core) admit(sa *ikeSA, m, asked *opened, ns notifies, d Datagram, list 
 // maxCandidates bounds how many peers' keys one IKE_AUTH is checked against.
 const maxCandidates = 16
 
-// findPeer looks the identity up in the peer authorisation database and
-// verifies it. It sets sa.peer only if the peer is who it says.
-func (c *Core) findPeer(sa *ikeSA, cl *claim, want Identity, mid uint32, ns notifies) (withPPK bool, fail *authError) {
+// candidate is an ike block that a claim may be for.
+type candidate struct {
+	peer *Peer
+	id   Identity // by which it fits
+	own  Identity // what we are called there
+}
+
+// candidates looks the identity up in the peer authorisation database. fail
+// says why there is none.
+func (c *Core) candidates(sa *ikeSA, cl *claim, want Identity) (list []candidate, fail *authError) {
 	fail = authFail(UnknownPeer, "remote_id", "no ike block is for %s calling from %s", cl.id, sa.remote.Addr())
-	tried := 0
-	ctx := sa.hs.authContext(sa.suite.prf, mid)
 	for _, p := range c.peers.callers(sa.local.Addr(), sa.remote.Addr()) {
 		id, ok := cl.fits(p)
 		if !ok {
@@ -286,24 +375,65 @@ func (c *Core) findPeer(sa *ikeSA, cl *claim, want Identity, mid uint32, ns noti
 			}
 			continue
 		}
-		if tried++; tried > maxCandidates {
+		if list = append(list, candidate{p, id, p.ownID(sa)}); len(list) == maxCandidates {
 			break
 		}
-		keys := ikeKeys{d: bytes.Clone(sa.keys.d), pi: bytes.Clone(sa.keys.pi), pr: bytes.Clone(sa.keys.pr)}
-		mixed, err := p.verifyWithPPK(sa, cl, ctx, &keys, ns, c)
-		if err == nil {
-			sa.peer, sa.remoteID = p, id
-			sa.keys.d, keys.d = keys.d, sa.keys.d
-			sa.keys.pi, keys.pi = keys.pi, sa.keys.pi
-			sa.keys.pr, keys.pr = keys.pr, sa.keys.pr
-			keys.wipe()
-			return mixed, nil
+	}
+	return list, fail
+}
+
+// trial is what a job needs to find out who a peer is, and to answer it. It has
+// copies of what the Core may change or wipe meanwhile.
+type trial struct {
+	claim  *claim
+	list   []candidate
+	ctx    authContext
+	keys   ikeKeys // d, pi and pr
+	notes  notifies
+	ppk    bool
+	hashes []uint16
+	kex    kexSource
+	now    time.Time
+}
+
+func (c *Core) newTrial(sa *ikeSA, cl *claim, list []candidate, mid uint32, ns notifies) *trial {
+	return &trial{cl, list, sa.hs.authContext(sa.suite.prf, mid).clone(), sa.keys.authKeys(), ns, sa.hs.ppk, sa.hs.hashes, c.kex, c.now}
+}
+
+// cheap says that no public key has to do with it.
+func (t *trial) cheap() bool {
+	return t.claim.method == authPSK && !slices.ContainsFunc(t.list, func(x candidate) bool { return x.peer.Key != nil })
+}
+
+// proof is who a peer is, and our own AUTH for it.
+type proof struct {
+	candidate
+	withPPK bool
+	keys    ikeKeys // d, pi and pr, with the PPK if there is one
+	fail    *authError
+	method  uint8 // of our AUTH
+	data    []byte
+	err     error
+}
+
+func (r proof) discard() { r.keys.wipe() }
+
+// run verifies the claim, and gives a peer only if it is who it says.
+func (t *trial) run() (r proof) {
+	defer t.keys.wipe()
+	for _, x := range t.list {
+		keys := t.keys.authKeys()
+		mixed, fail := t.verify(x.peer, &keys)
+		if fail == nil {
+			r = proof{candidate: x, withPPK: mixed, keys: keys}
+			r.method, r.data, r.err = x.peer.makeAuth(t.ctx.prf, t.ctx.octets(false, keys.pr, x.own), t.hashes, t.kex)
+			return r
 		}
 		keys.wipe()
-		fail = err
-		fail.peer = p.Name
+		r.fail = fail
+		r.fail.peer = x.peer.Name
 	}
-	return false, fail
+	return r
 }
 
 // suits says what keeps a peer's own side from being the one that is called:
@@ -320,23 +450,26 @@ func (p *Peer) suits(sa *ikeSA, want Identity) (fail *authError) {
 	return fail
 }
 
-// verifyWithPPK is RFC 8784 section 3 at the responder.
-func (p *Peer) verifyWithPPK(sa *ikeSA, cl *claim, ctx *authContext, keys *ikeKeys, ns notifies, c *Core) (mixed bool, fail *authError) {
-	n, offered := ns.get(nPPKIdentity)
-	look := *cl
-	if offered && sa.hs.ppk && len(n.data) > 1 && n.data[0] == ppkFixed {
+// verify checks a claim against one peer; with a PPK it is RFC 8784 section 3 at
+// the responder.
+func (t *trial) verify(p *Peer, keys *ikeKeys) (mixed bool, fail *authError) {
+	n, offered := t.notes.get(nPPKIdentity)
+	look := *t.claim
+	if offered && t.ppk && len(n.data) > 1 && n.data[0] == ppkFixed {
 		if ppk := p.PPKs[string(n.data[1:])]; len(ppk) > 0 {
-			mixPPK(sa.suite.prf, keys, ppk)
+			mixPPK(t.ctx.prf, keys, ppk)
 			mixed = true
-		} else if no, ok := ns.get(nNoPPKAuth); ok {
+		} else if no, ok := t.notes.get(nNoPPKAuth); ok {
 			look.auth = no.data
 		} else {
-			return false, authFail(NoPPK, "ppk", "%s insists on a post-quantum pre-shared key that we do not have", cl.id)
+			return false, authFail(NoPPK, "ppk", "%s insists on a post-quantum pre-shared key that we do not have", look.id)
 		}
 	}
 	if !mixed && p.PPKRequired {
-		return false, authFail(NoPPK, "ppk", "%s has no post-quantum pre-shared key", cl.id)
+		return false, authFail(NoPPK, "ppk", "%s has no post-quantum pre-shared key", look.id)
 	}
-	look.octets = ctx.octets(true, keys.pi, cl.id)
-	return mixed, p.verifyPeer(&look, sa.suite.prf, c.now)
+	look.octets = t.ctx.octets(true, keys.pi, look.id)
+	fail = p.verifyPeer(&look, t.ctx.prf, t.now)
+	t.claim.shown = look.shown
+	return mixed, fail
 }

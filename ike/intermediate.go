@@ -41,15 +41,16 @@ func (t *interTask) answer(c *Core, sa *ikeSA, m *opened, ns notifies) {
 		c.failAnswer(sa, m, ns, "IKE_INTERMEDIATE without the key exchange that was agreed")
 		return
 	}
-	shared, err := t.kex.shared(public)
-	if err != nil {
-		c.failAnswer(sa, m, ns, err.Error())
-		return
-	}
-	sa.addInt(&sa.hs.intR, sa.keys.pr, m.header, m.inner, m.plain)
-	if c.nextKeys(sa, shared) {
-		c.nextHandshake(sa)
-	}
+	work(c, sa, false, len(m.plain), func() (r secret) { r.shared, r.err = t.kex.shared(public); return r }, func(r secret) {
+		if r.err != nil {
+			c.failAnswer(sa, m, ns, r.err.Error())
+			return
+		}
+		sa.addInt(&sa.hs.intR, sa.keys.pr, m.header, m.inner, m.plain)
+		if c.nextKeys(sa, r.shared) {
+			c.nextHandshake(sa)
+		}
+	})
 }
 
 // nextKeys mixes an additional shared secret into all keys.
@@ -69,18 +70,23 @@ func (c *Core) serveIntermediate(sa *ikeSA, m *opened, d Datagram) {
 		c.refuse(sa, m, d, nInvalidSyntax, Event{Failure: Malformed, Detail: "IKE_INTERMEDIATE without the key exchange that was agreed"})
 		return
 	}
-	ours, shared, err := c.kex.respond(method, public)
-	if err != nil {
-		c.refuse(sa, m, d, nInvalidSyntax, Event{Failure: Malformed, Detail: err.Error()})
+	work(c, sa, false, len(m.plain), func() (r secret) { r.public, r.shared, r.err = c.kex.respond(method, public); return r }, func(r secret) {
+		c.answerIntermediate(sa, m, d, method, r)
+	})
+}
+
+func (c *Core) answerIntermediate(sa *ikeSA, m *opened, d Datagram, method uint16, r secret) {
+	if r.err != nil {
+		c.refuse(sa, m, d, nInvalidSyntax, Event{Failure: Malformed, Detail: r.err.Error()})
 		return
 	}
-	list := []payload{kePayload(method, ours)}
+	list := []payload{kePayload(method, r.public)}
 	plain, first := appendPayloads(nil, list)
 	sa.addInt(&sa.hs.intI, sa.keys.pi, m.header, m.inner, m.plain)
 	sa.addInt(&sa.hs.intR, sa.keys.pr, sa.header(exIntermediate, m.id, true), first, plain)
 	c.respond(sa, m, d, list) // still under the keys of the request
 	if sa.state != stDead {
-		c.nextKeys(sa, shared)
+		c.nextKeys(sa, r.shared)
 	}
 }
 

@@ -258,6 +258,7 @@ func (c *Core) forget(sa *ikeSA) {
 	c.dropPending(sa)
 	c.clearQueue(sa)
 	c.leaveHandshake(sa)
+	c.dropJob(sa)
 	c.ghosts.add(sa, c.now)
 	if sa.next == nil {
 		c.leases.release(sa.lease, sa.id)
@@ -406,7 +407,7 @@ func (c *Core) expired(sa *ikeSA) {
 			c.fail(sa, Event{Failure: NoAnswer})
 		} else {
 			ev := Event{Failure: NoAnswer, Detail: "the initiator went silent after IKE_SA_INIT"}
-			if sa.hs.eap != nil {
+			if sa.hs.eap != nil && sa.job == nil {
 				ev = sa.hs.eap.silence()
 			}
 			c.fail(sa, ev)

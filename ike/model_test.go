@@ -84,6 +84,21 @@ func playModel(t *testing.T, seed uint64) (one bool, err error) {
 	if seed%9 == 0 {
 		size = 150
 	}
+	// Three of four give their public-key work out; every 24th has some to
+	// verify and to sign. Results come in any order, and some when nobody waits
+	// for them any more.
+	if seed%4 != 0 {
+		s.jobs, s.jobTime = int(1+seed%5), time.Duration(s.rng.IntN(300))*time.Millisecond
+		if seed%12 == 3 {
+			s.jobTime = time.Duration(s.rng.IntN(4000)) * time.Millisecond
+		}
+		if seed%7 == 3 {
+			s.jobs, s.late = 8, 5
+		}
+	}
+	if seed%24 == 7 {
+		withCerts(t, newPKI(t), pa, pb, "ecdsa")
+	}
 	a := s.add("a", "192.0.2.1", Config{Peers: []*Peer{pa}, Limits: Limits{FragmentSize: size}})
 	b := s.add("b", "192.0.2.2", Config{Peers: []*Peer{pb}, Limits: Limits{FragmentSize: size}})
 	s.loss, s.dup = s.rng.IntN(4)*10, s.rng.IntN(3)*15

@@ -19,7 +19,9 @@ type roster struct {
 func newRoster(peers []*Peer) *roster {
 	r := &roster{list: peers, names: map[string]*Peer{}, at: map[netip.Addr][]int{}}
 	for i, p := range peers {
-		p.known = knownKeys(p.PublicKeys)
+		if p.known == nil { // a peer that stays may be read by a job right now
+			p.known = knownKeys(p.PublicKeys)
+		}
 		if r.names[p.Name] == nil {
 			r.names[p.Name] = p
 		}

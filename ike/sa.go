@@ -39,7 +39,8 @@ type ikeSA struct {
 	in, out *sealer
 	low     []byte // the lower nonce of the IKE_SA_INIT it goes back to; see onePerPeer
 
-	hs *handshake // until stUp
+	hs  *handshake // until stUp
+	job *job       // public-key work that is under way
 
 	// The window of RFC 7296 section 2.3 is one request each way.
 	nextOut   uint32
@@ -151,7 +152,7 @@ func (sa *ikeSA) enqueueFirst(t task) { sa.queue = append([]queued{{task: t}}, s
 
 // pump starts the next exchange if none is under way.
 func (c *Core) pump(sa *ikeSA) {
-	for i := 0; sa.req == nil && i < len(sa.queue); {
+	for i := 0; sa.req == nil && sa.job == nil && i < len(sa.queue); {
 		q := sa.queue[i]
 		if q.at.After(c.now) {
 			i++
@@ -283,12 +284,16 @@ func (c *Core) handleRequest(sa *ikeSA, h header, d Datagram) {
 		c.stats.Dropped++
 		return
 	}
-	if h.id != sa.nextIn || sa.state == stInitSent || !c.readyKeys(sa) {
+	if h.id != sa.nextIn || sa.state == stInitSent {
 		c.stats.Dropped++
 		return
 	}
-	if sa.initiator && sa.state == stHalfOpen {
-		c.stats.Dropped++ // it has overtaken the answer to IKE_AUTH, and comes again
+	if sa.hs != nil && (sa.initiator || c.jobs.busy(sa.standing, len(d.Data))) {
+		c.stats.Dropped++ // it has overtaken the answer to IKE_AUTH, or there is too much to do: it comes again
+		return
+	}
+	if sa.hs != nil && !sa.hs.keyed {
+		c.readyKeys(sa, h, d)
 		return
 	}
 	first := isFirst(h, d.Data)

@@ -51,6 +51,11 @@ type sim struct {
 	// Faults, in percent; delay is the most a datagram takes.
 	loss, dup int
 	delay     time.Duration
+	// jobs is Config.Jobs of those that are added; each job takes up to jobTime,
+	// and of a hundred as many as late takes three minutes.
+	jobs    int
+	jobTime time.Duration
+	late    int
 	// nat rewrites a datagram on its way; nil: none.
 	nat   func(Datagram) (Datagram, bool)
 	tap   func(Datagram)
@@ -64,6 +69,8 @@ type flight struct {
 	d    Datagram
 	emit *node // sends a packet of its own, if it has an SA to send by
 	pkt  *sealedPacket
+	job  *Job // of by
+	by   *node
 }
 
 // sealedPacket is a packet under way that only the SA with its SPI opens.
@@ -155,6 +162,7 @@ func newSim(t testing.TB, seed uint64) *sim {
 
 func (s *sim) add(name, addr string, cfg Config) *node {
 	s.t.Helper()
+	cfg.Jobs = s.jobs
 	if cfg.Rand == nil {
 		cfg.Rand = testRand(uint64(len(s.nodes))*7919 + s.rng.Uint64())
 	}
@@ -215,6 +223,14 @@ func (s *sim) take(n *node, o Output) {
 		s.settleWaiting(n)
 	}
 	n.log = append(n.log, o.Events...)
+	for _, j := range o.Jobs {
+		s.seq++
+		at := s.now.Add(time.Duration(s.rng.Int64N(int64(s.jobTime) + 1)))
+		if s.rng.IntN(100) < s.late {
+			at = at.Add(3 * time.Minute)
+		}
+		s.wire = append(s.wire, flight{at: at, seq: s.seq, job: &j, by: n})
+	}
 	for _, d := range o.Send {
 		if s.tap != nil {
 			s.tap(d)
@@ -271,6 +287,9 @@ func (s *sim) step(end time.Time) bool {
 			return true
 		case f.pkt != nil:
 			s.arrive(f.pkt)
+			return true
+		case f.job != nil:
+			s.take(f.by, f.by.Done(s.now, f.job.ID, f.job.Run()))
 			return true
 		}
 		for _, n := range s.nodes {
@@ -360,6 +379,14 @@ func (s *sim) tryPairs(a, b *node, name string) (out []*installed, err error) {
 		}
 	}
 	return out, nil
+}
+
+// bothWays runs a test with a Core that does public-key work within its calls,
+// and with one that gives it out.
+func bothWays(t *testing.T, name string, f func(t *testing.T, jobs int)) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) { f(t, 0) })
+	t.Run(name+", with jobs", func(t *testing.T) { f(t, 2) })
 }
 
 // psk gives the two sides of a pre-shared key peering with one tunnel.

@@ -120,6 +120,7 @@ type Output struct {
 	Actions []Action
 	Send    []Datagram
 	Events  []Event
+	Jobs    []Job // see Config.Jobs
 }
 
 // EventKind says what an Event reports.

@@ -21,8 +21,8 @@ import (
 //
 //	port 500  --+                            +--> Act (SAD)
 //	port 4500 --+--> lanes --> Core, timer --+--> port 500, 4500 or Send
-//	Deliver   --+      ^                     +--> Event
-//	           Call, Post
+//	Deliver   --+      ^         ^           +--> Event
+//	           Call, Post        +-- workers <--> Jobs
 
 // ServerConfig is what a Server needs beside its Core's Config.
 type ServerConfig struct {
@@ -40,6 +40,9 @@ type ServerConfig struct {
 	// there comes by Deliver. The marker on the port for NAT traversal is
 	// theirs to add and strip. nil: the ports are ours.
 	Send func(Datagram) error
+	// Workers is how many goroutines do the public-key work of handshakes; 0:
+	// as many as there are processors.
+	Workers int
 }
 
 // Server is a Core on the network. All its methods may be called concurrently.
@@ -48,6 +51,7 @@ type Server struct {
 	core    *Core
 	sockets []*socket
 	lanes   *lanes
+	workers *workers // while it runs
 	work    chan func(*Core)
 	done    chan struct{}
 	unsent  atomic.Uint64
@@ -62,6 +66,9 @@ var errStopped = errors.New("ike: the key exchange has stopped")
 // Listen makes a Core and opens its ports, IPv4 and IPv6, in the network
 // namespace of the calling thread. Run does the rest.
 func Listen(cfg ServerConfig) (*Server, error) {
+	// A worker that brings a result finds the next job waiting.
+	cfg.Workers = or(cfg.Workers, runtime.GOMAXPROCS(0))
+	cfg.Jobs = 2 * cfg.Workers
 	core, err := New(cfg.Config)
 	if err != nil {
 		return nil, err
@@ -104,10 +111,12 @@ func (s *Server) Run(ctx context.Context, farewell time.Duration) {
 	var gone <-chan time.Time
 	always := make(chan struct{})
 	close(always)
+	s.workers = newWorkers(s.cfg.Workers, s.cfg.Jobs)
 	s.apply(s.core.Start(time.Now()))
 	suspect := func(d Datagram) bool { return s.core.Suspect(time.Now(), d) }
 loop:
 	for {
+		s.finish()
 		ready := s.lanes.ready
 		if d, ok := s.lanes.next(suspect); ok {
 			s.apply(s.core.Handle(time.Now(), d))
@@ -116,6 +125,8 @@ loop:
 		s.set(timer)
 		select {
 		case <-ready:
+		case f := <-s.workers.done:
+			s.apply(s.core.Done(time.Now(), f.id, f.result))
 		case f := <-s.work:
 			f(s.core)
 		case <-timer.C:
@@ -132,9 +143,22 @@ loop:
 		}
 	}
 	close(s.done)
+	s.workers.close()
 	s.core.abandonEAP()
 	_ = s.closeSockets()
 	readers.Wait()
+}
+
+// finish takes what the workers have done by now, before anything new.
+func (s *Server) finish() {
+	for {
+		select {
+		case f := <-s.workers.done:
+			s.apply(s.core.Done(time.Now(), f.id, f.result))
+		default:
+			return
+		}
+	}
 }
 
 // set makes the timer ring when the Core wants it.
@@ -151,6 +175,9 @@ func (s *Server) set(t *time.Timer) {
 func (s *Server) apply(o Output) {
 	if len(o.Actions) > 0 && s.cfg.Act != nil {
 		s.cfg.Act(o.Actions)
+	}
+	for _, j := range o.Jobs {
+		s.workers.todo <- j // it has room
 	}
 	for _, d := range o.Send {
 		if err := s.send(d); err != nil {
