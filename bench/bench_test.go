@@ -15,6 +15,8 @@ import (
 	"github.com/ipfw/ipfw/rules"
 )
 
+func TestMain(m *testing.M) { os.Exit(lab.Main(m)) }
+
 // TestPolicies wants the same number of rules in both languages, and both to
 // be accepted.
 func TestPolicies(t *testing.T) {

@@ -16,7 +16,5 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "agent:", err)
 		os.Exit(1)
 	}
-	code := m.Run()
-	lab.RemoveBinary()
-	os.Exit(code)
+	os.Exit(lab.Main(m))
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/ipfw/ipfw/e2e/lab"
 	"github.com/ipfw/ipfw/engine"
 )
 
@@ -29,7 +30,7 @@ func TestMain(m *testing.M) {
 	}
 	flag.Parse()
 	flag.Set("test.parallel", "16") // these tests wait more than they work
-	os.Exit(m.Run())
+	os.Exit(lab.Main(m))
 }
 
 func child(how string) {

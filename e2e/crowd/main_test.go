@@ -34,9 +34,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	code := m.Run()
-	lab.RemoveBinary()
-	os.Exit(code)
+	os.Exit(lab.Main(m))
 }
 
 // secret is the pre-shared key of all.

@@ -11,12 +11,16 @@ import (
 	"time"
 )
 
+// binaryDir is where binary has put it; "": not built.
+var binaryDir string
+
 // binary builds ipfw once for the test binary.
 var binary = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "ipfw-e2e-")
 	if err != nil {
 		return "", err
 	}
+	binaryDir = dir
 	path := filepath.Join(dir, "ipfw")
 	out, err := exec.Command("go", "build", "-o", path, "github.com/ipfw/ipfw/cmd/ipfw").CombinedOutput()
 	if err != nil {
@@ -42,10 +46,10 @@ func Binary(t testing.TB) string {
 	return path
 }
 
-// RemoveBinary removes what Binary built; a TestMain calls it last.
+// RemoveBinary removes what Binary built, if it did.
 func RemoveBinary() {
-	if path, err := binary(); err == nil {
-		_ = os.RemoveAll(filepath.Dir(path))
+	if binaryDir != "" {
+		_ = os.RemoveAll(binaryDir)
 	}
 }
 

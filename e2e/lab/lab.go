@@ -7,7 +7,8 @@
 //	+----------+ fd77::/64        +----------+
 //
 // Names carry the process id and a number of their own, so that labs do not
-// meet; everything is removed when the test ends, whatever its end.
+// meet. Everything is removed when its test ends, and what a test that is killed
+// or runs into its time cannot remove goes with the test binary: see Main.
 //
 // Limits: root and Linux only; a test that needs a lab calls New first, which
 // skips (loudly; under CI it fails) where one cannot be had.
@@ -56,6 +57,9 @@ func New(t testing.TB) *Lab {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		Skip(t, "needs root to make network namespaces")
+	}
+	if !contained() {
+		t.Fatal("the package's TestMain does not run its tests by lab.Main")
 	}
 	Need(t, "ip")
 	return &Lab{TB: t, Dir: t.TempDir(), offload: offloadOf(t)}
@@ -153,6 +157,11 @@ func (l *Lab) File(name, content string) string {
 	}
 	return path
 }
+
+// Patience is how long a test waits for what must come. It is no measure of how
+// long that takes: on a machine with ten times as much to do everything comes
+// ten times later, and a test that waits in vain has failed anyway.
+const Patience = 2 * time.Minute
 
 // Eventually calls ok until it is true or the time is over.
 func (l *Lab) Eventually(limit time.Duration, what string, ok func() bool) {

@@ -25,9 +25,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "responder:", serveResponder())
 		os.Exit(1)
 	}
-	code := m.Run()
-	lab.RemoveBinary()
-	os.Exit(code)
+	os.Exit(lab.Main(m))
 }
 
 // full plays every combination: IPFW_IKE_MATRIX=all, or a pattern for the rows
