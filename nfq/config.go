@@ -110,8 +110,9 @@ type Config struct {
 	// Logger hears what an administrator should know; default none.
 	Logger *slog.Logger
 
-	// For tests: native ESP comes by a queue, leaves by raw sockets alone.
-	noIntake, noShortcut bool
+	// For tests: native ESP comes by a queue, leaves by raw sockets alone; the
+	// kernel is taken for one whose tables have no owners.
+	noIntake, noShortcut, noOwner bool
 }
 
 // withDefaults fills what is left open and refuses what cannot be.

@@ -14,6 +14,7 @@ import (
 type abilities struct {
 	inet   bool // one table for both IP families
 	compat bool // no queue expression, but the xtables NFQUEUE target
+	own    bool // tables that belong to a socket and outlive it (Linux 6.9)
 }
 
 // errNoPrivilege is the sentence for a caller who may not.
@@ -30,7 +31,14 @@ func privileged(err error) error {
 // detect finds out what the kernel can by trying it: each trial is one
 // transaction that makes a scratch table and deletes it again, so that nothing
 // of it is ever in force or remains.
-func (r *ruleset) detect() (abilities, error) { return detect(r.trial) }
+func (r *ruleset) detect() (abilities, error) {
+	a, err := detect(r.trial)
+	if err != nil {
+		return a, err
+	}
+	a.own = r.commit(r.scratch(families(a.inet)[0], tableOwner|tablePersist)) == nil
+	return a, nil
+}
 
 // detect with the trials as an argument can be asked about other kernels.
 func detect(trial func(nftables.TableFamily, ...expr.Any) error) (abilities, error) {
@@ -84,11 +92,18 @@ func bare(err error) error {
 // trial makes a scratch table of one chain and one rule and deletes it again,
 // in one transaction. The chain hangs on no hook.
 func (r *ruleset) trial(fam nftables.TableFamily, exprs ...expr.Any) error {
-	t := r.conn.CreateTable(&nftables.Table{Name: fmt.Sprintf("ipfw-trial-%d", os.Getpid()), Family: fam})
-	c := r.conn.AddChain(&nftables.Chain{Name: "trial", Table: t})
+	return r.commit(r.scratch(fam, 0, exprs...))
+}
+
+func (r *ruleset) scratch(fam nftables.TableFamily, flags uint32, exprs ...expr.Any) *transaction {
+	name := fmt.Sprintf("ipfw-trial-%d-%d", os.Getpid(), r.raw.PID())
+	c := chainSpec{name: "trial"}
 	if len(exprs) > 0 {
-		r.conn.AddRule(&nftables.Rule{Table: t, Chain: c, Exprs: exprs})
+		c.rules = [][]expr.Any{exprs}
 	}
-	r.conn.DelTable(t)
-	return r.commit()
+	x := new(transaction)
+	x.table(fam, name, flags)
+	x.chain(fam, name, &c)
+	x.deleteTable(fam, name)
+	return x
 }

@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 
 func child(how string) {
 	var cfg Config
-	if _, err := fmt.Sscan(how, &cfg.Receiver, &cfg.FailOpen); err != nil {
+	if _, err := fmt.Sscan(how, &cfg.Receiver, &cfg.FailOpen, &cfg.Protect); err != nil {
 		panic(err)
 	}
 	h := new(handler)
@@ -47,14 +47,14 @@ func child(how string) {
 		panic(err)
 	}
 	fmt.Println("ready")
-	panic(fw.Run(context.Background(), h))
+	panic(fw.Run(context.Background(), &running{Firewall: fw, handler: h}))
 }
 
 // spawn starts a child in the namespace and gives what kills it.
 func (h *testHost) spawn(cfg Config) (pid int, kill func()) {
 	h.t.Helper()
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d %v", childEnv, cfg.Receiver, cfg.FailOpen))
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d %v %v", childEnv, cfg.Receiver, cfg.FailOpen, cfg.Protect))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -308,6 +308,35 @@ func TestReplaceOfAnotherShape(t *testing.T) {
 	}
 }
 
+// A table that cannot be renewed at once is put back as soon as it can be.
+func TestGuardTriesAgain(t *testing.T) {
+	t.Parallel()
+	client, server := pair(t)
+	server.echo(9)
+	fw := server.start(Config{noOwner: true}, port(9, engine.Result{}))
+	fw.mu.Lock()
+	fw.cfg.Protect, fw.tunnel.name = true, "no device can have this name"
+	fw.mu.Unlock()
+	if out, err := server.nft("flush ruleset"); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for deadline := time.Now().Add(patience); fw.Stats().NotRenewed == 0 && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	fw.mu.Lock()
+	fw.cfg.Protect = false
+	fw.mu.Unlock()
+	for deadline := time.Now().Add(patience); fw.Stats().Renewed == 0 && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	if s := fw.Stats(); s.Renewed != 1 || s.NotRenewed == 0 {
+		t.Errorf("renewed %d times, failed %d times", s.Renewed, s.NotRenewed)
+	}
+	if got := client.reach("udp", addr4(0, 2), 9, silence); got != "silence" {
+		t.Errorf("shut port: %s", got)
+	}
+}
+
 // What the queue has no room for is dropped by the kernel and counted.
 func TestQueueOverflow(t *testing.T) {
 	t.Parallel()
@@ -368,13 +397,14 @@ func TestQueues(t *testing.T) {
 	})
 }
 
-// Somebody who flushes all rules, or only some of ours, opens nothing for long.
+// Where tables have no owners: somebody who flushes all rules, or only some of
+// ours, opens nothing for long.
 func TestGuard(t *testing.T) {
 	t.Parallel()
 	client, server := pair(t)
 	server.echo(7)
 	server.echo(9)
-	fw := server.start(Config{}, port(9, engine.Result{}))
+	fw := server.start(Config{noOwner: true}, port(9, engine.Result{}))
 	table := &nftables.Table{Name: "ipfw", Family: nftables.TableFamilyINet}
 	want := server.listing("ipfw", nftables.TableFamilyINet)
 	for i, harm := range []struct {

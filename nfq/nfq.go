@@ -68,14 +68,16 @@ type Firewall struct {
 	offload     atomic.Uint32 // engine.Generation that the table stands for; 0: nothing is offloaded
 	refusals    *refusals     // flows to be cut
 
-	guard   *guard
-	renewed atomic.Uint64
+	guard      *guard
+	renewed    atomic.Uint64
+	notRenewed atomic.Uint64
 
 	mu     sync.Mutex // orders Reload and Close; guards what they change
 	rules  *ruleset
 	closed bool
 	// generation is that of the table in force, or of the last one that had any.
 	generation uint32
+	swept      bool // no connection has marks of it that an earlier policy has made
 }
 
 // Open finds out what the kernel can, takes the queues, and puts the table in
@@ -103,6 +105,7 @@ func (f *Firewall) open() (err error) {
 	if f.can, err = f.rules.detect(); err != nil {
 		return err
 	}
+	f.rules.own = f.can.own && !f.cfg.noOwner
 	if err = f.refuseForeignTable(); err != nil {
 		return err
 	}
@@ -171,6 +174,9 @@ func (f *Firewall) open() (err error) {
 // refuseForeignTable keeps a second ipfw from replacing the table of a first
 // that reads other queues.
 func (f *Firewall) refuseForeignTable() error {
+	if err := f.rules.ownedByOther(f.cfg.Table); err != nil {
+		return err
+	}
 	queues, err := f.rules.queuesIn(f.cfg.Table)
 	if err != nil {
 		return err
@@ -189,12 +195,14 @@ func (f *Firewall) refuseForeignTable() error {
 // that no flow is offloaded any more.
 func (f *Firewall) install(cfg *Config, fresh bool) error {
 	gen, offload := f.generation, cfg.Offload != 0 && f.connections != nil
-	if offload && fresh {
+	swept := f.swept
+	if offload && (fresh || !swept) {
 		var err error
 		if gen, err = f.nextGeneration(); err != nil {
 			f.cfg.Logger.Warn("marks of an earlier policy cannot be taken off: no flow is offloaded", "error", err)
 			offload = false
 		}
+		swept = err == nil
 	}
 	if cfg.Protect {
 		if err := f.tunnel.up(); err != nil {
@@ -232,7 +240,7 @@ func (f *Firewall) install(cfg *Config, fresh bool) error {
 	if err != nil {
 		return err
 	}
-	f.generation = gen
+	f.generation, f.swept = gen, swept
 	if offload {
 		f.offload.Store(cfg.Offload)
 	} else {

@@ -55,13 +55,16 @@ func (f *Firewall) Decided(generation uint32) {
 	if f.offload.Load() != 0 {
 		f.offload.Store(generation)
 	}
+	if f.cfg.Offload != 0 {
+		f.cfg.Offload = generation // for when the table is renewed
+	}
 }
 
 // Offloading says whether the kernel answers for flows.
 func (f *Firewall) Offloading() bool { return f.offload.Load() != 0 }
 
 // nextGeneration finds the generation for a new policy's table, and makes sure
-// that no connection has it.
+// that no connection has it; with an error some may.
 func (f *Firewall) nextGeneration() (uint32, error) {
 	if err := f.connections.begin(); err != nil {
 		return 0, err

@@ -3,24 +3,22 @@ package nfq
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
-	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // ruleset speaks nftables to the kernel over one lasting socket, so that it
 // stays in the network namespace it was opened in.
 type ruleset struct {
 	conn *nftables.Conn
-	raw  *netlink.Conn // the same socket
+	raw  *netlink.Conn // the same socket, and the owner of the table
+	own  bool          // the kernel has tables that belong to a socket and outlive it
 }
-
-// answerTimeout bounds the wait for the kernel's answer: a transaction that
-// fails as a whole is answered once, however many messages it had.
-const answerTimeout = 5 * time.Second
 
 func openRuleset() (*ruleset, error) {
 	r := new(ruleset)
@@ -34,33 +32,6 @@ func openRuleset() (*ruleset, error) {
 }
 
 func (r *ruleset) close() error { return r.conn.CloseLasting() }
-
-// commit sends what has been added to r.conn as one transaction.
-func (r *ruleset) commit() error {
-	if err := r.raw.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
-		return err
-	}
-	err := r.conn.Flush()
-	if err != nil {
-		r.drain()
-	}
-	return errors.Join(err, r.raw.SetDeadline(time.Time{}))
-}
-
-// drain reads away the answers to a transaction that failed.
-func (r *ruleset) drain() {
-	for {
-		if r.raw.SetReadDeadline(time.Now().Add(10*time.Millisecond)) != nil {
-			return
-		}
-		if _, err := r.raw.Receive(); err != nil {
-			var op *netlink.OpError
-			if !errors.As(err, &op) || op.Timeout() {
-				return
-			}
-		}
-	}
-}
 
 // families are the tables it takes: one for both IP families where the kernel
 // can, else one each.
@@ -80,43 +51,44 @@ var everyFamily = []nftables.TableFamily{
 // less or more than the old table or the new one. A table with the same chains
 // keeps them and gets new rules, because the kernel drops all packets that wait
 // in queues when a chain leaves its hook; any other table of the name is replaced.
+//
+// Where the kernel can, the table is ours: nobody else can change it while we
+// live, and it outlives us. The next ipfw adopts it in the same transaction in
+// which it gives it new rules. One that was not made so cannot be adopted.
 func (r *ruleset) install(t *tableSpec, fams []nftables.TableFamily) error {
-	chains := t.chains()
 	there, err := r.tables(t.name)
 	if err != nil {
 		return err
 	}
-	for _, fam := range there {
-		if !slices.Contains(fams, fam) {
-			r.conn.DelTable(&nftables.Table{Name: t.name, Family: fam})
+	x := new(transaction)
+	for _, old := range there {
+		if !slices.Contains(fams, old.family) {
+			x.deleteTable(old.family, t.name)
 		}
 	}
+	chains := t.chains()
+	var flags uint32
+	if r.own {
+		flags = tableOwner | tablePersist
+	}
 	for _, fam := range fams {
-		table := &nftables.Table{Name: t.name, Family: fam}
-		r.conn.AddTable(table)
-		same, err := r.sameChains(table, chains)
+		same, err := r.sameChains(&nftables.Table{Name: t.name, Family: fam}, chains)
 		if err != nil {
 			return err
 		}
-		if same {
-			r.conn.FlushTable(table)
-		} else {
-			r.conn.DelTable(table)
-			r.conn.AddTable(table)
+		i := slices.IndexFunc(there, func(old tableState) bool { return old.family == fam })
+		if i >= 0 && (!same || there[i].flags&tablePersist != flags&tablePersist) {
+			x.anyTable(fam, t.name) // so that one who was faster does not fail us
+			x.deleteTable(fam, t.name)
 		}
+		x.table(fam, t.name, flags)
+		x.flush(fam, t.name)
 		for i := range chains {
-			c := &chains[i]
-			chain := r.conn.AddChain(&nftables.Chain{
-				Name: c.name, Table: table, Type: nftables.ChainTypeFilter,
-				Hooknum: c.hook, Priority: &c.priority, Policy: &c.policy,
-			})
-			for _, exprs := range c.rules {
-				r.conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: exprs})
-			}
+			x.chain(fam, t.name, &chains[i])
 		}
 	}
-	if err := r.commit(); err != nil {
-		return fmt.Errorf("nftables table %q: %w", t.name, err)
+	if err := r.commit(x); err != nil {
+		return r.refused(t.name, err)
 	}
 	return nil
 }
@@ -124,30 +96,79 @@ func (r *ruleset) install(t *tableSpec, fams []nftables.TableFamily) error {
 // remove deletes the table from every family, in one transaction.
 func (r *ruleset) remove(name string) error {
 	there, err := r.tables(name)
-	if err != nil || len(there) == 0 {
+	if err != nil {
 		return err
 	}
-	for _, fam := range there {
-		table := &nftables.Table{Name: name, Family: fam}
-		r.conn.AddTable(table) // so that one who was faster does not fail us
-		r.conn.DelTable(table)
+	x := new(transaction)
+	for _, old := range there {
+		x.anyTable(old.family, name) // so that one who was faster does not fail us
+		x.deleteTable(old.family, name)
 	}
-	if err := r.commit(); err != nil {
-		return fmt.Errorf("nftables table %q: remove: %w", name, err)
+	if err := r.commit(x); err != nil {
+		return r.refused(name, err)
 	}
 	return nil
 }
 
-// tables gives the families in which a table of the name stands.
-func (r *ruleset) tables(name string) ([]nftables.TableFamily, error) {
-	all, err := r.conn.ListTables()
+// refused gives the error of a transaction on our table words: what belongs to
+// another socket the kernel refuses like what takes privileges.
+func (r *ruleset) refused(name string, err error) error {
+	if errors.Is(err, os.ErrPermission) {
+		if err := r.ownedByOther(name); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("nftables table %q: %w", name, err)
+}
+
+// ownedByOther says who has the table, if it belongs to a socket that is not
+// ours.
+func (r *ruleset) ownedByOther(name string) error {
+	there, err := r.tables(name)
+	if err != nil {
+		return err
+	}
+	for _, t := range there {
+		if t.owner != 0 && t.owner != r.raw.PID() {
+			return fmt.Errorf("nftables table %q belongs to %s: stop it, or choose another table name and queue number", name, portOwner(t.owner))
+		}
+	}
+	return nil
+}
+
+// tableState is a table as the kernel tells it.
+type tableState struct {
+	family nftables.TableFamily
+	flags  uint32
+	owner  uint32 // the netlink port of the socket that it belongs to; 0: nobody's
+}
+
+// tables gives the tables of the name. The library's list has no owner, and
+// flags in the wrong byte order.
+func (r *ruleset) tables(name string) ([]tableState, error) {
+	msgs, err := r.raw.Execute(netlink.Message{
+		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETTABLE, Flags: netlink.Request | netlink.Dump},
+		Data:   []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0},
+	})
 	if err != nil {
 		return nil, fmt.Errorf("list nftables tables: %w", err)
 	}
-	var there []nftables.TableFamily
-	for _, t := range all {
-		if t.Name == name && slices.Contains(everyFamily, t.Family) {
-			there = append(there, t.Family)
+	var there []tableState
+	for _, m := range msgs {
+		if tableOf(m) != name {
+			continue
+		}
+		t := tableState{family: nftables.TableFamily(m.Data[0])}
+		attributes(m.Data[sizeofNfgenmsg:], func(typ uint16, v []byte) {
+			switch typ {
+			case unix.NFTA_TABLE_FLAGS:
+				t.flags = be32(v)
+			case attrTableOwner:
+				t.owner = be32(v)
+			}
+		})
+		if slices.Contains(everyFamily, t.family) {
+			there = append(there, t)
 		}
 	}
 	return there, nil
@@ -199,8 +220,8 @@ func (r *ruleset) eachRule(name string, f func(*nftables.Rule)) error {
 	if err != nil {
 		return err
 	}
-	for _, fam := range there {
-		table := &nftables.Table{Name: name, Family: fam}
+	for _, t := range there {
+		table := &nftables.Table{Name: name, Family: t.family}
 		chains, err := r.chainsOf(table)
 		if err != nil {
 			return err

@@ -19,7 +19,9 @@ type Stats struct {
 
 	NotDirect string // why datagrams in bulk do not take the shortcut; empty if they do, or nobody has asked
 
-	Renewed uint64 // times somebody else had changed the table
+	Owned      bool   // the table is ours: nobody else can change it
+	Renewed    uint64 // times somebody else had changed the table, and it was put back
+	NotRenewed uint64 // times that failed; it is tried again
 
 	Waiting      uint64 // packets in the queues now
 	QueueDropped uint64 // dropped by the kernel: the queue, or the ring that ESP comes by, was full
@@ -49,7 +51,7 @@ type queueStats struct {
 // Stats reads all counters. What the kernel counts is 0 where /proc cannot be
 // read.
 func (f *Firewall) Stats() Stats {
-	s := Stats{Renewed: f.renewed.Load(), NotDirect: f.shortcut.because()}
+	s := Stats{Owned: f.rules.own, Renewed: f.renewed.Load(), NotRenewed: f.notRenewed.Load(), NotDirect: f.shortcut.because()}
 	for _, q := range f.stats {
 		s.Packets += q.packets.Load()
 		s.Bytes += q.bytes.Load()
