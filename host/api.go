@@ -194,6 +194,14 @@ type QueueStatus struct {
 	// let through: a flood of new flows loses these, and no others.
 	NewDropped uint64 `json:"new_dropped"`
 	Overruns   uint64 `json:"overruns"`
+
+	// TableOwned says that the nftables table belongs to the daemon: nobody
+	// else can change it (Linux 6.9 and later). Elsewhere it is put back when
+	// somebody has changed it, TableRenewed times until now; TableNotRenewed
+	// is how often that failed, and then the host may have been open.
+	TableOwned      bool   `json:"table_owned"`
+	TableRenewed    uint64 `json:"table_renewed"`
+	TableNotRenewed uint64 `json:"table_not_renewed"`
 }
 
 // drops is how many packets were lost because the daemon was too slow.

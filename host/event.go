@@ -29,6 +29,7 @@ const (
 	KindConfirm    Kind = "confirm"       // somebody confirmed the policy in force
 	KindRollback   Kind = "rollback"      // nobody did: the previous one is back
 	KindOverflow   Kind = "queue-overflow"
+	KindTable      Kind = "table"      // somebody else has changed the nftables table, Count times
 	KindSuppressed Kind = "suppressed" // Count malformed or refused packets had no event
 
 	// KindIPsec is a packet that IPsec has refused, an auditable event of RFC

@@ -91,6 +91,8 @@ type daemon struct {
 	pending    *pending
 	stopping   bool
 	overflowed uint64 // queue drops already told
+	renewed    uint64 // changes of the table already told
+	notRenewed uint64 // ... and those that stayed
 	suppressed uint64 // malformed and refused packets without an event, so far
 
 	malformed throttle
@@ -277,7 +279,18 @@ func (d *daemon) now() int64 { return int64(time.Since(d.started)) }
 func (d *daemon) watch() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if drops := d.firewall.Status().drops(); drops > d.overflowed {
+	st := d.firewall.Status()
+	if n := st.TableNotRenewed - d.notRenewed; n > 0 {
+		d.notRenewed = st.TableNotRenewed
+		d.ring.add(&Event{Kind: KindTable, Count: n,
+			Message: "somebody else has changed the nftables table, and it cannot be put back: THE HOST MAY BE OPEN; the log says why"})
+	}
+	if n := st.TableRenewed - d.renewed; n > 0 {
+		d.renewed = st.TableRenewed
+		d.ring.add(&Event{Kind: KindTable, Count: n,
+			Message: "somebody else has changed the nftables table; it has been put back, and until then the host may have been open"})
+	}
+	if drops := st.drops(); drops > d.overflowed {
 		d.ring.add(&Event{Kind: KindOverflow, Count: drops - d.overflowed,
 			Message: fmt.Sprintf("the kernel dropped %d packets because ipfw was too slow", drops-d.overflowed)})
 		d.overflowed = drops

@@ -30,6 +30,7 @@ type fakeKernel struct {
 	calls     []string
 	refuse    error // what Reload answers
 	drops     uint64
+	renewed   uint64
 	carried   []engine.Carried
 	sent      [][]byte
 	delivered [][]byte
@@ -97,7 +98,7 @@ func (k *fakeKernel) Close(stayShut bool) error {
 func (k *fakeKernel) Status() QueueStatus {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return QueueStatus{QueueDropped: k.drops}
+	return QueueStatus{QueueDropped: k.drops, TableRenewed: k.renewed, TableNotRenewed: k.renewed / 2}
 }
 
 func (k *fakeKernel) Send(b []byte) error {
@@ -383,6 +384,30 @@ func TestQueueDropsAreTold(t *testing.T) {
 	d.kernel.mu.Unlock()
 	if e := d.waitFor(t, KindOverflow); e.Count != 7 {
 		t.Errorf("%d told as dropped, want 7", e.Count)
+	}
+}
+
+func TestChangesOfTheTableAreTold(t *testing.T) {
+	d := start(t, shutPolicy)
+	d.kernel.mu.Lock()
+	d.kernel.renewed = 2
+	d.kernel.mu.Unlock()
+	stop := errors.New("found")
+	told := make(map[string]uint64)
+	if err := d.Events(t.Context(), 1000, true, func(e Event) error {
+		if e.Kind == KindTable {
+			told[strings.SplitAfter(e.Message, "put back")[0]] = e.Count
+		}
+		if len(told) == 2 {
+			return stop
+		}
+		return nil
+	}); err != stop {
+		t.Fatal(err)
+	}
+	const changed = "somebody else has changed the nftables table; it has been put back"
+	if told[changed] != 2 || told["somebody else has changed the nftables table, and it cannot be put back"] != 1 {
+		t.Errorf("told: %v", told)
 	}
 }
 

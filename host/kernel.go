@@ -114,6 +114,7 @@ func (k *kernel) Status() QueueStatus {
 		Unreadable: st.Unreadable, SendErrors: st.SendErrors, Waiting: st.Waiting,
 		Sealed: st.Sealed, Direct: st.Direct, NotDirect: st.NotDirect, Opened: st.Opened, Unsent: st.Unsent,
 		QueueDropped: st.QueueDropped, SocketDropped: st.UserDropped, NewDropped: st.NewDropped, Overruns: st.Overruns,
+		TableOwned: st.Owned, TableRenewed: st.Renewed, TableNotRenewed: st.NotRenewed,
 	}
 	if k.cfg.FailOpen {
 		q.OnFailure = "open"

@@ -119,6 +119,6 @@ func (f *Firewall) renew() error {
 		return err
 	}
 	f.renewed.Add(1)
-	f.cfg.Logger.Warn("somebody has changed the nftables table; renewed", slog.String("table", f.cfg.Table))
+	f.cfg.Logger.Debug("somebody has changed the nftables table; renewed", slog.String("table", f.cfg.Table))
 	return nil
 }

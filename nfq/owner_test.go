@@ -163,7 +163,6 @@ func TestOwnedTakeover(t *testing.T) {
 	server.needOwners()
 	server.echo(7)
 	_, kill := server.spawn(Config{})
-	handle := server.chainHandles()
 	kill()
 	server.kept(t, "killed", tablePersist, 0)
 	if got := client.reach("udp", addr4(0, 2), 7, silence); got != "silence" {
@@ -177,7 +176,7 @@ func TestOwnedTakeover(t *testing.T) {
 	}
 
 	_, kill = server.spawn(Config{})
-	handle = server.chainHandles()
+	handle := server.chainHandles()
 	kill()
 	fw := server.start(Config{}, pass)
 	server.kept(t, "adopted", tableOwner|tablePersist, fw.rules.raw.PID())

@@ -64,7 +64,7 @@ func (a *app) eventText(e *host.Event) string {
 		return a.paint(yellow, text)
 	}
 	switch e.Kind {
-	case host.KindBadPolicy, host.KindOverflow, host.KindRollback, host.KindSuppressed, host.KindKeys:
+	case host.KindBadPolicy, host.KindOverflow, host.KindTable, host.KindRollback, host.KindSuppressed, host.KindKeys:
 		return a.paint(yellow, text)
 	}
 	return text

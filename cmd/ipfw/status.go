@@ -194,6 +194,11 @@ func queueLine(q *host.QueueStatus) string {
 	if q.Queues > 1 {
 		s = fmt.Sprintf("queues %d-%d", q.First, int(q.First)+q.Queues-1)
 	}
-	return fmt.Sprintf("%s: %s packets judged, %s dropped because the queue was full; without a daemon: %s",
+	s = fmt.Sprintf("%s: %s packets judged, %s dropped because the queue was full; without a daemon: %s",
 		s, count(q.Packets), count(q.QueueDropped+q.SocketDropped), q.OnFailure)
+	if q.TableRenewed+q.TableNotRenewed > 0 {
+		s += fmt.Sprintf("\nSomebody else has changed the nftables table: it was put back %s, and %s that failed",
+			plural(q.TableRenewed, "time"), plural(q.TableNotRenewed, "time"))
+	}
+	return s
 }
