@@ -10,89 +10,6 @@ import (
 	"github.com/ipfw/ipfw/packet"
 )
 
-// A gateway, a host behind it, a host at the far end of its tunnel, and somebody
-// on the wire between them.
-//
-//	lan 198.51.100.77 -- a0 gateway 192.0.2.1 -- wire -- 192.0.2.2 far (10.2.0.5)
-//	                                               `-- mallory 192.0.2.66
-type site struct {
-	*lab.Lab
-	lan, gateway, far, mallory, wire *lab.Host
-	g, f                             *lab.Daemon
-}
-
-// gatewayPolicy protects all that goes to the far end; farPolicy all that comes
-// from there. %s is for the policy block, and for the ipsec block.
-const (
-	gatewayPolicy = `
-policy {
-  inbound  = "discard"
-  outbound = "discard"
-  forward  = "discard"
-  %s
-}
-rule "offices" {
-  action         = "protect"
-  with           = "peer"
-  direction      = "forward"
-  local_address  = ["198.51.100.0/24", "fd00:1::/64"]
-  remote_address = ["10.2.0.0/16", "fd00:2::/64"]
-}
-rule "gateway" {
-  action         = "protect"
-  with           = "peer"
-  direction      = "both"
-  remote_address = ["10.2.0.0/16", "fd00:2::/64"]
-}
-`
-	farPolicy = `
-policy {
-  inbound  = "discard"
-  outbound = "discard"
-}
-rule "all" {
-  action        = "protect"
-  with          = "peer"
-  direction     = "both"
-  local_address = ["10.2.0.0/16", "fd00:2::/64"]
-}
-`
-)
-
-// newSite makes it, with the MTU of the gateway's LAN, and extra lines of the
-// gateway's policy block and of both ipsec blocks. Without withFar the far host
-// has no ipfw.
-func newSite(t *testing.T, mtu int, policy, ipsec string, withFar bool) *site {
-	l := lab.New(t)
-	s := &site{Lab: l, lan: l.Host("lan"), gateway: l.Host("gateway"), far: l.Host("far"), mallory: l.Host("mallory")}
-	s.wire = l.Lan(map[*lab.Host][]string{
-		s.gateway: {"192.0.2.1/24", "2001:db8::1/64"}, s.far: {"192.0.2.2/24", "2001:db8::2/64"}, s.mallory: {"192.0.2.66/24", "2001:db8::66/64"}})
-	l.Join(s.gateway, "a0", []string{"198.51.100.1/24", "fd00:1::1/64"}, s.lan, "n0", []string{"198.51.100.77/24", "fd00:1::77/64"})
-	s.gateway.Run("ip", "link", "set", "a0", "mtu", fmt.Sprint(mtu))
-	s.gateway.Sysctl("net.ipv4.ip_forward", "1")
-	s.gateway.Sysctl("net.ipv6.conf.all.forwarding", "1")
-	s.far.Run("ip", "addr", "add", "10.2.0.5/32", "dev", "lo")
-	s.far.Run("ip", "addr", "add", "fd00:2::5/128", "dev", "lo")
-	for _, r := range [][]string{{"198.51.100.0/24", "192.0.2.1", "10.2.0.5"}, {"fd00:1::/64", "2001:db8::1", "fd00:2::5"}} {
-		s.far.Run("ip", "route", "add", r[0], "via", r[1], "src", r[2])
-	}
-	s.gateway.Run("ip", "route", "add", "default", "via", "192.0.2.2")
-	s.gateway.Run("ip", "route", "add", "default", "via", "2001:db8::2")
-	s.lan.Run("ip", "route", "add", "default", "via", "198.51.100.1")
-	s.lan.Run("ip", "route", "add", "default", "via", "fd00:1::1")
-	first, second := l.Blocks("a", lab.Manual{Mode: "tunnel", Local: "192.0.2.1", Remote: "192.0.2.2", Extra: ipsec})
-	s.g = s.gateway.IPFW(l.File("gateway.hcl", fmt.Sprintf(gatewayPolicy, policy)+first))
-	if withFar {
-		s.f = s.far.IPFW(l.File("far.hcl", farPolicy+second))
-	} else {
-		l.File("far.hcl", farPolicy+second)
-	}
-	return s
-}
-
-// protectedText is in every packet of these tests that is to be protected.
-const protectedText = "SECRET!SECRET!"
-
 // leaks takes what may not be seen on a wire that only sealed packets cross.
 const leaks = "(icmp or icmp6 or tcp or udp) and not udp port 4500 and not (icmp6 and ip6[40]>=130)"
 
@@ -103,7 +20,7 @@ func TestErrorsAboutProtectedTraffic(t *testing.T) {
 	for _, extra := range []string{"", `  encapsulation = "udp"`} {
 		t.Run("encapsulation"+strings.ReplaceAll(extra, `"`, ""), func(t *testing.T) {
 			lab.Need(t, "ping", "tcpdump")
-			s := newSite(t, 1300, "", extra, true)
+			s := newSite(t, siteOptions{mtu: 1300, ipsec: lab.Manual{Extra: extra}, far: true})
 			wire := s.wire.Capture("sw0", "not arp")
 			pattern := fmt.Sprintf("%x", protectedText)
 			for _, v := range []struct{ me, host string }{{"10.2.0.5", "198.51.100.77"}, {"fd00:2::5", "fd00:1::77"}} {
@@ -158,7 +75,7 @@ func TestForgedPathMTU(t *testing.T) {
 	for _, clear := range []string{"", `clear_icmp_errors = "bypass"`} {
 		t.Run("policy "+strings.ReplaceAll(clear, `"`, ""), func(t *testing.T) {
 			lab.Need(t, "ping")
-			s := newSite(t, 1500, clear, "", true)
+			s := newSite(t, siteOptions{policy: clear, far: true})
 			discarded := uint64(0)
 			for _, v := range []struct{ me, host, far string }{{"192.0.2.1", "198.51.100.77", "10.2.0.5"}, {"2001:db8::1", "fd00:1::77", "fd00:2::5"}} {
 				a := func(x string) netip.Addr { return netip.MustParseAddr(x) }

@@ -40,7 +40,7 @@ import (
 // zero value takes the default bounds and knows no SAs, as a dry run does.
 type Options struct {
 	MaxFlows     int // flows remembered at most; default 262,144
-	MaxFragments int // fragmented datagrams remembered at most; default 4,096
+	MaxFragments int // fragmented datagrams remembered at most, of those out of SAs as many again; default 4,096
 
 	// SAD holds the SAs that arriving packets are opened with.
 	SAD *esp.SAD
@@ -82,11 +82,9 @@ type Engine struct {
 	reload    sync.Mutex // one Reload at a time
 	flows     flowTable
 	fragments fragmentTable
+	assembly  reassembler
 	told      told
-	// fragmentIDs are the identifications of IPv6 packets that are cut up
-	// here, from a start that nobody can guess.
-	fragmentIDs atomic.Uint32
-	reasons     [reasonCount]atomic.Uint64
+	reasons   [reasonCount]atomic.Uint64
 }
 
 // New builds an engine for a policy.
@@ -94,8 +92,8 @@ func New(p *Policy, o Options) *Engine {
 	e := &Engine{options: o}
 	e.flows.init(o.MaxFlows)
 	e.fragments.init(o.MaxFragments)
+	e.assembly.init(o.MaxFragments)
 	e.told.seed = maphash.MakeSeed()
-	e.fragmentIDs.Store(uint32(maphash.Bytes(e.told.seed, nil)))
 	e.spd.Store(compile(p, nil))
 	return e
 }

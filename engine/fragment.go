@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// Fragments that reach the engine (a dry run; another hook order than ours)
-// are judged by their first fragment, which alone holds the ports. Whoever
+// Fragments that reach the engine (a dry run; another hook order than ours), but
+// those that have just come out of an SA (see reassembler), are judged by their first fragment, which alone holds the ports. Whoever
 // comes before it, or lies over bytes already seen, is dropped (RFC 1858, RFC
 // 3128, RFC 5722).
 
@@ -119,11 +119,13 @@ func (d *datagram) add(offset, length int) bool {
 		switch {
 		case d.spans[i].end == n.first:
 			d.spans[i].end = n.end
-			return true
 		case d.spans[i].first == n.end:
 			d.spans[i].first = n.first
-			return true
+		default:
+			continue
 		}
+		d.close(i)
+		return true
 	}
 	if int(d.n) == len(d.spans) {
 		d.poison = true
@@ -132,4 +134,17 @@ func (d *datagram) add(offset, length int) bool {
 	d.spans[d.n] = n
 	d.n++
 	return true
+}
+
+// close makes one span of two between which a gap has just been filled, of which
+// the one at i has grown.
+func (d *datagram) close(i uint8) {
+	for j := range d.n {
+		if a, b := &d.spans[i], &d.spans[j]; a.end == b.first || b.end == a.first {
+			a.first, a.end = min(a.first, b.first), max(a.end, b.end)
+			d.n--
+			*b = d.spans[d.n]
+			return
+		}
+	}
 }

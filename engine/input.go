@@ -52,4 +52,6 @@ type Input struct {
 	// does not tell. Of a packet that leaves, the engine sets it to who its
 	// flow is with, for Options.Outbound.
 	Holder *esp.Holder
+
+	from *esp.SA // that the packet came out of, if it has just been opened
 }

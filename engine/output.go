@@ -8,12 +8,17 @@ import (
 // Output is what becomes of a packet beside its verdict. A worker keeps one
 // and hands it to Process again and again; what it holds is valid until then.
 type Output struct {
-	// Replace is the packet that goes on in place of the one judged.
+	// Replace is the packet that goes on in place of the one judged: what it
+	// was sealed in or opened to, or the datagram whose last missing fragment
+	// it was.
 	Replace []byte
 	// Send are datagrams to send in place of the packet judged, which is
 	// dropped: sealed, complete, and none longer than the path allows
 	// unless it may be fragmented on the way.
 	Send [][]byte
+	// Pieces are the fragments that go on in place of the packet judged, in
+	// which the last of those came that the datagram was made of.
+	Pieces [][]byte
 	// Payload, when not 0, is the offset in each datagram of Send of what a
 	// UDP socket has to send: all of them are whole ESP packets in UDP.
 	Payload int
@@ -57,7 +62,7 @@ func (s Sealer) Narrow(mtu int, now int64) {
 
 func (o *Output) reset() {
 	o.sa = nil
-	o.Replace, o.Send, o.Payload = nil, o.Send[:0], 0
+	o.Replace, o.Pieces, o.Send, o.Payload = nil, nil, o.Send[:0], 0
 	if !o.keep {
 		o.buf = o.buf[:0]
 	}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"math/rand/v2"
 	"net/netip"
 
 	"github.com/ipfw/ipfw/esp"
@@ -14,13 +15,14 @@ import (
 //
 //	Outbound:  Judge -> PROTECT -> SA -> cut to size -> esp Seal -> out.Replace or out.Send
 //	Arriving:  SAD by SPI -> esp Open -> Parse inner -> Judge -> PROTECT by this very SA -> out.Replace
+//	                                     Fragment -> until its datagram is whole
 func (e *Engine) Process(in *Input, out *Output) Result {
 	out.reset()
 	s := e.spd.Load()
 	var r Result
 	judged := in
 	if in.Arriving && in.SA != "" {
-		r = e.admit(s, in)
+		r, judged = e.admit(s, in, out)
 	} else if in.Arriving {
 		r = e.arrive(s, in, out)
 		if r.Rule != NoRule {
@@ -100,7 +102,7 @@ func (e *Engine) seal(in *Input, r *Result, out *Output) {
 // come in pieces from there goes on in pieces (RFC 8200 section 5).
 func (e *Engine) sealPieces(in *Input, r *Result, out *Output, most int) {
 	p, sa := &in.Packet, r.sa
-	pieces, err := packet.Fragment(p.Bytes[:p.Len], most, e.fragmentIDs.Add(1))
+	pieces, err := packet.Fragment(p.Bytes[:p.Len], most, rand.Uint32())
 	if err != nil {
 		*r = Result{Reason: ReasonTooBig, Rule: r.Rule}
 		return
@@ -246,8 +248,8 @@ func (e *Engine) arrive(s *spd, in *Input, out *Output) Result {
 	if r, ok := e.inside(in, sa, clear, len(clear), inner); !ok {
 		return r
 	}
-	r := e.admit(s, inner)
-	if r.Verdict == Protect {
+	r, _ := e.admit(s, inner, out)
+	if r.Verdict == Protect && out.Replace == nil && out.Pieces == nil {
 		out.Replace = clear
 	}
 	return r

@@ -71,6 +71,7 @@ const (
 	ReasonTCPState                      // TCP segment that fits no flow and opens none
 	ReasonFlowTableFull                 // no room for another flow
 	ReasonFragmentOrphan                // later fragment whose first fragment was not seen
+	ReasonFragmentHeld                  // a fragment out of an SA waits for the others of its datagram, which is counted again when it is whole
 	ReasonFragmentOverlap               // fragment over bytes already seen (RFC 5722)
 	ReasonFragmentFull                  // no room to remember another fragmented datagram
 	ReasonSourceRoute                   // source route not used up: the destination is a stop, not the end (RFC 6274 section 3.13.2.3, RFC 5095)
@@ -110,7 +111,7 @@ func reasonOfESP(f esp.Fault) Reason {
 var reasonNames = [reasonESP]string{
 	"undecided", "rule", "default", "flow", "related",
 	"no-sa", "held", "clear-text", "clear-error", "wrong-sa", "other-peer", "tcp-state", "flow-table-full",
-	"fragment-orphan", "fragment-overlap", "fragment-table-full", "source-route", "too-big", "ike", "nat-keepalive", "loopback",
+	"fragment-orphan", "fragment-held", "fragment-overlap", "fragment-table-full", "source-route", "too-big", "ike", "nat-keepalive", "loopback",
 	"truncated", "bad-version", "bad-header-length", "bad-length",
 	"bad-extension-chain", "bad-fragment", "bad-transport",
 }

@@ -43,6 +43,7 @@ func (e *Engine) Stats() Stats {
 func (e *Engine) Expire(now int64) {
 	e.flows.expire(now)
 	e.fragments.expire(now)
+	e.assembly.expire(now)
 }
 
 // FlowInfo describes one flow for people. Source is the side that opened it.

@@ -146,7 +146,7 @@ func (e *Engine) parse(u *Unsealed, in *Input, sa *esp.SA, head, data []byte) Re
 // inside reads what came out of an SA, n bytes that begin with head, in a packet
 // of which in tells.
 func (e *Engine) inside(in *Input, sa *esp.SA, head []byte, n int, inner *Input) (Result, bool) {
-	*inner = Input{Now: in.Now, InIf: in.InIf, SA: sa.Owner().Name, Holder: sa.Holder(), Arriving: true, Tracked: in.Tracked}
+	*inner = Input{Now: in.Now, InIf: in.InIf, SA: sa.Owner().Name, Holder: sa.Holder(), Arriving: true, Tracked: in.Tracked, from: sa}
 	if fault := packet.Parse(&inner.Packet, head, n); fault != packet.OK {
 		return Result{Reason: ReasonOf(fault), Rule: NoRule}, false
 	}
@@ -158,16 +158,23 @@ func (e *Engine) inside(in *Input, sa *esp.SA, head []byte, n int, inner *Input)
 	if !e.isLocal(inner.Packet.Dst) {
 		inner.Dir = Forward
 	}
-	if e.options.Carries != nil && !e.options.Carries(sa, inner) {
+	// Of a fragment that is asked when its datagram is whole.
+	if e.options.Carries != nil && !inner.Packet.Fragment && !e.options.Carries(sa, inner) {
 		return Result{Reason: ReasonWrongSA, Rule: NoRule}, false
 	}
 	return Result{}, true
 }
 
 // admit judges what came out of an SA: the second half of what Process does
-// with a packet that arrives.
-func (e *Engine) admit(s *spd, in *Input) Result {
-	r := e.judge(s, in)
+// with a packet that arrives. It gives what it has judged, a whole datagram.
+func (e *Engine) admit(s *spd, in *Input, out *Output) (Result, *Input) {
+	var r Result
+	judged := in
+	if in.Packet.Fragment && in.from != nil {
+		r, judged = e.assemble(s, in, out)
+	} else {
+		r = e.judge(s, in)
+	}
 	r.Reject = false // the answer would leave in the clear
-	return r
+	return r, judged
 }

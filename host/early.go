@@ -183,8 +183,14 @@ func (x *exchange) open(list []earlyPacket) {
 	var u engine.Unsealed
 	for i := range list {
 		p := &list[i]
-		clear := x.openOne(p, &out, &u)
-		if clear == nil || x.d.firewall.Deliver(clear) != nil {
+		held, all := x.openOne(p, &out, &u)
+		for _, clear := range all {
+			if x.d.firewall.Deliver(clear) != nil {
+				all = nil
+				break
+			}
+		}
+		if all == nil && !held {
 			x.early.lost.Add(1)
 			continue
 		}
@@ -192,21 +198,25 @@ func (x *exchange) open(list []earlyPacket) {
 	}
 }
 
-// openOne gives the clear packet; nil if it may not pass, which is counted.
-func (x *exchange) openOne(p *earlyPacket, out *engine.Output, u *engine.Unsealed) []byte {
+// openOne gives what is to be delivered: the clear packet, or the datagram that
+// it completes; nothing if it may not pass, which is counted, or, held, if it is
+// a fragment that waits for others.
+func (x *exchange) openOne(p *earlyPacket, out *engine.Output, u *engine.Unsealed) (held bool, clear [][]byte) {
 	in := &p.in
 	in.Now = x.d.now()
+	var r engine.Result
 	if p.sealed == nil {
-		if r := x.d.engine.Process(in, out); r.Verdict != engine.Protect {
-			return nil
-		}
-		return out.Replace
+		r = x.d.engine.Process(in, out)
+	} else if r = x.d.engine.Unseal(in, p.sealed, u); r.Verdict == engine.Protect {
+		r = x.d.engine.Process(&u.Input, out)
 	}
-	if r := x.d.engine.Unseal(in, p.sealed, u); r.Verdict != engine.Protect {
-		return nil
+	switch {
+	case r.Verdict != engine.Protect:
+		return r.Reason == engine.ReasonFragmentHeld, nil
+	case out.Pieces != nil:
+		return false, out.Pieces
+	case out.Replace != nil:
+		return false, [][]byte{out.Replace}
 	}
-	if r := x.d.engine.Process(&u.Input, out); r.Verdict != engine.Protect {
-		return nil
-	}
-	return u.Whole()
+	return false, [][]byte{u.Whole()}
 }

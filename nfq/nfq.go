@@ -22,7 +22,7 @@
 // once, and said so.
 //
 // Limits: bridged packets are seen only if br_netfilter hands them to IP;
-// fragments come reassembled by connection tracking. The answer to a
+// fragments in the clear come reassembled by connection tracking. The answer to a
 // forwarded packet that was rejected does not pass destination NAT back.
 // Other programs that change the connection mark while a packet of the same
 // connection passes on another processor may lose their change or ours: marks

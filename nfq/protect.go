@@ -18,6 +18,7 @@ import (
 //	forward  -------------------> sender; drop
 //	arriving -- same family ----> verdict with the opened packet, marked opened
 //	arriving -- other family ---> TUN device; drop
+//	arriving -- fragment, the last missing: the whole datagram, in one of these ways, or its pieces by the TUN device
 
 // sealed gives the answer for a packet that leaves under an SA.
 func (w *worker) sealed(m *message) answer {
@@ -46,6 +47,9 @@ func (w *worker) opened(m *message, r *engine.Result) answer {
 		return answer{}
 	case len(w.out.Send) > 0: // sealed again, for another peer
 		return w.sealed(m)
+	case w.out.Pieces != nil:
+		w.deliver(w.out.Pieces...)
+		return answer{}
 	case w.out.Replace == nil:
 		return answer{}
 	}
@@ -54,13 +58,21 @@ func (w *worker) opened(m *message, r *engine.Result) answer {
 		w.stats.opened.Add(1)
 		return answer{accept: true, replace: true, setMark: true, mark: m.mark&^uint32(w.fw.marks) | w.fw.marks.opened()}
 	}
-	if err := w.fw.tunnel.receive(b); err != nil {
-		w.stats.unsent.Add(1)
-		w.fw.cfg.Logger.Debug("opened packet not delivered", slog.Any("error", err))
-	} else {
-		w.stats.opened.Add(1)
-	}
+	w.deliver(b)
 	return answer{}
+}
+
+// deliver hands what one packet has become to the kernel, by the TUN device.
+func (w *worker) deliver(list ...[]byte) bool {
+	for _, b := range list {
+		if err := w.fw.tunnel.receive(b); err != nil {
+			w.stats.unsent.Add(1)
+			w.fw.cfg.Logger.Debug("opened packet not delivered", slog.Any("error", err))
+			return false
+		}
+	}
+	w.stats.opened.Add(1)
+	return true
 }
 
 // tooBig tells the sender of the packet just judged the longest one that can

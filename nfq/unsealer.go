@@ -190,6 +190,13 @@ func (u *unsealer) deliver(t *train) {
 		u.count(t.n+t.past, false)
 		return
 	}
+	if out := &u.w.out; out.Pieces != nil {
+		u.count(1, u.w.deliver(out.Pieces...))
+		return
+	} else if out.Replace != nil {
+		u.count(1, u.w.deliver(out.Replace))
+		return
+	}
 	u.vnet = t.vnetHeader()
 	t.iov[0] = unix.Iovec{Base: &u.vnet[0], Len: sizeofVnetHeader}
 	if err := u.w.fw.tunnel.writev(t.iov); err != nil {

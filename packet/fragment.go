@@ -106,3 +106,57 @@ func fragment6(b []byte, p *Packet) (first, later, data []byte) {
 	first[next] = FragmentHdr
 	return first, first, b[end:]
 }
+
+// Piece splits a fragment that Parse has accepted into its headers, the Fragment
+// header of IPv6 included, and its data.
+func (p *Packet) Piece() (head, data []byte) {
+	end := p.Transport
+	if p.Version == 6 { // what follows the Fragment header is data, headers or not
+		_, at := p.fragmentHeader()
+		end = at + fragmentHeader
+	}
+	return p.Bytes[:end], p.Bytes[end:]
+}
+
+// fragmentHeader finds the Fragment header: where the Next Header field stands
+// that names it, and where it begins.
+func (p *Packet) fragmentHeader() (next, at int) {
+	next, at = 6, ipv6Header
+	for p.Bytes[next] != FragmentHdr {
+		next, at = at, at+(int(p.Bytes[at+1])+1)*8
+	}
+	return next, at
+}
+
+// AppendWhole appends to dst the header of the datagram that was cut into
+// fragments, of which the first has the headers head (see Piece): n bytes of data
+// are to follow. It does not say that the datagram may not be cut again, as it is
+// longer than its sender thought would pass. tos is that of all fragments
+// together.
+func AppendWhole(dst, head []byte, n int, tos uint8) ([]byte, error) {
+	var p Packet
+	if len(head) == 0 || head[0]>>4 == 4 {
+		if len(head) < ipv4Header || len(head)+n > 65535 {
+			return dst, errors.New("packet: no IPv4 header, or more data than it can state")
+		}
+		dst = append(dst, head...)
+		h := dst[len(dst)-len(head):]
+		h[1] = tos
+		be.PutUint16(h[2:], uint16(len(head)+n))
+		be.PutUint16(h[6:], 0)
+		be.PutUint16(h[10:], 0)
+		be.PutUint16(h[10:], Checksum(h, 0))
+		return dst, nil
+	}
+	p.Bytes = head
+	next, at := p.fragmentHeader()
+	if at-ipv6Header+n > 65535 {
+		return dst, errors.New("packet: more data than an IPv6 header can state")
+	}
+	dst = append(dst, head[:at]...)
+	h := dst[len(dst)-at:]
+	h[0], h[1] = h[0]&0xf0|tos>>4, tos<<4|h[1]&0x0f
+	be.PutUint16(h[4:], uint16(at-ipv6Header+n))
+	h[next] = head[at]
+	return dst, nil
+}
