@@ -1,5 +1,8 @@
 # make            build bin/ipfw
-# make test       everything: unit, golden, differential and end-to-end tests
+# make test       what ipfw promises and its language: unit, golden, differential and
+#                 end-to-end tests, in ten minutes on two cores
+# make test-peers ipfw with the kernel's IPsec (in user-mode-linux), strongSwan, libreswan
+#                 and OpenIKED, in fifteen more; .ci/run runs both
 # make fuzz       every fuzz target for FUZZTIME
 # make e2e        the end-to-end tests alone; OFFLOAD=none or flow makes all of them use one way
 # make bench      ipfw in turn with others: one table of ratios, in about twenty
@@ -14,7 +17,7 @@
 # make ike-figures  handshakes, memory, floods; beside strongSwan in the same run
 # make lint       formatting, vet, staticcheck
 #
-# As root, make test installs what the end-to-end tests use (Debian packages,
+# As root, make test and test-peers install what the end-to-end tests use (Debian packages,
 # listed in e2e/install.sh). As anybody else it runs what it can, and says at
 # the end what it skipped and why. With CI=true a skipped test is a failure.
 
@@ -26,7 +29,7 @@ ROWS     ?= all
 TAGS     := $(if $(CLASSBENCH_DIR),-tags classbench)
 export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 
-.PHONY: build test unit e2e fuzz bench bench-esp microbench lint race clean soak matrix ike-matrix ike-model ike-figures
+.PHONY: build test test-peers unit e2e fuzz bench bench-esp microbench lint race clean soak matrix ike-matrix ike-model ike-figures
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ipfw ./cmd/ipfw
@@ -35,15 +38,19 @@ test:
 	@./e2e/install.sh
 	@GO="$(GO)" ./.ci/gotest
 
+test-peers:
+	@./e2e/install.sh peers
+	@GO="$(GO)" ./.ci/gotest peers
+
 unit:
 	$(GO) test $$($(GO) list ./... | grep -v /e2e)
 
 e2e:
-	@./e2e/install.sh
-	IPFW_E2E_OFFLOAD=$(OFFLOAD) $(GO) test -count=1 -v ./e2e/...
+	@./e2e/install.sh peers
+	IPFW_E2E_OFFLOAD=$(OFFLOAD) $(GO) test -count=1 -v -timeout 60m ./e2e/...
 
 matrix:
-	@./e2e/install.sh
+	@./e2e/install.sh peers
 	IPFW_MATRIX='$(ROWS)' $(GO) test -count=1 -v -timeout 60m -run '^TestXFRM$$' ./e2e
 
 race:
@@ -52,7 +59,7 @@ race:
 # Every combination of the matrix with IKE daemons of others, printed. PART=2/5
 # plays the second fifth of each site's rows.
 ike-matrix:
-	@./e2e/install.sh
+	@./e2e/install.sh peers
 	IPFW_IKE_MATRIX='$(ROWS)' IPFW_IKE_PART='$(PART)' $(GO) test -count=1 -v -timeout 60m ./e2e/peers
 
 # Two cores of ours through 100,000 random schedules.
@@ -61,7 +68,7 @@ ike-model:
 
 # Key exchange in figures: alone, with many SAs, in a flood, and beside strongSwan.
 ike-figures:
-	@./e2e/install.sh
+	@./e2e/install.sh peers
 	$(GO) test -run TestMessageSizes -bench 'Responder|SAs|Flood' -v ./ike
 	$(GO) test -run '^$$' -bench Responder -benchtime 3000x ./e2e/peers
 	IPFW_IKE_FIGURES=1 $(GO) test -count=1 -v -timeout 30m ./e2e/crowd
@@ -73,7 +80,7 @@ fuzz:
 	  done; done
 
 bench:
-	@./e2e/install.sh
+	@./e2e/install.sh peers
 	$(GO) build -o bin/ipfw-bench ./bench
 	bin/ipfw-bench $(if $(QUICK),-quick) $(ARGS)
 

@@ -68,7 +68,8 @@ func TestPrograms(t *testing.T) {
 
 // TestContestants has those that are no daemon of others carry something, in a
 // laboratory as the measurements have it, and looks at the wire whether those
-// that protect do.
+// that protect do. It is ipfw and the harness that are tested: what another
+// contestant loses on a busy machine is told, and no failure.
 func TestContestants(t *testing.T) {
 	l := lab.New(t)
 	lab.Need(t, "gcc", "nginx", "iperf3", "tcpdump")
@@ -84,9 +85,12 @@ func TestContestants(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := find(name)
 			err := attempt(func(h *harness) { carry(t, &site{harness: h, b: b, rules: fewRules}, c) })
-			if errors.Is(err, errMissing) {
+			switch {
+			case errors.Is(err, errMissing):
 				lab.Skip(t, err.Error())
-			} else if err != nil {
+			case errors.Is(err, errUnanswered) && !strings.HasPrefix(name, "ipfw"):
+				t.Log(err)
+			case err != nil:
 				t.Error(err)
 			}
 		})

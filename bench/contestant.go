@@ -80,7 +80,7 @@ func (s *site) start(c *contestant) {
 	s.server.Start("nginx", "-p", s.lab.Dir, "-e", "stderr", "-c", s.lab.File("nginx.conf", nginxConf(s.lab.Dir)))
 	s.server.Start("iperf3", "-s", "-p", fmt.Sprint(iperfPort))
 	c.up(s)
-	s.lab.Eventually(15*time.Second, c.name+" lets a request through", func() bool {
+	s.lab.Eventually(lab.Patience, c.name+" lets a request through", func() bool {
 		out, err := s.client.Try(10*time.Second, s.b.self, "role", "connect", s.web(), "1", "1")
 		return err == nil && strings.Contains(out, `"failed":0`)
 	})

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -119,13 +120,17 @@ func runConnect(s *site) []figure {
 	return []figure{{connRate, perSecond, float64(r.Done) / r.Seconds}}
 }
 
+// errUnanswered says that a contestant carried fewer requests than would make a
+// figure.
+var errUnanswered = errors.New("requests without an answer")
+
 // ask runs a role on the client that asks the web server.
 func (s *site) ask(args ...string) requests {
 	out := s.client.Run(append([]string{s.b.self, "role"}, args...)...)
 	var r requests
 	s.check(json.Unmarshal([]byte(out), &r), strings.Join(args, " "))
 	if r.Done == 0 || r.Failed > r.Done/100 {
-		s.Fatalf("%s: %d requests answered, %d not", strings.Join(args, " "), r.Done, r.Failed)
+		s.Fatalf("%s: %w: %d answered, %d not", strings.Join(args, " "), errUnanswered, r.Done, r.Failed)
 	}
 	return r
 }

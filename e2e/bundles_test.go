@@ -359,7 +359,7 @@ func TestOpenIKEDBundle(t *testing.T) {
 			t.Logf("%s\n%s\n%s\n%s", d.Log(), d.States(), guest.Run("ip", "xfrm", "policy"), guest.Run("ip", "addr"))
 		}
 	}()
-	l.Eventually(time.Minute, "the address", func() bool { return strings.Contains(guest.Run("ip", "addr", "show", "dev", "lo1"), "inet 10.99.0.2/") })
+	l.Eventually(waitLong, "the address", func() bool { return strings.Contains(guest.Run("ip", "addr", "show", "dev", "lo1"), "inet 10.99.0.2/") })
 	guest.Run("ping", "-c", "3", "-i", "0.1", "-W", "5", "-I", "10.99.0.2", "10.1.0.1")
 	g.Run("ping", "-c", "3", "-i", "0.1", "-W", "5", "-I", "10.1.0.1", "10.99.0.2")
 	g.daemon.Ask("ike", "rekey", "users")

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# install.sh: Debian packages that the end-to-end tests and the benchmark use.
-# Installs what is missing when it is root; otherwise says what is missing, and
-# the tests that need it are skipped.
+# install.sh: Debian packages that the end-to-end tests and the benchmark use;
+# `install.sh peers` as well unpacks the IKE daemons of others, for make
+# test-peers. It installs what is missing when it is root; otherwise it says what
+# is missing, and the tests that need it are skipped.
 set -euo pipefail
 export PATH="$PATH:/usr/sbin:/sbin" DEBIAN_FRONTEND=noninteractive
 
@@ -32,15 +33,32 @@ depmod         kmod
 # of it, with lists and a state of its own; the machine's are not touched.
 unpacked=/var/cache/ipfw-e2e
 
+# debian: where the machine's own apt has Debian's packages from. Every release
+# is there.
+debian() {
+  local found
+  found=$(apt-get indextargets --format '$(REPO_URI) $(COMPONENT) $(ORIGIN)' 'Created-By: Packages' 2>/dev/null |
+    awk '$2 == "main" && ($3 == "Debian" || $1 ~ /\/debian\/$/) && $1 !~ /security/ { print $1; exit }')
+  if [ -z "$found" ]; then
+    echo "install.sh: apt on this machine has no source of Debian's main packages; write one to /etc/apt/sources.list.d and run apt-get update (the IKE daemons of others come from there)" >&2
+    return 1
+  fi
+  echo "$found"
+}
+
 # apt_of SUITE ARGUMENT...: apt-get for one release of Debian.
 apt_of() {
   local own=$unpacked/apt-$1 mirror
   if [ ! -d "$own" ]; then
+    mirror=$(debian) || return 1
     mkdir -p "$own"/{lists,archives}/partial "$own/none"
     : >"$own/status"
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | grep -m1 '/debian/$' || echo http://deb.debian.org/debian/)
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $1 main" >"$own/sources.list"
-    apt_of "$1" update
+    if ! apt_of "$1" update; then
+      rm -rf "$own"
+      echo "install.sh: no packages of Debian's release $1 at $mirror, where this machine's apt has its own from; add a source of Debian that has all releases" >&2
+      return 1
+    fi
   fi
   shift
   apt-get -o Dir::State="$own" -o Dir::State::status="$own/status" -o Dir::Cache="$own" -o Dir::Etc::sourcelist="$own/sources.list" \
@@ -57,6 +75,7 @@ unpack() {
   tmp=$(mktemp -d "$unpacked/new.XXXXXX")
   chmod 755 "$tmp"
   mkdir "$tmp/root"
+  apt_of "$suite" check # has its lists
   names=$(apt_of "$suite" install -s --no-install-recommends "$@" | awk '$1 == "Inst" { print $2 }' | grep -E "^(lib|zlib1g$|$(echo "$*" | tr ' ' '|'))")
   # shellcheck disable=SC2086 # a list of packages
   (cd "$tmp" && apt_of "$suite" download $names >/dev/null && for d in *.deb; do dpkg -x "$d" root; done)
@@ -66,6 +85,8 @@ unpack() {
 
 # The strongSwan of forky has ML-KEM; that of trixie, 6.0.1, is built without.
 peers() {
+  # Where the daemons' files would be installed: tests mount the unpacked ones there.
+  mkdir -p /usr/lib/ipsec /usr/libexec/ipsec
   local swan='strongswan-charon strongswan-libcharon strongswan-swanctl libstrongswan-extra-plugins libcharon-extra-plugins'
   # shellcheck disable=SC2086 # a list of packages
   unpack bookworm strongswan $swan libstrongswan-standard-plugins
@@ -90,14 +111,13 @@ missing=()
 while read -r what package; do
   [ -z "$what" ] || have "$what" || missing+=("$package")
 done <<<"$wanted"
-if [ ${#missing[@]} = 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-  peers
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+  [ ${#missing[@]} -gt 0 ] || exit 0
+  echo "install.sh: not installed: ${missing[*]} (run make test as root on Debian to install them)" >&2
   exit 0
 fi
-[ ${#missing[@]} -gt 0 ] || exit 0
-
-if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-  echo "install.sh: not installed: ${missing[*]} (run make test as root on Debian to install them)" >&2
+if [ ${#missing[@]} = 0 ]; then
+  [ "${1:-}" != peers ] || peers
   exit 0
 fi
 echo "install.sh: installing ${missing[*]}"
@@ -111,4 +131,4 @@ if [ ! -e /usr/sbin/policy-rc.d ]; then
 fi
 apt-get update -qq </dev/null
 apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null >/dev/null
-peers
+[ "${1:-}" != peers ] || peers

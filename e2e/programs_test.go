@@ -34,7 +34,7 @@ http {
 }
 `, l.Dir, listen.String()))
 	p := h.Start("nginx", "-c", conf)
-	l.Eventually(5*time.Second, "nginx serves", func() bool {
+	l.Eventually(waitLong, "nginx serves", func() bool {
 		out, _ := h.Try(2*time.Second, "curl", "-s", "-m", "1", fmt.Sprintf("http://127.0.0.1:%d/", ports[0]))
 		return strings.Contains(out, "hello") || p.Wait(0) == nil
 	})
@@ -42,7 +42,7 @@ http {
 
 // web fetches a page and says whether it came.
 func web(h *lab.Host, host string, port int) bool {
-	out, err := h.Try(5*time.Second, "curl", "-s", "-g", "-m", "2", fmt.Sprintf("http://%s:%d/", host, port))
+	out, err := h.Try(waitLong, "curl", "-s", "-g", "-m", "2", fmt.Sprintf("http://%s:%d/", host, port))
 	return err == nil && strings.Contains(out, "hello")
 }
 
@@ -51,8 +51,8 @@ var both = []string{"10.77.0.1", "[fd77::1]"}
 
 func bare(host string) string { return strings.Trim(host, "[]") }
 
-// waitLong is how long a test waits for something that should come at once.
-const waitLong = 10 * time.Second
+// waitLong is how long a test waits for what must come.
+const waitLong = lab.Patience
 
 func lastLines(s string, n int) string {
 	lines := strings.Split(strings.TrimSpace(s), "\n")

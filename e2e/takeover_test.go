@@ -189,7 +189,7 @@ func tryReloadUnderLoad(t *testing.T, _ string) {
 	}
 	l.File("policy.hcl", twoPorts(false, ""))
 	d.Signal(syscall.SIGHUP)
-	l.Eventually(5*time.Second, "the flows that the new policy forbids stand still", func() bool {
+	l.Eventually(waitLong, "the flows that the new policy forbids stand still", func() bool {
 		for _, s := range cut {
 			if s.moves(300 * time.Millisecond) {
 				return false

@@ -55,7 +55,7 @@ func tryBigPing(t *testing.T, _ string) {
 		}{{client, addr}, {server, strings.Replace(strings.Replace(addr, "77.0.1", "77.0.2", 1), "::1", "::2", 1)}} {
 			// The neighbours find each other first: what waits for that is
 			// bounded, and two datagrams of this size fill it.
-			l.Eventually(10*time.Second, way.to+" answers a small ping", func() bool {
+			l.Eventually(waitLong, way.to+" answers a small ping", func() bool {
 				_, err := way.from.Try(3*time.Second, "ping", "-c", "1", "-W", "1", way.to)
 				return err == nil
 			})

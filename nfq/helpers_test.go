@@ -19,7 +19,7 @@ import (
 // patience is how long a test waits for what must happen, silence for what
 // must not.
 const (
-	patience = 10 * time.Second
+	patience = time.Minute
 	silence  = 300 * time.Millisecond
 )
 

@@ -93,7 +93,7 @@ ike "peer" {
 			for _, proto := range []string{"udp4", "tcp4"} {
 				var first, answer []time.Duration
 				for range times {
-					l.Eventually(time.Minute, "nothing is up", func() bool {
+					l.Eventually(lab.Patience, "nothing is up", func() bool {
 						daemons["client"].Ask("ike", "terminate", "peer")
 						return daemons["client"].Ask("ike", "list", "--json")+daemons["server"].Ask("ike", "list", "--json") == ""
 					})

@@ -96,7 +96,7 @@ ike "neighbour" {
 	began := time.Now()
 	load := n.busy()
 	d.Ask("ike", "rekey", "crowd", "--wait", "0s")
-	s.Eventually(2*time.Minute, "all are rekeyed", func() bool { return c.count(ike.IKERekeyed)-rekeyed >= all })
+	s.Eventually(lab.Patience, "all are rekeyed", func() bool { return c.count(ike.IKERekeyed)-rekeyed >= all })
 	t.Logf("%d IKE SAs rekeyed in %.1f s", all, time.Since(began).Seconds())
 	load("while all are rekeyed")
 	if st := ask(t, d); st.IKE.Children != all+1 || c.count(ike.IKEDown) > 0 {
@@ -137,7 +137,7 @@ ike "neighbour" {
 	began = time.Now()
 	d.Ask("ike", "terminate", "crowd", "--wait", "0s")
 	told := time.Since(began)
-	s.Eventually(time.Minute, "all have heard that they are terminated", func() bool { return c.count(ike.IKEDown)-down >= all })
+	s.Eventually(lab.Patience, "all have heard that they are terminated", func() bool { return c.count(ike.IKEDown)-down >= all })
 	t.Logf("`ike terminate` of %d: %.0f ms, all have heard of it after %.1f s", all, ms(told), time.Since(began).Seconds())
 	load("while all are terminated")
 }

@@ -25,7 +25,7 @@ func (h *Host) Capture(dev, filter string) *Capture {
 	h.lab.captures++
 	c := &Capture{host: h, file: filepath.Join(h.lab.Dir, "capture-"+strconv.Itoa(h.lab.captures)+".pcap")}
 	c.proc = h.Start("tcpdump", "-i", dev, "-n", "-U", "-s", "0", "-Z", "root", "-B", "65536", "-w", c.file, filter)
-	h.lab.Eventually(10*time.Second, "tcpdump listens", func() bool { return strings.Contains(c.proc.Output(), "listening on") })
+	h.lab.Eventually(Patience, "tcpdump listens", func() bool { return strings.Contains(c.proc.Output(), "listening on") })
 	return c
 }
 
@@ -41,7 +41,7 @@ func (c *Capture) Stop() string {
 	// and loses some when the machine is busy.
 	time.Sleep(1100 * time.Millisecond)
 	c.proc.Signal(syscall.SIGINT)
-	if err := c.proc.Wait(10 * time.Second); err != nil {
+	if err := c.proc.Wait(Patience); err != nil {
 		c.host.lab.Fatalf("tcpdump: %v\n%s", err, c.proc.Output())
 	}
 	if out := c.proc.Output(); !strings.Contains(out, "0 packets dropped by kernel") {

@@ -3,7 +3,6 @@ package lab
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -84,9 +83,6 @@ const (
 func (l *Lab) newCharon(release, name, settings, plugins, vici string) (*Charon, []string) {
 	l.Helper()
 	swan, run := l.unpacked(release, "usr/lib/ipsec/charon", "/usr/lib/ipsec")
-	if err := os.MkdirAll("/usr/lib/ipsec", 0o755); err != nil {
-		l.Fatal(err)
-	}
 	c := &Charon{Dir: filepath.Join(l.Dir, name+"-swan"), lab: l, name: name, uri: "unix://" + vici}
 	var list strings.Builder
 	for p := range strings.FieldsSeq(plugins) {
@@ -103,7 +99,7 @@ func (l *Lab) newCharon(release, name, settings, plugins, vici string) (*Charon,
 // ready waits until swanctl gets an answer.
 func (c *Charon) ready() *Charon {
 	c.lab.Helper()
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(Patience); ; time.Sleep(50 * time.Millisecond) {
 		out, err := c.Try("--stats")
 		if err == nil {
 			return c
@@ -176,7 +172,7 @@ func (g *Guest) charon(release, settings string) *Charon {
 		file := g.Start(args...)
 		return func() string {
 			var out string
-			l.Eventually(time.Minute, strings.Join(args, " ")+" has ended", func() bool {
+			l.Eventually(Patience, strings.Join(args, " ")+" has ended", func() bool {
 				out, _ = g.Read(file)
 				return strings.Contains(out, "packet loss")
 			})
@@ -200,7 +196,7 @@ func (c *Charon) Signal(name string) {
 // it last.
 func (c *Charon) Again() {
 	c.lab.Helper()
-	c.lab.Eventually(30*time.Second, "the daemon has ended", func() bool {
+	c.lab.Eventually(Patience, "the daemon has ended", func() bool {
 		_, err := c.Try("--stats")
 		return err != nil
 	})
@@ -211,7 +207,7 @@ func (c *Charon) Again() {
 // Try runs swanctl, where the daemon's files are. What it warns of as it looks
 // for plugins is left out.
 func (c *Charon) Try(args ...string) (string, error) {
-	out, err := c.try(30*time.Second, slices.Concat(c.within, args, []string{"--uri", c.uri})...)
+	out, err := c.try(Patience, slices.Concat(c.within, args, []string{"--uri", c.uri})...)
 	var keep strings.Builder
 	for line := range strings.Lines(out) {
 		if !strings.HasPrefix(line, "plugin '") {

@@ -60,7 +60,7 @@ mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t tmpfs tmpfs /run
 mkdir -p /run/netns
-for m in %[2]s; do modprobe -q -d %[1]s $m; done
+modprobe -a -q -d %[1]s %[2]s
 printf '#!/bin/sh\nexec /sbin/modprobe -d %[1]s "$@"\n' >/run/modprobe
 chmod 755 /run/modprobe
 echo /run/modprobe >/proc/sys/kernel/modprobe
@@ -76,6 +76,7 @@ sleep 60
 // Guest boots a guest and waits for its agent.
 func (l *Lab) Guest(name string) *Guest {
 	l.Helper()
+	aPeer(l)
 	Need(l, "linux.uml", "modprobe", "ip", "stty")
 	modules, _ := filepath.Glob("/usr/lib/uml/modules/*")
 	if len(modules) != 1 {
@@ -108,7 +109,7 @@ func (l *Lab) Guest(name string) *Guest {
 	select {
 	case hello = <-g.from:
 	case <-g.ended:
-	case <-time.After(60 * time.Second):
+	case <-time.After(Patience):
 	}
 	if hello.Out != agentHello {
 		l.Fatalf("the guest did not boot:\n%s", g.console.String())
@@ -230,10 +231,10 @@ func (g *Guest) Try(limit time.Duration, args ...string) (string, error) {
 	return g.ask(limit, agentRequest{Op: "run", Args: args})
 }
 
-// Run runs a command in the guest that must succeed within a minute.
+// Run runs a command in the guest that must succeed.
 func (g *Guest) Run(args ...string) string {
 	g.lab.Helper()
-	out, err := g.Try(time.Minute, args...)
+	out, err := g.Try(Patience, args...)
 	if err != nil {
 		g.lab.Fatalf("%s: %s: %v\n%s", g.Name, strings.Join(args, " "), err, out)
 	}

@@ -42,8 +42,11 @@ func (g *Guest) IKED(release, conf string, files map[string]string) *IKED {
 	return g.IKEDFolder(release, etc)
 }
 
-// IKEDFolder is that with a folder whose content goes to /etc. It takes about
-// ten seconds until the daemon answers.
+// IKEDFolder is that with a folder whose content goes to /etc. As the daemon
+// registers with PF_KEY the kernel looks for every algorithm that IPsec can have,
+// and asks modprobe for each that it has not: some hundred runs of it, one after
+// the other, before the daemon gets on. What the tests need is loaded, so the
+// kernel is told to ask nobody.
 func (g *Guest) IKEDFolder(release, folder string) *IKED {
 	l := g.lab
 	l.Helper()
@@ -55,7 +58,8 @@ mkdir -p /run/etc /run/empty; cp -a /etc/. /run/etc; mount --bind /run/etc /etc
 mkdir -p /etc/iked/private /etc/iked/pubkeys/fqdn /etc/iked/ca /etc/iked/certs /etc/iked/crls
 echo '_iked:x:999:999::/run/empty:/bin/false' >>/etc/passwd; echo '_iked:x:999:' >>/etc/group
 cp -r %[1]s/. /etc
-modprobe -d %[2]s af_key`, folder, filepath.Join(l.Dir, g.Name)))
+modprobe -a -d %[2]s af_key cryptomgr crypto-stdrng
+echo >/proc/sys/kernel/modprobe`, folder, filepath.Join(l.Dir, g.Name)))
 	// Its processes run the program anew, by the name that they were called by.
 	self := filepath.Join(l.Dir, g.Name+"-iked-run")
 	l.File(g.Name+"-iked-run", fmt.Sprintf("#!/bin/sh\nexec %s --argv0 %s %s %s/usr/sbin/iked \"$@\"\n", run[0], self, strings.Join(run[1:], " "), root))
@@ -63,7 +67,7 @@ modprobe -d %[2]s af_key`, folder, filepath.Join(l.Dir, g.Name)))
 		l.Fatal(err)
 	}
 	d := &IKED{guest: g, log: g.Start(self, "-d", "-v")}
-	for end := time.Now().Add(40 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+	for end := time.Now().Add(Patience); ; time.Sleep(200 * time.Millisecond) {
 		out, err := g.Try(10*time.Second, append(run, filepath.Join(root, "usr/sbin/ikectl"), "show", "sa")...)
 		if err == nil {
 			break

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 )
 
 // binaryDir is where binary has put it; "": not built.
@@ -79,13 +78,13 @@ func (h *Host) IPFW(policy string, args ...string) *Daemon {
 func (h *Host) IPFWUnder(starter []string, policy string, args ...string) *Daemon {
 	h.lab.Helper()
 	d := h.startIPFW(starter, policy, args...)
-	h.lab.Eventually(10*time.Second, "ipfw is ready", func() bool {
+	h.lab.Eventually(Patience, "ipfw is ready", func() bool {
 		select {
 		case <-d.done:
 			h.lab.Fatalf("ipfw ended: %v\n%s", d.err, d.Output())
 		default:
 		}
-		_, err := h.Try(5*time.Second, h.program(), "status", "--socket", d.Socket)
+		_, err := h.Try(Patience, h.program(), "status", "--socket", d.Socket)
 		return err == nil
 	})
 	return d

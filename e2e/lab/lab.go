@@ -181,11 +181,11 @@ func (h *Host) Command(ctx context.Context, args ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", h.NS}, args...)...)
 }
 
-// Run runs a command in the host, which must succeed within a minute, and
+// Run runs a command in the host, which must succeed, and
 // gives what it printed.
 func (h *Host) Run(args ...string) string {
 	h.lab.Helper()
-	out, err := h.Try(time.Minute, args...)
+	out, err := h.Try(Patience, args...)
 	if err != nil {
 		h.lab.Fatalf("%s: %s: %v\n%s", h.Name, strings.Join(args, " "), err, out)
 	}

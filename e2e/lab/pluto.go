@@ -2,7 +2,6 @@ package lab
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"time"
 )
@@ -47,9 +46,6 @@ func (g *Guest) Pluto(release string, c PlutoConfig) *Pluto {
 		g.Run(append(append(run[:len(run):len(run)], root+"/usr/bin/"+tool, "-d", "sql:/run/nss"), args...)...)
 	}
 	// It looks for its programs where they would be installed.
-	if err := os.MkdirAll("/usr/libexec/ipsec", 0o755); err != nil {
-		l.Fatal(err)
-	}
 	g.Run("mount", "--bind", p.libs, "/usr/libexec/ipsec")
 	g.Run("mkdir", "-p", "/run/pluto", "/run/nss")
 	nss("certutil", "-N", "--empty-password")
@@ -60,7 +56,7 @@ func (g *Guest) Pluto(release string, c PlutoConfig) *Pluto {
 		nss("certutil", "-A", "-n", fmt.Sprint("ca", i), "-t", "CT,,", "-a", "-i", f)
 	}
 	p.log = g.Start(append(run[:len(run):len(run)], p.libs+"pluto", "--config", conf, "--nofork", "--stderrlog", "--rundir", "/run/pluto", "--secretsfile", secrets, "--nssdir", "/run/nss")...)
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+	for end := time.Now().Add(Patience); ; time.Sleep(200 * time.Millisecond) {
 		out, err := p.Whack("--listen")
 		if err == nil {
 			break
@@ -70,7 +66,7 @@ func (g *Guest) Pluto(release string, c PlutoConfig) *Pluto {
 		}
 	}
 	for name := range c.Conns {
-		out, err := g.Try(30*time.Second, append(run[:len(run):len(run)], p.libs+"addconn", "--ctlsocket", "/run/pluto/pluto.ctl", "--config", conf, name)...)
+		out, err := g.Try(Patience, append(run[:len(run):len(run)], p.libs+"addconn", "--ctlsocket", "/run/pluto/pluto.ctl", "--config", conf, name)...)
 		if err != nil || strings.Contains(out, "failed") {
 			l.Fatalf("addconn %s: %v\n%s\n%s", name, err, out, p.Log())
 		}
@@ -81,7 +77,7 @@ func (g *Guest) Pluto(release string, c PlutoConfig) *Pluto {
 // Whack tells the daemon to do something.
 func (p *Pluto) Whack(args ...string) (string, error) {
 	all := append(p.run[:len(p.run):len(p.run)], p.libs+"whack", "--ctlsocket", "/run/pluto/pluto.ctl")
-	return p.guest.Try(30*time.Second, append(all, args...)...)
+	return p.guest.Try(Patience, append(all, args...)...)
 }
 
 // RekeyChild has the daemon rekey the child of a connection.

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"testing"
 )
 
 // peerPrograms is where e2e/install.sh unpacks IKE daemons of others. They are
@@ -11,14 +12,28 @@ import (
 // machine's init.
 const peerPrograms = "/var/cache/ipfw-e2e"
 
+// PeersVariable is an environment variable: "no" in make test, which plays no
+// emulated peers. Tests that have some are left out there by their names
+// (.ci/gotest), and one whose name is not among them fails.
+const PeersVariable = "IPFW_E2E_PEERS"
+
+// aPeer is called for every peer that is not ipfw.
+func aPeer(t testing.TB) {
+	t.Helper()
+	if os.Getenv(PeersVariable) == "no" {
+		t.Fatalf("%s plays a peer that is not ipfw, so it belongs to make test-peers: name it in .ci/gotest", t.Name())
+	}
+}
+
 // unpacked finds a package there, by release and name, with a program of it.
 // run starts its programs: they have a C library of their own, so they are run
 // by its loader; more are further folders of libraries.
 func (l *Lab) unpacked(name, program string, more ...string) (root string, run []string) {
 	l.Helper()
+	aPeer(l)
 	root = filepath.Join(peerPrograms, name)
 	if _, err := os.Stat(filepath.Join(root, program)); err != nil {
-		Skip(l, program+" is not unpacked in "+root+"; `make test` as root does it")
+		Skip(l, program+" is not unpacked in "+root+"; `make test-peers` as root does it")
 	}
 	const libs = "lib/x86_64-linux-gnu"
 	loader := filepath.Join(root, libs, "ld-linux-x86-64.so.2")

@@ -147,7 +147,7 @@ func openIKED(t *testing.T, site, release string, rows []*ikedRow) {
 	d := guest.IKED(release, conf.String(), files)
 	// It answers before it has all of its configuration; it calls when it has.
 	if slices.ContainsFunc(rows, func(r *ikedRow) bool { return r.peer }) {
-		l.Eventually(30*time.Second, "OpenIKED calls", func() bool { return strings.Contains(d.Log(), "initiating \"row") })
+		l.Eventually(lab.Patience, "OpenIKED calls", func() bool { return strings.Contains(d.Log(), "initiating \"row") })
 	}
 	m := new(matrix)
 	for _, r := range rows {
@@ -189,7 +189,7 @@ func (r *ikedRow) run(t *testing.T, guest *lab.Guest, d *lab.IKED) {
 		})
 	}
 	up := func() bool { return r.us.count(ike.ChildUp) > 0 }
-	for end := time.Now().Add(15 * time.Second); !up() && time.Now().Before(end); {
+	for end := time.Now().Add(lab.Patience); !up() && time.Now().Before(end); {
 		time.Sleep(20 * time.Millisecond)
 	}
 	if !up() {
@@ -225,7 +225,7 @@ func (r *ikedRow) run(t *testing.T, guest *lab.Guest, d *lab.IKED) {
 func (r *ikedRow) sameKey(t *testing.T, d *lab.IKED) {
 	t.Helper()
 	var want, list string
-	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(lab.Patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		r.us.mu.Lock()
 		if u := r.us.using["net"]; u != nil {
 			want = fmt.Sprintf("spi 0x%08x", u.SPIOut)

@@ -1,5 +1,5 @@
 // Package peers holds ike against IKE daemons that we did not write, on real
-// sockets in network namespaces: a printed matrix that is a test. make test
+// sockets in network namespaces: a printed matrix that is a test. make test-peers
 // plays every kind of row; make ike-matrix plays every combination.
 package peers
 

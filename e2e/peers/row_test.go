@@ -301,7 +301,7 @@ func (p *play) dump() {
 // eventually waits for what must come.
 func (p *play) eventually(what string, ok func() bool) {
 	p.Helper()
-	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(lab.Patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if ok() {
 			return
 		}
@@ -405,7 +405,7 @@ func (p *play) traffic() {
 func (p *play) same() {
 	p.Helper()
 	var list string
-	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(lab.Patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		list = p.site.peer.Do("--list-sas", "--raw")
 		p.us.mu.Lock()
 		u := p.us.using["net"]
