@@ -57,6 +57,7 @@ type Limits struct {
 	SAs             int           // IKE SAs in all [100000]
 	Children        int           // children of one IKE SA [64]
 	FragmentSize    int           // bytes of an IKE message beyond which it is fragmented [1232]
+	FragmentBytes   int           // of messages in fragments that half-open IKE SAs keep in all [8 MiB]
 }
 
 // Retransmit is the schedule of requests that get no answer (RFC 7296 section
@@ -175,7 +176,7 @@ func (c Config) withDefaults() Config {
 	l.CookieAfter, l.HalfOpen, l.HalfOpenPerAddr = or(l.CookieAfter, 64), or(l.HalfOpen, 4096), or(l.HalfOpenPerAddr, 16)
 	l.HalfOpenTime, l.SAs, l.Children = or(l.HalfOpenTime, 30*time.Second), or(l.SAs, 100000), or(l.Children, 64)
 	l.EAP = or(l.EAP, 512)
-	l.FragmentSize = or(l.FragmentSize, 1232)
+	l.FragmentSize, l.FragmentBytes = or(l.FragmentSize, 1232), or(l.FragmentBytes, 8<<20)
 	c.Retransmit.First = or(c.Retransmit.First, time.Second)
 	c.Retransmit.Factor = or(c.Retransmit.Factor, 2)
 	c.Retransmit.Tries = or(c.Retransmit.Tries, 6)

@@ -21,6 +21,10 @@ type guard struct {
 	places            places // the half-open IKE SAs
 	eapPlaces         places // those in the middle of EAP, which are not in places
 	trusted, suspects *book
+	// Half-open IKE SAs with a part of a message in fragments, oldest first,
+	// and what all of them hold.
+	fragments     places
+	fragmentBytes int
 
 	secret, previous []byte // of cookies
 	generation       byte
@@ -67,6 +71,8 @@ func (g *guard) leave(sa *ikeSA) {
 		return
 	}
 	g.losePlace(sa)
+	sa.inFrag = reassembly{}
+	g.bookFragments(sa)
 	g.total--
 	uncount(g.perAddr, sa.counted)
 	sa.counted = netip.Prefix{}

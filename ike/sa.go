@@ -3,6 +3,7 @@ package ike
 import (
 	"container/list"
 	"crypto/sha256"
+	"fmt"
 	"math"
 	"net/netip"
 	"slices"
@@ -83,6 +84,9 @@ type ikeSA struct {
 	counted                           netip.Prefix  // half-open is counted for this
 	standing                          standing      // of the address when it began
 	place                             *list.Element // among the half-open, or among those with EAP
+	fragPlace                         *list.Element // among those that hold fragments
+	fragBytes                         int           // of inFrag, as guard has booked them
+	fragStanding                      standing      // of the list that fragPlace is in
 	hears                             bool          // the peer has answered to something we sent to its address
 	at                                time.Time
 	index                             int
@@ -297,7 +301,18 @@ func (c *Core) handleRequest(sa *ikeSA, h header, d Datagram) {
 		return
 	}
 	first := isFirst(h, d.Data)
-	m, err := openMessage(h, d.Data, sa.in, &sa.inFrag)
+	limit := peersFragments
+	if sa.state == stHalfOpen {
+		limit = strangersFragments
+	}
+	m, err := openWithin(h, d.Data, sa.in, &sa.inFrag, limit)
+	c.stats.Failures[TooMany] += uint64(c.guard.holdFragments(sa, c.cfg.Limits.FragmentBytes))
+	if err == errTooLong && sa.state == stHalfOpen {
+		c.fail(sa, Event{Failure: TooMany, Detail: fmt.Sprintf("a message of more than %d bytes, or of more than %d fragments, before the peer has proved who it is: it may have fewer certificates, or larger fragments",
+			limit.bytes, limit.parts)})
+		c.destroy(sa, true)
+		return
+	}
 	if err == errIncomplete {
 		if first {
 			sa.lastHash = sha256.Sum256(d.Data)

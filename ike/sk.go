@@ -63,9 +63,24 @@ type reassembly struct {
 	id    uint32
 	total int
 	have  int
+	size  int   // bytes of parts
 	first uint8 // type of the first payload
 	parts [][]byte
 }
+
+// fragmentLimits bound what is kept of one message in fragments.
+type fragmentLimits struct{ bytes, parts int }
+
+var (
+	// What an authenticated peer may send.
+	peersFragments = fragmentLimits{maxMessage, maxFragments}
+	// What anybody may. The longest honest message is an IKE_AUTH with
+	// certificates: a chain of four of RSA with 4,096 bits is 8 KB, EAP-TLS
+	// cuts its own by itself, ML-KEM-768 is 1.2 KB. libreswan cuts at 576 bytes.
+	strangersFragments = fragmentLimits{16 << 10, 32}
+
+	errTooLong = errors.New("a message in fragments is longer than may be")
+)
 
 // opened is a message whose encryption is off.
 type opened struct {
@@ -80,6 +95,12 @@ var errIncomplete = errors.New("fragments are missing")
 // openMessage opens one datagram. With fragments it returns errIncomplete
 // until all are there.
 func openMessage(h header, msg []byte, x *sealer, r *reassembly) (*opened, error) {
+	return openWithin(h, msg, x, r, peersFragments)
+}
+
+// openWithin is openMessage for whom other limits hold. errTooLong, of an
+// authentic fragment, says that the message is beyond them; nothing is kept of it.
+func openWithin(h header, msg []byte, x *sealer, r *reassembly, limit fragmentLimits) (*opened, error) {
 	outer, inner, err := parsePayloads(h.next, msg[headerLen:])
 	if err != nil {
 		return nil, err
@@ -92,14 +113,14 @@ func openMessage(h header, msg []byte, x *sealer, r *reassembly) (*opened, error
 		if o.plain, err = x.open(msg, headerLen+genericLen); err != nil {
 			return nil, err
 		}
-	} else if err = r.add(o, outer[0].body, msg, x); err != nil {
+	} else if err = r.add(o, outer[0].body, msg, x, limit); err != nil {
 		return nil, err
 	}
 	o.payloads, _, err = parsePayloads(o.inner, o.plain)
 	return o, err
 }
 
-func (r *reassembly) add(o *opened, body, msg []byte, x *sealer) error {
+func (r *reassembly) add(o *opened, body, msg []byte, x *sealer, limit fragmentLimits) error {
 	if len(body) < fragHeaderLen {
 		return syntaxError("fragment of %d bytes, at least %d needed", len(body), fragHeaderLen)
 	}
@@ -118,9 +139,17 @@ func (r *reassembly) add(o *opened, body, msg []byte, x *sealer) error {
 		return err
 	}
 	if r.id != o.id || r.total != total {
-		*r = reassembly{id: o.id, total: total, parts: make([][]byte, total)}
+		*r = reassembly{id: o.id, total: total}
+	}
+	if total > limit.parts || r.size+len(plain) > limit.bytes {
+		*r = reassembly{}
+		return errTooLong
+	}
+	if r.parts == nil {
+		r.parts = make([][]byte, total)
 	}
 	r.parts[num-1] = plain
+	r.size += len(plain)
 	r.have++
 	if num == 1 {
 		r.first = o.inner
@@ -128,14 +157,12 @@ func (r *reassembly) add(o *opened, body, msg []byte, x *sealer) error {
 	if r.have < total {
 		return errIncomplete
 	}
+	o.plain = make([]byte, 0, r.size)
 	for _, p := range r.parts {
 		o.plain = append(o.plain, p...)
 	}
 	o.inner = r.first
 	*r = reassembly{}
-	if len(o.plain) > maxMessage {
-		return syntaxError("fragments add up to more than %d bytes", maxMessage)
-	}
 	return nil
 }
 

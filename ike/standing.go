@@ -185,6 +185,41 @@ func (g *guard) oldestEAP(a netip.Prefix) (old *ikeSA) {
 	return old
 }
 
+// holdFragments books what a half-open IKE SA holds of a message in fragments. All
+// of them together have one budget, in bytes: who stands worst loses what it has
+// sent so far, the oldest first, and may send it again. dropped is how many did.
+func (g *guard) holdFragments(sa *ikeSA, budget int) (dropped int) {
+	if !sa.counted.IsValid() {
+		return 0
+	}
+	g.bookFragments(sa)
+	for worst := suspect; g.fragmentBytes > budget; {
+		e := g.fragments[worst].Front()
+		if e == nil {
+			worst--
+			continue
+		}
+		loser := e.Value.(*ikeSA)
+		loser.inFrag = reassembly{}
+		g.bookFragments(loser)
+		dropped++
+	}
+	return dropped
+}
+
+func (g *guard) bookFragments(sa *ikeSA) {
+	g.fragmentBytes += sa.inFrag.size - sa.fragBytes
+	sa.fragBytes = sa.inFrag.size
+	switch {
+	case sa.fragBytes > 0 && sa.fragPlace == nil:
+		sa.fragStanding = sa.standing
+		sa.fragPlace = g.fragments[sa.fragStanding].PushBack(sa)
+	case sa.fragBytes == 0 && sa.fragPlace != nil:
+		g.fragments[sa.fragStanding].Remove(sa.fragPlace)
+		sa.fragPlace = nil
+	}
+}
+
 // Suspect says that a datagram is part of a handshake and comes from an address
 // from which somebody has begun without authenticating. Whoever has others
 // waiting may let it wait.
