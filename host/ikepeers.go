@@ -216,8 +216,7 @@ func fewer(list []ike.TrafficSelector) []ike.TrafficSelector {
 // ike's own defaults.
 var (
 	defaultPRFs   = []string{"prf-hmac-sha2-256", "prf-hmac-sha2-384", "prf-hmac-sha2-512"}
-	defaultGroups = []string{"x25519+ml-kem-768", "p-256+ml-kem-768", "p-384+ml-kem-768", "p-521+ml-kem-768",
-		"x25519", "p-256", "p-384", "p-521", "modp-4096", "modp-3072", "modp-2048"}
+	defaultGroups = []string{"x25519+ml-kem-768", "p-256+ml-kem-768", "p-384+ml-kem-768", "x25519", "p-256", "p-384"}
 )
 
 // ikeProposals is what an ike block proposes; nil: ike's defaults.

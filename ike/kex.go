@@ -24,6 +24,10 @@ func knownKE(method uint16) bool {
 	return curve || modp || method == KEMLKEM768
 }
 
+// costly says that a key exchange is work enough for an attack: nobody has any of it
+// done who has not shown that it hears us.
+func costly(method uint16) bool { return method == KEP521 || modpGroups[method] != nil }
+
 // kexSource makes key exchanges. Randomness comes from rand alone; the
 // standard library draws the randomness of an ML-KEM encapsulation itself, so
 // tests that replay bytes set encapsulate.

@@ -24,17 +24,17 @@ func aesBits(id uint16, bits ...uint16) []Transform {
 // DefaultIKEProposals is what is offered and accepted when a policy names
 // nothing: what RFC 8247 asks for, without its SHOULD NOTs, strongest first.
 // The first proposal adds ML-KEM-768 to the classic exchange (RFC 9370); the
-// others serve peers that lack it.
+// others serve peers that lack it. The MODP groups and P-521, which cost ten to a
+// hundred times as much, must be named: anybody may ask for what is accepted.
 func DefaultIKEProposals() []Proposal {
-	groups := transforms(TransformKE, KEX25519, KEP256, KEP384, KEP521)
-	old := append(slices.Clone(groups), transforms(TransformKE, KEMODP4096, KEMODP3072, KEMODP2048)...)
+	groups := transforms(TransformKE, KEX25519, KEP256, KEP384)
 	ciphers := append(aesBits(EncrAESGCM16, 256, 128), Transform{Type: TransformENCR, ID: EncrChaCha20})
 	prfs := transforms(TransformPRF, PRFSHA256, PRFSHA384, PRFSHA512)
 	integs := transforms(TransformINTEG, IntegSHA256, IntegSHA384, IntegSHA512)
 	return []Proposal{
 		{Protocol: ProtoIKE, Transforms: slices.Concat(ciphers, prfs, groups, transforms(TransformADDKE, KEMLKEM768))},
-		{Protocol: ProtoIKE, Transforms: slices.Concat(ciphers, prfs, old)},
-		{Protocol: ProtoIKE, Transforms: slices.Concat(aesBits(EncrAESCBC, 256, 128), prfs, integs, old)},
+		{Protocol: ProtoIKE, Transforms: slices.Concat(ciphers, prfs, groups)},
+		{Protocol: ProtoIKE, Transforms: slices.Concat(aesBits(EncrAESCBC, 256, 128), prfs, integs, groups)},
 	}
 }
 
@@ -43,7 +43,7 @@ func DefaultIKEProposals() []Proposal {
 // wants a key exchange of its own in a rekey.
 func DefaultChildProposals(proto uint8) []Proposal {
 	esn := transforms(TransformESN, esnYes, esnNo)
-	groups := transforms(TransformKE, KENone, KEX25519, KEP256, KEP384, KEP521, KEMODP4096, KEMODP3072, KEMODP2048)
+	groups := transforms(TransformKE, KENone, KEX25519, KEP256, KEP384)
 	integs := transforms(TransformINTEG, IntegSHA256, IntegSHA384, IntegSHA512)
 	if proto == ProtoAH {
 		return []Proposal{{Protocol: ProtoAH, Transforms: slices.Concat(integs, groups, esn)}}

@@ -26,12 +26,7 @@ func (c *Core) serveInit(h header, d Datagram) {
 	answer := header{spiI: h.spiI, exchange: exIKESAInit, flags: flagResponse}
 	hears := false
 	if c.guard.wantsCookie(d.Remote.Addr(), &c.cfg.Limits, c.now) {
-		n, _ := ns.get(nCookie)
-		if hears = c.guard.goodCookie(n.data, h, ni, d.Remote); !hears {
-			if k, err := c.newCookie(h, ni, d.Remote); err == nil {
-				c.stats.Cookies++
-				c.reply(d, encodePlain(answer, []payload{note(nCookie, k...)}))
-			}
+		if hears = c.hearsUs(h, d, ni, ns); !hears {
 			return
 		}
 	}
@@ -60,12 +55,31 @@ func (c *Core) serveInit(h header, d Datagram) {
 		c.reply(d, encodePlain(answer, []payload{note(nInvalidKEPayload, byte(s.ke>>8), byte(s.ke))}))
 		return
 	}
+	if costly(s.ke) && !hears {
+		if hears = c.hearsUs(h, d, ni, ns); !hears {
+			return
+		}
+	}
 	if c.guard.total >= c.cfg.Limits.HalfOpen && !c.makeRoom(d.Remote.Addr()) {
 		c.stats.Failures[TooMany]++
 		c.stats.Dropped++
 		return
 	}
 	c.openHalf(h, d, s, chosen, ni, public, ns, list, hears)
+}
+
+// hearsUs looks for the cookie by which a stranger shows that it hears us, and
+// sends it one if there is none.
+func (c *Core) hearsUs(h header, d Datagram, ni []byte, ns notifies) bool {
+	n, _ := ns.get(nCookie)
+	if c.guard.goodCookie(n.data, h, ni, d.Remote) {
+		return true
+	}
+	if k, err := c.newCookie(h, ni, d.Remote); err == nil {
+		c.stats.Cookies++
+		c.reply(d, encodePlain(header{spiI: h.spiI, exchange: exIKESAInit, flags: flagResponse}, []payload{note(nCookie, k...)}))
+	}
+	return false
 }
 
 // makeRoom ends a half-open IKE SA, so that another may begin; false: none stands

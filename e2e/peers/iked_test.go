@@ -127,6 +127,9 @@ func openIKED(t *testing.T, site, release string, rows []*ikedRow) {
 		if !r.peer {
 			p.Endpoint = netip.AddrPortFrom(netip.MustParseAddr(local), 500)
 		}
+		if strings.Contains(r.ike, "ecp521") || strings.Contains(r.ike, "modp") {
+			p.Proposals = withOld(ike.DefaultIKEProposals())
+		}
 		how := r.word
 		switch r.auth {
 		case "psk":

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -195,6 +196,9 @@ func (r *plutoRow) configure(t *testing.T, l *lab.Lab, us *lab.Host, guest *lab.
 	id, _ := ike.ParseIdentity(name)
 	child := &ike.Child{Name: "net", Mode: r.mode}
 	r.cfg = &ike.Peer{Name: "peer", LocalID: id, RemoteID: peer, Children: []*ike.Child{child}}
+	if slices.ContainsFunc([]string{"dh14", "dh15", "dh16", "dh21"}, func(g string) bool { return strings.Contains(r.ike+r.esp, g) }) {
+		r.cfg.Proposals, child.Proposals = withOld(ike.DefaultIKEProposals()), withOld(ike.DefaultChildProposals(ike.ProtoESP))
+	}
 	if r.mode == ike.Tunnel {
 		guest.Run("ip", "addr", "add", netip.PrefixFrom(there, there.BitLen()).String(), "dev", "lo", "nodad")
 		conn += fmt.Sprintf("leftsubnet=%s/%d\nrightsubnet=%s/%d\n", there, there.BitLen(), here, here.BitLen())

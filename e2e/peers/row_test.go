@@ -119,6 +119,17 @@ next:
 	return []ike.Proposal{p}
 }
 
+// withOld adds to proposals the groups that a policy has to name.
+func withOld(list []ike.Proposal) []ike.Proposal {
+	for i := range list {
+		for _, name := range []string{"p-521", "modp-4096", "modp-3072", "modp-2048"} {
+			tr, _ := ike.TransformNamed(ike.TransformKE, name)
+			list[i].Transforms = append(list[i].Transforms, tr)
+		}
+	}
+	return list
+}
+
 // swan writes proposals as strongSwan does.
 func swan(list []ike.Proposal) string {
 	if list == nil {
