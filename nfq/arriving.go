@@ -35,7 +35,7 @@ const portNAT = 4500
 //		meta l4proto esp  queue num 4302
 //		meta l4proto ah   queue num 4302
 //		meta nfproto ipv6  exthdr ah exists  queue num 4302
-//		udp dport 4500    queue num 4302
+//		udp dport 4500    queue num 4302                                 # and 500, where no socket of ours takes them
 //	}
 //
 // Of IPv6, l4proto is what stands behind AH, which counts as an extension
@@ -61,6 +61,9 @@ func (t *tableSpec) arriving() [][]expr.Any {
 	}
 	for _, port := range t.sockets() {
 		rules = append(rules, t.takeUDP(port)...)
+	}
+	if t.ikeUp {
+		rules = append(rules, append(toPort(portIKE), up))
 	}
 	return append(rules, [][]expr.Any{
 		{meta(expr.MetaKeyL4PROTO), equal([]byte{unix.IPPROTO_ESP}), up},
@@ -120,14 +123,20 @@ func matchBPF(prog int) expr.Any {
 	return &expr.Match{Name: "bpf", Rev: 1, Info: &info}
 }
 
-// toSocket lets pass in the input chain what takeUDP has marked.
+// toSocket lets pass in the input chain what takeUDP has marked, if it is for a
+// socket of ours.
 func (t *tableSpec) toSocket() (rules [][]expr.Any) {
 	for _, port := range t.sockets() {
 		marked := append(metaIs(uint32(t.marks), t.marks.injected()), toPort(port)...)
+		marked = append(marked, socketMark(), equal(native32(t.socket)))
 		rules = append(rules, append(setMeta(marked, uint32(t.marks), 0), accept()))
 	}
 	return rules
 }
+
+// socketMark is the mark of the socket that a packet is for; a rule with it does
+// not match where there is none.
+func socketMark() expr.Any { return &expr.Socket{Key: expr.SocketKeyMark, Register: 1} }
 
 // sockets are the UDP ports that are ours.
 func (t *tableSpec) sockets() (ports []uint16) {

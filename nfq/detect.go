@@ -14,6 +14,7 @@ import (
 type abilities struct {
 	inet   bool // one table for both IP families
 	compat bool // no queue expression, but the xtables NFQUEUE target
+	socket bool // rules can ask for the mark of the socket that a packet is for
 	own    bool // tables that belong to a socket and outlive it (Linux 6.9)
 }
 
@@ -36,6 +37,7 @@ func (r *ruleset) detect() (abilities, error) {
 	if err != nil {
 		return a, err
 	}
+	a.socket = r.trial(families(a.inet)[0], socketMark()) == nil
 	a.own = r.commit(r.scratch(families(a.inet)[0], tableOwner|tablePersist)) == nil
 	return a, nil
 }

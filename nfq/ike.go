@@ -48,22 +48,27 @@ func (f *Firewall) sendUDP(b []byte, d *Datagram) error {
 	case to.Is6():
 		s = f.inject.port6
 	}
+	byQueue := f.portTaken.Load() != nil
 	switch from := d.Local.Addr(); {
-	case !s.bound.Load():
+	case !s.bound.Load() && !byQueue:
 		return fmt.Errorf("UDP port %d is not open: %w", s.port, unix.ENOTCONN)
 	case !to.IsValid() || to.Is4In6() || from.IsValid() && from.Is4() != to.Is4():
 		return fmt.Errorf("UDP from %s to %s: %w", d.Local, d.Remote, unix.EINVAL)
 	}
+	if byQueue {
+		return f.sendPieces(b, d, s.port)
+	}
 	err := s.send(b, d.Local.Addr(), d.Remote, d.Link)
 	if err == unix.EMSGSIZE && s.port == portNAT {
-		return f.sendPieces(b, d)
+		return f.sendPieces(b, d, s.port)
 	}
 	return err
 }
 
 // sendPieces sends what is too long for the path in fragments, which not every
 // peer can be spared (RFC 7383 is an option); the port itself never makes any.
-func (f *Firewall) sendPieces(b []byte, d *Datagram) error {
+// What is short enough, it sends whole.
+func (f *Firewall) sendPieces(b []byte, d *Datagram, port uint16) error {
 	to := d.Remote.Addr()
 	from := d.Local.Addr()
 	if !from.IsValid() {
@@ -75,7 +80,7 @@ func (f *Firewall) sendPieces(b []byte, d *Datagram) error {
 	}
 	number := binary.NativeEndian.Uint32(id[:])
 	whole, err := packet.Build(packet.Spec{Src: from, Dst: to, Protocol: packet.UDP, ID: number & 0xffff,
-		SrcPort: portNAT, DstPort: d.Remote.Port(), Payload: b})
+		SrcPort: port, DstPort: d.Remote.Port(), Payload: b})
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 // methods may be called concurrently.
 type injector struct {
 	sends credential // of the sockets with the mark
+	own   uint32     // the UDP sockets' own mark
 
 	raw4, raw6 int // raw sockets, mark set; raw6 is -1 on a host without IPv6
 	again4     int // the same without a mark: what they send is judged
@@ -28,9 +29,12 @@ type injector struct {
 }
 
 func openInjector(mark uint32, c credential, a *awake) (*injector, error) {
-	i := &injector{sends: c, raw4: -1, raw6: -1, again4: -1, again6: -1, udp4: -1, udp6: -1}
-	err := i.open()
-	if err == nil {
+	own, err := portMark()
+	if err != nil {
+		return nil, err
+	}
+	i := &injector{sends: c, own: own, raw4: -1, raw6: -1, again4: -1, again6: -1, udp4: -1, udp6: -1}
+	if err = i.open(); err == nil {
 		err = c.with(func() error { return i.openMarked(mark, a) })
 	}
 	if err != nil {
@@ -52,7 +56,7 @@ func (i *injector) openMarked(mark uint32, a *awake) (err error) {
 		v6   bool
 		port uint16
 	}{{&i.port4, false, portNAT}, {&i.port6, true, portNAT}, {&i.ike4, false, portIKE}, {&i.ike6, true, portIKE}} {
-		if *s.at, err = openUDPSocket(s.v6, s.port, mark, a); err != nil {
+		if *s.at, err = openUDPSocket(s.v6, s.port, mark, i.own, a); err != nil {
 			return err
 		}
 	}

@@ -59,6 +59,7 @@ type Firewall struct {
 	intake    *intake
 	shortcut  *shortcut
 	encap     atomic.Bool // sealed datagrams in UDP leave by the UDP socket
+	portTaken atomic.Pointer[string]
 	rejects   *rateLimit
 
 	procMu sync.Mutex
@@ -106,7 +107,7 @@ func (f *Firewall) open() (err error) {
 		return err
 	}
 	f.rules.own = f.can.own && !f.cfg.noOwner
-	if err = f.refuseForeignTable(); err != nil {
+	if f.tookOver, err = f.rules.refuseForeignTable(f.cfg.Table); err != nil {
 		return err
 	}
 	if f.links, err = openLinkNames(); err != nil {
@@ -171,26 +172,6 @@ func (f *Firewall) open() (err error) {
 	return nil
 }
 
-// refuseForeignTable keeps a second ipfw from replacing the table of a first
-// that reads other queues.
-func (f *Firewall) refuseForeignTable() error {
-	if err := f.rules.ownedByOther(f.cfg.Table); err != nil {
-		return err
-	}
-	queues, err := f.rules.queuesIn(f.cfg.Table)
-	if err != nil {
-		return err
-	}
-	f.tookOver = len(queues) > 0
-	for _, q := range queues {
-		if owner := queueOwner(q); owner != "" {
-			return fmt.Errorf("nftables table %q and queue %d belong to %s: stop it, or choose another table name and queue number",
-				f.cfg.Table, q, owner)
-		}
-	}
-	return nil
-}
-
 // install puts the table in force; fresh says that policy may have changed, so
 // that no flow is offloaded any more.
 func (f *Firewall) install(cfg *Config, fresh bool) error {
@@ -209,27 +190,23 @@ func (f *Firewall) install(cfg *Config, fresh bool) error {
 			return err
 		}
 	}
-	if cfg.Encapsulated {
-		if err := errors.Join(f.inject.port4.bind(), f.inject.port6.bind()); err != nil {
-			return err
-		}
+	bySocket, err := f.takePorts(cfg)
+	if err != nil {
+		return err
 	}
-	if cfg.KeyExchange {
-		if err := errors.Join(f.inject.ike4.bind(), f.inject.ike6.bind()); err != nil {
-			return err
-		}
-	}
-	f.encap.Store(cfg.Encapsulated)
+	f.encap.Store(bySocket)
 	prog := f.takeIn(cfg)
-	err := f.rules.install(&tableSpec{
+	err = f.rules.install(&tableSpec{
 		name:     f.cfg.Table,
 		marks:    f.marks,
 		queue:    f.cfg.Queue,
 		queues:   f.cfg.Queues,
 		failOpen: cfg.FailOpen,
 		protect:  cfg.Protect,
-		encap:    cfg.Encapsulated,
-		ike:      cfg.KeyExchange,
+		encap:    bySocket,
+		ike:      bySocket && cfg.KeyExchange,
+		socket:   f.inject.own,
+		ikeUp:    !bySocket && cfg.KeyExchange,
 		prog:     prog,
 		device:   f.tunnel.name,
 		compat:   f.can.compat,
@@ -368,9 +345,7 @@ func (f *Firewall) Close(stayShut bool) error {
 	f.mu.Unlock()
 	var err error
 	if stayShut {
-		shut := f.cfg
-		shut.FailOpen, shut.Offload = false, 0
-		err = f.install(&shut, true)
+		err = f.rules.shut(&f.cfg, f.can, false)
 	} else {
 		err = f.rules.remove(f.cfg.Table)
 	}
@@ -416,18 +391,4 @@ func (f *Firewall) release() error {
 		errs = append(errs, f.proc.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// Remove deletes the table of a firewall that was left shut and has no daemon
-// any more. The zero Config will do for the default table.
-func Remove(cfg Config) error {
-	cfg, err := cfg.withDefaults()
-	if err != nil {
-		return err
-	}
-	r, err := openRuleset()
-	if err != nil {
-		return privileged(err)
-	}
-	return errors.Join(privileged(r.remove(cfg.Table)), r.close())
 }

@@ -67,15 +67,23 @@ func queueOwner(queue uint16) string {
 // portOwner names the process with a netfilter netlink socket of that port.
 func portOwner(port uint32) string {
 	if inode := socketInode(port); inode != "" {
-		links, _ := filepath.Glob("/proc/[0-9]*/fd/*")
-		for _, l := range links {
-			if to, err := os.Readlink(l); err == nil && to == "socket:["+inode+"]" {
-				pid := strings.Split(l, "/")[2]
-				return fmt.Sprintf("process %s (%s)", pid, command(pid))
-			}
+		if owner := inodeOwner(inode); owner != "" {
+			return owner
 		}
 	}
 	return fmt.Sprintf("a process that cannot be seen from here (netlink port %d)", port)
+}
+
+// inodeOwner names the process that has a socket, "" if it cannot be seen.
+func inodeOwner(inode string) string {
+	links, _ := filepath.Glob("/proc/[0-9]*/fd/*")
+	for _, l := range links {
+		if to, err := os.Readlink(l); err == nil && to == "socket:["+inode+"]" {
+			pid := strings.Split(l, "/")[2]
+			return fmt.Sprintf("process %s (%s)", pid, command(pid))
+		}
+	}
+	return ""
 }
 
 // socketInode finds a socket in /proc/net/netlink: address, protocol, port,

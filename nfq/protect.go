@@ -41,6 +41,9 @@ func (w *worker) sealed(m *message) answer {
 // opened gives the answer for a packet that was taken as it arrived.
 func (w *worker) opened(m *message, r *engine.Result) answer {
 	switch {
+	case r.Verdict == engine.Bypass && r.Reason == engine.ReasonIKE && w.fw.cfg.IKE != nil:
+		w.ikeArrived(m)
+		return answer{}
 	case r.Verdict == engine.Bypass && r.Reason == engine.ReasonIKE:
 		return answer{accept: true} // to meet the rules as any packet does
 	case r.Verdict != engine.Protect:

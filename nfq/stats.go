@@ -19,6 +19,8 @@ type Stats struct {
 
 	NotDirect string // why datagrams in bulk do not take the shortcut; empty if they do, or nobody has asked
 
+	PortTaken string // why ESP in UDP and IKE go without sockets of ours; empty if they do not
+
 	Owned      bool   // the table is ours: nobody else can change it
 	Renewed    uint64 // times somebody else had changed the table, and it was put back
 	NotRenewed uint64 // times that failed; it is tried again
@@ -52,6 +54,9 @@ type queueStats struct {
 // read.
 func (f *Firewall) Stats() Stats {
 	s := Stats{Owned: f.rules.own, Renewed: f.renewed.Load(), NotRenewed: f.notRenewed.Load(), NotDirect: f.shortcut.because()}
+	if why := f.portTaken.Load(); why != nil {
+		s.PortTaken = *why
+	}
 	for _, q := range f.stats {
 		s.Packets += q.packets.Load()
 		s.Bytes += q.bytes.Load()

@@ -44,6 +44,10 @@ import (
 // (FTP's data) that of the connection that asked for it: both are for the
 // daemon to judge.
 //
+// What comes for a socket of ours to UDP port 4500 or 500 is not asked about,
+// and passes only to a socket with a mark that is drawn at each start: who has
+// bound the port while no daemon runs gets nothing. See portMark.
+//
 // With protect there is also a chain that takes sealed packets before
 // connection tracking, and that nobody passes with marks of ours; UDP can be
 // in super-packets whose segment length nobody tells, so all but TCP goes to
@@ -70,9 +74,13 @@ type tableSpec struct {
 	gen      uint32     // ... that have been decided in this generation
 	encap    bool       // a socket of ours takes ESP in UDP
 	ike      bool       // and one IKE
+	socket   uint32     // the mark of these sockets, which nobody else knows
+	ikeUp    bool       // IKE comes by a queue
 	prog     int        // descriptor of the BPF program that takes native ESP; 0 without
 	device   string     // by which opened packets come in that changed their family
 	compat   bool       // no queue expression: NFQUEUE through nft_compat
+	shut     bool       // nobody judges: nothing passes but loopback ...
+	first    bool       // ... nor has anybody before: what would be queued is dropped, and the next one takes over from nobody
 	sends    credential // whoever injects
 }
 
@@ -110,7 +118,9 @@ func (t *tableSpec) chains() []chainSpec {
 			rules = append(rules, t.answer(h.name == "forward"))
 		}
 		rules = append(rules, t.loopback(h.device))
-		if h.name == "output" {
+		if t.shut {
+			// nothing is sent, nothing opened
+		} else if h.name == "output" {
 			rules = append(rules, append(metaIs(uint32(t.marks), t.marks.injected()),
 				meta(expr.MetaKeySKUID), equal(native32(t.sends.uid)), meta(expr.MetaKeySKGID), equal(native32(t.sends.gid)), accept()))
 		} else if t.protect {
@@ -189,6 +199,9 @@ func (t *tableSpec) save(forward bool) [][]expr.Any {
 }
 
 func (t *tableSpec) queueFrom(first, total uint16) expr.Any {
+	if t.first {
+		return &expr.Verdict{Kind: expr.VerdictDrop}
+	}
 	if !t.compat {
 		q := &expr.Queue{Num: first, Total: total}
 		if t.failOpen {

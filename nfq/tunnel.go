@@ -40,8 +40,10 @@ type tunnel struct {
 // default table.
 const Device = DefaultTable + "0"
 
+func deviceName(table string) string { return table[:min(len(table), unix.IFNAMSIZ-2)] + "0" }
+
 func openTunnel(table string) (*tunnel, error) {
-	t := &tunnel{name: table[:min(len(table), unix.IFNAMSIZ-2)] + "0", ctl: -1, detours: map[netip.Addr]detour{}, rules: map[ipRule]bool{}}
+	t := &tunnel{name: deviceName(table), ctl: -1, detours: map[netip.Addr]detour{}, rules: map[ipRule]bool{}}
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV) {
 		return t, nil // said when it is needed

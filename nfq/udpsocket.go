@@ -11,13 +11,15 @@ import (
 
 // udpSocket is a UDP port of one IP family: 4500, by which ESP in UDP and IKE go
 // out and come in (RFC 3948 section 2.1), or 500, which is IKE's alone (RFC 7296
-// section 2). What it sends is marked as injected.
+// section 2). What it sends is marked as injected, message by message; its own
+// mark is a secret of the table, see portMark.
 // The socket exists from the beginning, in the namespace of the Firewall; the
 // port is taken when a policy first asks for it, and kept until the end.
 type udpSocket struct {
 	waiter // its fd is -1 on a host without the family
 	v6     bool
 	port   uint16
+	mark   uint32      // of what it sends
 	bound  atomic.Bool // the port is ours
 }
 
@@ -31,12 +33,12 @@ const (
 // comes while the receiver is at work.
 const socketBuffer = 8 << 20
 
-func openUDPSocket(v6 bool, port uint16, mark uint32, a *awake) (*udpSocket, error) {
+func openUDPSocket(v6 bool, port uint16, mark, own uint32, a *awake) (*udpSocket, error) {
 	family, level := unix.AF_INET, unix.IPPROTO_IP
 	if v6 {
 		family, level = unix.AF_INET6, unix.IPPROTO_IPV6
 	}
-	s := &udpSocket{waiter: waiter{fd: -1, wake: -1, awake: a}, v6: v6, port: port}
+	s := &udpSocket{waiter: waiter{fd: -1, wake: -1, awake: a}, v6: v6, port: port, mark: mark}
 	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if v6 && errors.Is(err, unix.EAFNOSUPPORT) {
 		return s, nil
@@ -51,7 +53,7 @@ func openUDPSocket(v6 bool, port uint16, mark uint32, a *awake) (*udpSocket, err
 		whole, discover = 0, unix.IP_PMTUDISC_DONT
 	}
 	options := [][3]int{
-		{unix.SOL_SOCKET, unix.SO_MARK, int(mark)},
+		{unix.SOL_SOCKET, unix.SO_MARK, int(own)},
 		{unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, socketBuffer},
 		{unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, socketBuffer},
 	}
@@ -106,10 +108,8 @@ func (s *udpSocket) bind() error {
 		err = unix.Bind(s.fd, &unix.SockaddrInet4{Port: int(s.port)})
 	}
 	switch {
-	case errors.Is(err, unix.EADDRINUSE) && s.port == portIKE:
-		return fmt.Errorf("UDP port %d is taken, by another IKE daemon perhaps: stop it, or remove the ike blocks from the policy", s.port)
 	case errors.Is(err, unix.EADDRINUSE):
-		return fmt.Errorf("UDP port %d, which ESP in UDP needs, is taken by another program (an IKE daemon?): stop it", s.port)
+		return s.taken()
 	case err != nil:
 		return fmt.Errorf("UDP port %d: %w", s.port, privileged(err))
 	}
@@ -127,6 +127,7 @@ func (s *udpSocket) send(b []byte, from netip.Addr, to netip.AddrPort, link uint
 		if from.IsValid() {
 			oob = unix.PktInfo6(&unix.Inet6Pktinfo{Addr: from.As16(), Ifindex: zone(from, link)})
 		}
+		oob = append(oob, markMessage(s.mark)...)
 		_, err := unix.SendmsgN(s.fd, b, oob, &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16(), ZoneId: zone(to.Addr(), link)}, 0)
 		return err
 	}
@@ -134,6 +135,7 @@ func (s *udpSocket) send(b []byte, from netip.Addr, to netip.AddrPort, link uint
 	if from.IsValid() {
 		oob = unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: from.As4()})
 	}
+	oob = append(oob, markMessage(s.mark)...)
 	_, err := unix.SendmsgN(s.fd, b, oob, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}, 0)
 	return err
 }

@@ -69,6 +69,11 @@ func (w *worker) judge(m *message, now int64) answer {
 	in.Offloadable = w.fw.canOffload(m)
 	in.SA, in.Holder = "", nil
 
+	if in.Arriving && fault == packet.OK && w.ikeByQueue(&in.Packet) {
+		w.ikeArrived(m)
+		w.stats.dropped.Add(1)
+		return answer{}
+	}
 	r := w.handler.Handle(in, &w.out, fault)
 	a := answer{}
 	switch {
