@@ -195,6 +195,10 @@ type QueueStatus struct {
 	NewDropped uint64 `json:"new_dropped"`
 	Overruns   uint64 `json:"overruns"`
 
+	// PortTaken says why ESP in UDP and IKE go by the queue, packet by packet:
+	// who has UDP port 4500. Empty if they go by sockets, or there are none.
+	PortTaken string `json:"port_taken,omitempty"`
+
 	// TableOwned says that the nftables table belongs to the daemon: nobody
 	// else can change it (Linux 6.9 and later). Elsewhere it is put back when
 	// somebody has changed it, TableRenewed times until now; TableNotRenewed

@@ -9,10 +9,11 @@
 //	SIGHUP, /v1/reload +--> engine.Reload, then nfq.Reload
 //
 // Nothing that happens here can open the host by accident: a policy that is
-// not good changes nothing, a daemon that fails leaves its table and thereby a
-// shut host (or what `on_failure` says), and only a stop that was asked for
+// not good changes nothing; once it is good the host is shut (nfq.Hold), so that a start
+// that fails later leaves it so; a daemon that fails leaves its table and thereby
+// a shut host (or what `on_failure` says), and only a stop that was asked for
 // removes the table. The one exception is wanted: a start that asked to be
-// confirmed, and was not, goes away again.
+// confirmed, and was not, goes away again, and shuts nothing before it runs.
 //
 // Limits: one daemon for each control socket and network namespace; events
 // are kept in memory only.
@@ -112,11 +113,11 @@ const (
 // Run is the daemon. It returns when ctx ends, nil if it stopped as asked,
 // or when something fails. Errors are sentences for the administrator.
 func Run(ctx context.Context, o Options) error {
-	return run(ctx, o, openKernel)
+	return run(ctx, o, opener{hold: holdKernel, open: openKernel})
 }
 
 // run is Run with its outer seam, the kernel.
-func run(ctx context.Context, o Options, open opener) error {
+func run(ctx context.Context, o Options, kernel opener) (err error) {
 	if o.Socket == "" {
 		o.Socket = DefaultSocket
 	}
@@ -138,6 +139,20 @@ func run(ctx context.Context, o Options, open opener) error {
 		return err
 	}
 	defer socket.Close()
+	// Now that the policy is good, and nobody else enforces one, the host is not
+	// to be open whatever fails below. A start that asked to be confirmed is
+	// one that may go wrong.
+	var held bool // ... and that was our doing
+	if o.Confirm == 0 && !first.Settings.FailOpen {
+		if held, err = kernel.hold(first, o.Cores, o.Logger); err != nil {
+			return err
+		}
+	}
+	defer func() {
+		if held && err != nil {
+			err = fmt.Errorf("%w; the host had no table, and now lets nothing pass but loopback until ipfw runs: put right what is said here, or open the host with `ipfw open`", err)
+		}
+	}()
 
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -175,9 +190,10 @@ func run(ctx context.Context, o Options, open opener) error {
 	d.keeper.settle(nil, blocks, d.now())
 
 	first.decides = d.engine.Generation()
-	if d.firewall, err = open(first, o.Cores, o.Logger, d.exchange.heard); err != nil {
+	if d.firewall, err = kernel.open(first, o.Cores, o.Logger, d.exchange.heard); err != nil {
 		return err
 	}
+	held = false // by a daemon that runs, and knows what to do at its end
 	return d.serve(ctx, socket, peers)
 }
 

@@ -31,6 +31,7 @@ type fakeKernel struct {
 	refuse    error // what Reload answers
 	drops     uint64
 	renewed   uint64
+	held      int
 	carried   []engine.Carried
 	sent      [][]byte
 	delivered [][]byte
@@ -40,6 +41,13 @@ type fakeKernel struct {
 
 func newFakeKernel() *fakeKernel {
 	return &fakeKernel{fail: make(chan error, 1), running: make(chan struct{})}
+}
+
+func (k *fakeKernel) hold(*loaded, int, *slog.Logger) (bool, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.held++
+	return true, nil
 }
 
 func (k *fakeKernel) open(*loaded, int, *slog.Logger, func(*nfq.Datagram)) (firewall, error) {
@@ -227,7 +235,7 @@ func start(t *testing.T, text string, change ...func(*Options)) *testDaemon {
 	var ctx context.Context
 	ctx, d.stop = context.WithCancel(t.Context())
 	ended := make(chan struct{})
-	go func() { defer close(ended); d.done <- run(ctx, o, d.kernel.open) }()
+	go func() { defer close(ended); d.done <- run(ctx, o, opener{hold: d.kernel.hold, open: d.kernel.open}) }()
 	select {
 	case <-ready:
 	case err := <-d.done:

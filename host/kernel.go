@@ -50,10 +50,16 @@ type firewall interface {
 	SendKeepalive(*nfq.Datagram) error
 }
 
-// opener opens the kernel's side for the first policy. From then on the
-// kernel holds packets until somebody runs the firewall. ike hears what comes
-// to UDP ports 500 and 4500 and is not for packets.
-type opener func(first *loaded, cores int, log *slog.Logger, ike func(*nfq.Datagram)) (firewall, error)
+// opener is the kernel's side before there is a firewall.
+type opener struct {
+	// hold shuts a host that has no table, until open; it says whether there
+	// was none.
+	hold func(first *loaded, cores int, log *slog.Logger) (bool, error)
+	// open opens the kernel's side for the first policy. From then on the
+	// kernel holds packets until somebody runs the firewall. ike hears what
+	// comes to UDP ports 500 and 4500 and is not for packets.
+	open func(first *loaded, cores int, log *slog.Logger, ike func(*nfq.Datagram)) (firewall, error)
+}
 
 // kernel is the real firewall.
 type kernel struct {
@@ -61,6 +67,10 @@ type kernel struct {
 	log *slog.Logger
 	ike func(*nfq.Datagram)
 	cfg nfq.Config // in force
+}
+
+func holdKernel(first *loaded, cores int, log *slog.Logger) (bool, error) {
+	return nfq.Hold(kernelConfig(first, cores, log))
 }
 
 func openKernel(first *loaded, cores int, log *slog.Logger, ike func(*nfq.Datagram)) (firewall, error) {
@@ -114,7 +124,7 @@ func (k *kernel) Status() QueueStatus {
 		Unreadable: st.Unreadable, SendErrors: st.SendErrors, Waiting: st.Waiting,
 		Sealed: st.Sealed, Direct: st.Direct, NotDirect: st.NotDirect, Opened: st.Opened, Unsent: st.Unsent,
 		QueueDropped: st.QueueDropped, SocketDropped: st.UserDropped, NewDropped: st.NewDropped, Overruns: st.Overruns,
-		TableOwned: st.Owned, TableRenewed: st.Renewed, TableNotRenewed: st.NotRenewed,
+		PortTaken: st.PortTaken, TableOwned: st.Owned, TableRenewed: st.Renewed, TableNotRenewed: st.NotRenewed,
 	}
 	if k.cfg.FailOpen {
 		q.OnFailure = "open"

@@ -32,10 +32,7 @@ func Shut(o Options) error {
 		cfg = kernelConfig(first, runtime.GOMAXPROCS(0), o.Logger)
 	}
 	cfg.FailOpen = false
-	fw, err := nfq.Open(cfg)
-	if err == nil {
-		err = fw.Close(true)
-	}
+	err = nfq.Shut(cfg)
 	if bad != nil {
 		return errors.Join(bad, err)
 	}

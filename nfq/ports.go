@@ -70,9 +70,12 @@ func (f *Firewall) takePorts(cfg *Config) (bySocket bool, err error) {
 	}
 	for _, s := range sockets {
 		err := s.bind()
-		var taken *portTakenError
-		if errors.As(err, &taken) && !taken.privileged() {
-			return without(err.Error())
+		if errors.Is(err, unix.EADDRINUSE) {
+			taken := portTaken(s.port, sockets)
+			if !taken.privileged() {
+				return without(taken.Error())
+			}
+			return false, taken
 		}
 		if err != nil {
 			return false, err
@@ -104,16 +107,23 @@ func (e *portTakenError) Error() string {
 	return fmt.Sprintf("UDP port %d, which ESP in UDP needs, is taken by %s (an IKE daemon?): stop it", e.port, who)
 }
 
-// taken finds out who has the port.
-func (s *udpSocket) taken() error {
-	e := &portTakenError{port: s.port, uid: -1}
+// portTaken finds out who has a port beside us.
+func portTaken(port uint16, ours []*udpSocket) *portTakenError {
+	e := &portTakenError{port: port, uid: -1}
+	mine := make(map[string]bool)
+	for _, s := range ours {
+		var st unix.Stat_t
+		if s.fd >= 0 && unix.Fstat(s.fd, &st) == nil {
+			mine[strconv.FormatUint(st.Ino, 10)] = true
+		}
+	}
 	for _, file := range []string{"/proc/thread-self/net/udp", "/proc/thread-self/net/udp6"} {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			continue
 		}
-		for _, h := range udpHolders(string(text), s.port) {
-			if e.uid < 0 || h.uid == 0 {
+		for _, h := range udpHolders(string(text), port) {
+			if !mine[h.inode] && (e.uid < 0 || h.uid == 0) {
 				e.uid, e.process = h.uid, cmp.Or(inodeOwner(h.inode), "a process that cannot be seen from here")
 			}
 		}
@@ -138,7 +148,7 @@ func udpHolders(text string, port uint16) (all []udpHolder) {
 		_, hex, _ := strings.Cut(c[1], ":")
 		at, err := strconv.ParseUint(hex, 16, 16)
 		uid, bad := strconv.Atoi(c[7])
-		if err == nil && bad == nil && uint16(at) == port && c[9] != "0" { // 0: our own, not bound
+		if err == nil && bad == nil && uint16(at) == port {
 			all = append(all, udpHolder{uid, c[9]})
 		}
 	}

@@ -107,10 +107,7 @@ func (s *udpSocket) bind() error {
 	} else {
 		err = unix.Bind(s.fd, &unix.SockaddrInet4{Port: int(s.port)})
 	}
-	switch {
-	case errors.Is(err, unix.EADDRINUSE):
-		return s.taken()
-	case err != nil:
+	if err != nil {
 		return fmt.Errorf("UDP port %d: %w", s.port, privileged(err))
 	}
 	s.bound.Store(true)

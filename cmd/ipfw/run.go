@@ -33,6 +33,11 @@ filtered any more, unless --stay-shut is given. A daemon that is killed leaves
 its table behind: nothing new gets in until the next one starts, unless the
 policy says on_failure = "open".
 
+A policy that is not good changes nothing. Once it is good, a host that has no
+table of ipfw is shut for all but loopback until the daemon runs, and stays so
+if it cannot start; the error says why, and 'ipfw open' is the way back. With
+--confirm, or on_failure = "open", a start that fails shuts nothing.
+
 The first time on a host that you reach over the network, keep a way back:
 
     ipfw run -c PATH --confirm 60s

@@ -15,16 +15,16 @@ func newShutCmd(a *app) *cobra.Command {
 		Short: "Let nothing in or out until the daemon starts",
 		Long: `Put ipfw's table in force in the form that lets nothing pass but loopback, and
 leave it to the daemon that starts next. A machine that runs this before its
-network comes up leaks nothing while it starts:
+network comes up leaks nothing while it starts; examples/systemd has the units:
 
     [Unit]
-    Before=network-pre.target
+    Before=network-pre.target ipfw.service
     Wants=network-pre.target
     [Service]
-    Type=notify-reload
-    ExecStartPre=/usr/sbin/ipfw shut
-    ExecStart=/usr/sbin/ipfw run
+    Type=oneshot
+    ExecStart=/usr/sbin/ipfw shut
 
+It takes neither queues nor UDP ports, so that nobody can be in its way.
 The policy says only which queues and marks to use. If it is not good, the host
 is shut all the same. 'ipfw open' is the way back without a daemon.`,
 		Args: cobra.NoArgs,

@@ -196,6 +196,9 @@ func queueLine(q *host.QueueStatus) string {
 	}
 	s = fmt.Sprintf("%s: %s packets judged, %s dropped because the queue was full; without a daemon: %s",
 		s, count(q.Packets), count(q.QueueDropped+q.SocketDropped), q.OnFailure)
+	if q.PortTaken != "" {
+		s += "\nESP in UDP and IKE go packet by packet: " + q.PortTaken
+	}
 	if q.TableRenewed+q.TableNotRenewed > 0 {
 		s += fmt.Sprintf("\nSomebody else has changed the nftables table: it was put back %s, and %s that failed",
 			plural(q.TableRenewed, "time"), plural(q.TableNotRenewed, "time"))
