@@ -45,7 +45,7 @@ func peerOf(p *rules.Policy, k *rules.IKE) (*ike.Peer, error) {
 		Name: k.Name, Local: k.LocalEndpoint, RemoteID: k.RemoteID,
 		PPKID: k.PPKID, PPKRequired: k.PPKRequired, EAP: k.EAP,
 		Lifetime: k.Lifetime, DPD: k.DeadPeerDetection, Pools: k.Pool, DNS: k.DNS,
-		RequestIPv4: k.RequestAddress, RequestIPv6: k.RequestAddress,
+		RequestIPv4: k.RequestAddress, RequestIPv6: k.RequestAddress, MaxSAs: k.MaxSAsPerIdentity,
 	}
 	if !k.MOBIKE {
 		x.MOBIKE = ike.Off

@@ -109,6 +109,10 @@ type Peer struct {
 	// lives [30 s]; negative: never.
 	Lifetime, DPD time.Duration
 
+	// MaxSAs is how many IKE SAs one identity may have at a time [8]. Of more, the
+	// one that has been silent for longest ends.
+	MaxSAs int
+
 	Fragments  Switch // RFC 7383
 	MOBIKE     Switch // RFC 4555
 	ForceEncap bool   // pretend to be behind a NAT: ESP in UDP always

@@ -226,12 +226,17 @@ func (c *Core) farewell(sa *ikeSA, ev Event) {
 	case WrongIdentity, WrongKey, BadCertificate, UnknownPeer, WrongMethod, NoPPK:
 		list = append([]payload{note(nAuthFailed)}, list...)
 	}
+	c.sayDelete(sa, list...)
+	c.fail(sa, ev)
+	c.destroy(sa, true)
+}
+
+// sayDelete tells the peer once, without waiting for its answer.
+func (c *Core) sayDelete(sa *ikeSA, list ...payload) {
 	if msgs, err := sealMessage(sa.header(exInformational, sa.nextOut, false), list, sa.out, 0); err == nil {
 		sa.nextOut++
 		c.transmit(sa, msgs)
 	}
-	c.fail(sa, ev)
-	c.destroy(sa, true)
 }
 
 // serveAuth is IKE_AUTH as responder.

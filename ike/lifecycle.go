@@ -28,6 +28,7 @@ func (c *Core) establish(sa *ikeSA, low []byte, initialContact bool) {
 	sa.rekeyAt = c.now.Add(c.jitter(or(sa.peer.Lifetime, defaultIKELife)))
 	c.stats.Up++
 	c.enroll(sa)
+	c.keepFew(sa, nil)
 	c.event(sa, Event{Kind: IKEUp, Suite: sa.suite.String()})
 	if initialContact {
 		c.dropOlder(sa)
@@ -58,14 +59,16 @@ type holder struct {
 	id   Identity
 }
 
+func (sa *ikeSA) holder() holder { return holder{sa.peer, sa.remoteID.folded()} }
+
 // enroll puts an IKE SA among those of its peer; forget takes it out.
 func (c *Core) enroll(sa *ikeSA) {
-	h := holder{sa.peer, sa.remoteID}
+	h := sa.holder()
 	c.held[h] = append(c.held[h], sa)
 }
 
 func (c *Core) resign(sa *ikeSA) {
-	h := holder{sa.peer, sa.remoteID}
+	h := sa.holder()
 	if i := slices.Index(c.held[h], sa); i >= 0 {
 		c.held[h] = slices.Delete(c.held[h], i, i+1)
 	}
@@ -77,7 +80,7 @@ func (c *Core) resign(sa *ikeSA) {
 // twins gives the other IKE SAs with the same peer, oldest first.
 func (c *Core) twins(sa *ikeSA) []*ikeSA {
 	var out []*ikeSA
-	for _, o := range c.held[holder{sa.peer, sa.remoteID}] {
+	for _, o := range c.held[sa.holder()] {
 		if o != sa && o.state == stUp && o.localID.same(sa.localID) {
 			out = append(out, o)
 		}

@@ -74,6 +74,7 @@ func (c *Core) rekeyedIKE(old *ikeSA, a *agreement, initiator bool) *ikeSA {
 	sa.rekeyAt = c.now.Add(c.jitter(or(sa.peer.Lifetime, defaultIKELife)))
 	c.sas[sa.mine()] = sa
 	c.enroll(sa)
+	c.keepFew(sa, old)
 	c.settle(sa)
 	return sa
 }

@@ -20,11 +20,16 @@ func (l *loader) ikeBlocks() {
 	}
 }
 
+// DefaultMaxSAs is how many IKE SAs one identity may have unless its ike block
+// says another number.
+const DefaultMaxSAs = 8
+
 // ike reads one ike block.
 func (l *loader) ike(b *hclsyntax.Block) IKE {
 	k := l.open(b, []string{"local_endpoint", "remote_endpoint", "local_id", "remote_id",
 		"certificate", "private_key", "ca", "crl", "public_keys", "psk_file", "ppk_file", "ppk_id", "ppk_required", "remote_auth",
-		"pool", "dns", "request_address", "mobike", "encryption", "integrity", "prf", "key_exchange", "lifetime", "dead_peer_detection", "initiate"}, nil)
+		"pool", "dns", "request_address", "mobike", "encryption", "integrity", "prf", "key_exchange", "lifetime", "dead_peer_detection", "initiate",
+		"max_sas_per_identity"}, nil)
 	i := IKE{Name: k.name, Place: l.place(b.DefRange()), Places: k.places()}
 	i.LocalEndpoint = k.address("local_endpoint")
 	if linkLocal(i.LocalEndpoint) {
@@ -42,6 +47,7 @@ func (l *loader) ike(b *hclsyntax.Block) IKE {
 	k.integrityFits(i.Encryption, i.Integrity)
 	i.MOBIKE = k.flag("mobike", true)
 	i.RequestAddress = k.flag("request_address", false)
+	i.MaxSAsPerIdentity = int(k.integer("max_sas_per_identity", 1, 100000, DefaultMaxSAs))
 	if i.RequestAddress && k.has("pool") {
 		l.fail(k.at("request_address"), "Arguments do not fit", "A block either gives addresses from a pool or asks for one.")
 	}

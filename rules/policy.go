@@ -156,6 +156,9 @@ type IKE struct {
 
 	RequestAddress bool // as a caller: ask for an address (RFC 7296 section 3.15)
 	MOBIKE         bool // survive a change of address (RFC 4555)
+	// MaxSAsPerIdentity is how many IKE SAs one identity may have at a time; of
+	// more, the one that has been silent for longest ends.
+	MaxSAsPerIdentity int
 
 	Pool []netip.Prefix // addresses for callers
 	DNS  []netip.Addr   // resolvers for callers
