@@ -77,6 +77,31 @@ type Event struct {
 	Count       uint64       `json:"count,omitempty"`
 }
 
+// textBytes is how much memory the texts of an event hold, in bytes. Those of
+// rules and packets are shared, and short.
+func (e *Event) textBytes() int {
+	n := len(e.Message)
+	for i := range e.Diagnostics {
+		n += len(e.Diagnostics[i].Summary) + len(e.Diagnostics[i].Detail) + len(e.Diagnostics[i].File)
+	}
+	if i := e.IKE; i != nil {
+		n += len(i.RemoteID) + len(i.Suite) + len(i.Ours) + len(i.Theirs) + len(i.Nearest) + len(i.Detail)
+	}
+	return n
+}
+
+// byOthers says that the event was caused by what somebody has sent to this host:
+// anybody can cause as many of them as the network carries.
+func (e *Event) byOthers() bool {
+	switch e.Kind {
+	case KindPacket, KindAudit, KindMalformed, KindIPsec:
+		return true
+	case KindIKE:
+		return e.IKE != nil && e.IKE.Failure != ""
+	}
+	return false
+}
+
 // Diagnostic is one thing a policy was refused for, or is warned of.
 type Diagnostic = rules.Diagnostic
 

@@ -102,7 +102,7 @@ func ruleAt(p *engine.Policy, i int32) *engine.Rule {
 
 // logEvents writes events to the log until the ring is closed. It reads the
 // ring like any other reader, so a log that stalls never stalls a packet.
-// Events about packets are held to the policy's log rate, so that nobody can
+// Events that others cause are held to the policy's log rate, so that nobody can
 // fill a disk from outside.
 func (d *daemon) logEvents(rd *ringReader) {
 	defer rd.close()
@@ -115,7 +115,7 @@ func (d *daemon) logEvents(rd *ringReader) {
 				d.o.Logger.Warn("events lost: the log is too slow", "count", e.Seq-next)
 			}
 			next = e.Seq + 1
-			if e.Packet != (Packet{}) && !rate.allowAt(d.logRate.Load(), int64(e.Time.Sub(d.started))) {
+			if e.byOthers() && !rate.allowAt(d.logRate.Load(), int64(e.Time.Sub(d.started))) {
 				d.unlogged.Add(1)
 				continue
 			}

@@ -13,13 +13,19 @@ type ring struct {
 	mu      sync.Mutex
 	buf     []Event
 	next    uint64 // Seq of the event to come; the first is 1
+	oldest  uint64 // Seq of the first that is still there; next: none is
+	bytes   int    // of the texts of those that are there
 	readers map[*ringReader]struct{}
 	closed  bool
 	lost    uint64 // events that some reader lost, of all readers
 }
 
+// maxEventBytes bounds the texts of the events in a ring: some are about what
+// strangers have sent. The newest event is kept, however long it is.
+const maxEventBytes = 4 << 20
+
 func newRing(size int) *ring {
-	return &ring{buf: make([]Event, size), next: 1, readers: map[*ringReader]struct{}{}}
+	return &ring{buf: make([]Event, size), next: 1, oldest: 1, readers: map[*ringReader]struct{}{}}
 }
 
 // add writes the event and gives it its Seq and, if it has none, its time.
@@ -30,11 +36,24 @@ func (r *ring) add(e *Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e.Seq = r.next
+	size := e.textBytes()
+	for r.held() == uint64(len(r.buf)) || r.held() > 0 && r.bytes+size > maxEventBytes {
+		r.forget()
+	}
+	r.bytes += size
 	r.buf[r.next%uint64(len(r.buf))] = *e
 	r.next++
 	for rd := range r.readers {
 		rd.poke()
 	}
+}
+
+// forget takes the oldest event out.
+func (r *ring) forget() {
+	e := &r.buf[r.oldest%uint64(len(r.buf))]
+	r.bytes -= e.textBytes()
+	*e = Event{}
+	r.oldest++
 }
 
 // close lets readers run to the end and then stop.
@@ -72,7 +91,7 @@ func (r *ring) reader(back uint64) *ringReader {
 }
 
 // held is how many events are still in the ring.
-func (r *ring) held() uint64 { return min(r.next-1, uint64(len(r.buf))) }
+func (r *ring) held() uint64 { return r.next - r.oldest }
 
 func (rd *ringReader) poke() {
 	select {
@@ -93,9 +112,9 @@ func (rd *ringReader) read(dst []Event) (n int, end bool) {
 	r := rd.ring
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if oldest := r.next - r.held(); rd.pos < oldest {
-		r.lost += oldest - rd.pos
-		rd.pos = oldest
+	if rd.pos < r.oldest {
+		r.lost += r.oldest - rd.pos
+		rd.pos = r.oldest
 	}
 	for n < len(dst) && rd.pos < r.next {
 		dst[n] = r.buf[rd.pos%uint64(len(r.buf))]
