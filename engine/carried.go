@@ -76,8 +76,9 @@ func (f *flow) offload(s *spd, in *Input, r *Result) uint32 {
 // cut keeps a flow that has been let through and that the policy now in force
 // discards, if that is all it says: then the kernel may discard the rest. What
 // the kernel has carried meanwhile under the old policy is not the new rule's.
-func (f *flow) cut(r *Result) bool {
-	if r.Log || r.Reject || f.key.proto != packet.TCP && f.key.proto != packet.UDP {
+// A policy that names interfaces may let it pass by another one.
+func (f *flow) cut(s *spd, r *Result) bool {
+	if s.interfaces || r.Log || r.Reject || f.key.proto != packet.TCP && f.key.proto != packet.UDP {
 		return false
 	}
 	f.unbased = true
@@ -180,7 +181,7 @@ func (e *Engine) Carried(now int64, c *Carried) {
 		return
 	}
 	if f.generation != s.generation {
-		if r := s.redecide(f); r.Verdict == Discard && !f.cut(&r) {
+		if r := s.redecide(f, &Input{}); r.Verdict == Discard && !f.cut(s, &r) {
 			shard.remove(f)
 			return
 		}

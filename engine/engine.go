@@ -84,6 +84,7 @@ type Engine struct {
 	fragments fragmentTable
 	assembly  reassembler
 	told      told
+	noted     noted
 	reasons   [reasonCount]atomic.Uint64
 }
 
@@ -121,6 +122,9 @@ func (e *Engine) Judge(in *Input) Result {
 
 // finish counts a packet's result.
 func (e *Engine) finish(s *spd, in *Input, r Result) Result {
+	if in.Opened {
+		return e.finishOpened(s, in, r)
+	}
 	s.count(in, &r)
 	e.reasons[r.Reason].Add(1)
 	return r
@@ -148,8 +152,12 @@ func (e *Engine) judge(s *spd, in *Input) Result {
 // judgeWhole judges a packet whose upper-layer header is there.
 func (e *Engine) judgeWhole(s *spd, in *Input) Result {
 	p := &in.Packet
+	if in.Opened {
+		return e.judgeOpened(s, in)
+	}
 	if p.HasICMP && p.Quotes() {
 		if r, ok := e.related(s, in); ok {
+			r.alone = true
 			return r
 		}
 	}
@@ -170,7 +178,7 @@ func (e *Engine) judgeWhole(s *spd, in *Input) Result {
 		return e.open(s, shard, in, key, side, nil)
 	}
 	if f.generation != s.generation {
-		if r := s.redecide(f); r.Verdict == Discard && !(in.Offloadable && in.Tracked && f.cut(&r)) {
+		if r := s.redecide(f, in); r.Verdict == Discard && !(in.Offloadable && in.Tracked && f.cut(s, &r)) {
 			shard.remove(f)
 			return r
 		}
@@ -182,10 +190,14 @@ func (e *Engine) judgeWhole(s *spd, in *Input) Result {
 		return Result{Reason: ReasonOtherPeer, Rule: f.rule}
 	}
 	in.with(f)
-	r := e.conform(s, in, Result{Verdict: f.verdict, Reason: ReasonFlow, Rule: f.rule, Established: true, opened: f.dir}, f.leaves(in, side))
-	if r.Verdict != Discard {
+	r, leaving := s.conduct(f, in, side)
+	if r.Verdict == Discard {
+		return r
+	}
+	if r = e.conform(s, in, r, leaving); r.Verdict != Discard {
 		f.resume(in)
 		f.update(p, side, in.Now)
+		f.arrive(in, side)
 		r.Offload = f.offload(s, in, &r)
 	}
 	return r
@@ -194,8 +206,12 @@ func (e *Engine) judgeWhole(s *spd, in *Input) Result {
 // judgeAlone judges a packet that belongs to no flow by the rules alone.
 func (e *Engine) judgeAlone(s *spd, in *Input) Result {
 	q := queryOf(in)
+	if in.brought() {
+		q.brought = in.SA
+	}
 	r := s.lookup(&q, in.Now, fresh)
-	return e.conform(s, in, r, s.leaves(&q, in, &r))
+	r.alone = true
+	return e.conform(s, in, r, s.leaves(&q, in.SA == "", &r))
 }
 
 // open judges a packet that belongs to no known flow, and remembers the flow
@@ -245,6 +261,7 @@ func (e *Engine) open(s *spd, shard *flowShard, in *Input, key flowKey, side uin
 		f.holder = r.sa.Holder()
 	}
 	f.start(p, side, in.Now, known)
+	f.arrive(in, side)
 	if before != nil {
 		f.follows(before)
 	}
@@ -259,8 +276,11 @@ func (e *Engine) ask(s *spd, in *Input, f flow, side uint8, what mode) (flow, Re
 	f.dir = openingDirection(in)
 	f.remember(in)
 	q := f.query()
+	if in.brought() {
+		q.brought = in.SA
+	}
 	r := s.lookup(&q, in.Now, what)
-	f.outgoing = s.leaves(&q, in, &r)
+	f.outgoing = s.leaves(&q, (in.SA == "") == (side == f.opener), &r)
 	return f, e.conform(s, in, r, f.leaves(in, side))
 }
 
@@ -286,14 +306,17 @@ func (e *Engine) conform(s *spd, in *Input, r Result, leaving bool) Result {
 		r.Verdict, r.Reason = Discard, ReasonClear
 	case in.SA != s.policy.Rules[r.Rule].With:
 		r.Verdict, r.Reason = Discard, ReasonWrongSA
+	case in.Dir == Forward && !in.Arriving:
+		return s.conformClear(in, r)
 	}
 	return r
 }
 
 // leaves says whether the packet that a query asks about goes towards the
 // remote side of the rule that decided: outbound always, on the forward path
-// when its source is the rule's local side.
-func (s *spd) leaves(q *query, in *Input, r *Result) bool {
+// when its source is the rule's local side. unsure is the answer for a rule
+// that does not tell its sides apart.
+func (s *spd) leaves(q *query, unsure bool, r *Result) bool {
 	if q.dir != Forward || r.Verdict != Protect {
 		return q.dir == Out
 	}
@@ -301,8 +324,8 @@ func (s *spd) leaves(q *query, in *Input, r *Result) bool {
 	a, b := netipAddr(q.key.Local, q.v6), netipAddr(q.key.Remote, q.v6)
 	fromLocal := rule.OpenedBy != OpenedByRemote && rule.mismatchEnds(a, b, q.key.LocalPort, q.key.RemotePort) == matches
 	fromRemote := rule.OpenedBy != OpenedByLocal && rule.mismatchEnds(b, a, q.key.RemotePort, q.key.LocalPort) == matches
-	if fromLocal && fromRemote { // a rule that does not tell its sides apart
-		return in.SA == ""
+	if fromLocal && fromRemote {
+		return unsure
 	}
 	return fromLocal
 }

@@ -22,6 +22,10 @@ func fate(policy *Policy, o *Outcome) string {
 		return fmt.Sprintf("it may leave only under %q, which has no SA for it: it is discarded, and counted as %s, never sent in the clear", o.Rule.With, r.Reason)
 	case ReasonWrongSA:
 		return fmt.Sprintf("it came out of SA %q, which policy does not name for it: it is discarded", o.Input.SA)
+	case ReasonTurnsBack:
+		return fmt.Sprintf("it would leave in the clear by %s, where its sealed self came from, and rule %q does not name that interface: it is discarded", o.Input.OutIf, o.Rule.Name)
+	case ReasonMustSeal:
+		return "it would leave in the clear where policy protects: it is discarded"
 	case ReasonTCPState:
 		return "it belongs to no flow that was let through, and opens none: it is discarded"
 	case ReasonFlow, ReasonRelated:

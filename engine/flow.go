@@ -20,8 +20,9 @@ type flow struct {
 	state      tcpState
 	rule       int32
 	generation uint32 // of the policy that last let it through
-	inIf       string // interfaces of the packet that opened it
+	inIf       string // interfaces that its opener's packets use, or last used
 	outIf      string
+	arrived    *[2]arrival // by side; nil: nothing has come out of an SA on the forward path
 	holder     *esp.Holder // who it is with, where the address does not tell
 
 	expires  int64 // nanoseconds on the clock of Input.Now
@@ -163,15 +164,25 @@ func (f *flow) query() query {
 	return q
 }
 
-// redecide looks a flow up again after a reload, and keeps the answer in it.
-func (s *spd) redecide(f *flow) Result {
+// redecide looks a flow up again after a reload, when in comes, and keeps the
+// answer in it.
+func (s *spd) redecide(f *flow, in *Input) Result {
 	q := f.query()
-	r := s.lookup(&q, 0, again)
-	f.verdict, f.rule, f.generation = r.Verdict, r.Rule, s.generation
-	if r.Verdict == Protect && f.dir == Forward {
-		f.outgoing = s.leaves(&q, &Input{}, &r)
+	if in.brought() && f.outIf == "" {
+		q.brought = in.SA
 	}
+	r := s.lookup(&q, 0, again)
+	f.decide(s, &q, &r)
+	f.generation = s.generation
 	return r
+}
+
+// decide keeps the answer to the question q that the flow's opener asks.
+func (f *flow) decide(s *spd, q *query, r *Result) {
+	if r.Verdict == Protect && f.dir == Forward {
+		f.outgoing = s.leaves(q, f.verdict != Protect || f.outgoing, r)
+	}
+	f.verdict, f.rule = r.Verdict, r.Rule
 }
 
 // start sets a new flow's state from its first packet.

@@ -22,6 +22,7 @@ type fragmentKey struct {
 	id       uint32
 	proto    uint8 // always 0 for IPv6, whose key has none
 	dir      Direction
+	opened   bool
 	sa       string // that it came out of: pieces under one SA never join those under another
 }
 
@@ -64,7 +65,7 @@ func (t *fragmentTable) expire(now int64) {
 // ones like the first.
 func (e *Engine) judgeFragment(s *spd, in *Input) Result {
 	p := &in.Packet
-	key := fragmentKey{src: p.Src, dst: p.Dst, id: p.FragID, dir: in.Dir, sa: in.SA}
+	key := fragmentKey{src: p.Src, dst: p.Dst, id: p.FragID, dir: in.Dir, opened: in.Opened, sa: in.SA}
 	if p.Version == 4 {
 		key.proto = p.Protocol
 	}

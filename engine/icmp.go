@@ -122,7 +122,7 @@ func (e *Engine) relatedTo(s *spd, in, quoted *Input, forward bool) (r Result, k
 		return Result{}, false, false
 	}
 	if f.generation != s.generation {
-		if r := s.redecide(f); r.Verdict == Discard && !(f.offloaded && f.cut(&r)) {
+		if r := s.redecide(f, in); r.Verdict == Discard && !(f.offloaded && f.cut(s, &r)) {
 			shard.remove(f)
 		}
 	}
@@ -143,7 +143,9 @@ func (e *Engine) relatedTo(s *spd, in, quoted *Input, forward bool) (r Result, k
 		return Result{Reason: ReasonOtherPeer, Rule: f.rule}, true, true
 	}
 	in.with(f)
-	r = e.conform(s, in, Result{Verdict: f.verdict, Reason: ReasonRelated, Rule: f.rule, Established: true, opened: f.dir}, leaving)
+	if r = s.conductError(f, in, 1-sender); r.Verdict != Discard {
+		r = e.conform(s, in, r, leaving)
+	}
 	return r, true, true
 }
 

@@ -10,7 +10,7 @@ type Input struct {
 	Packet packet.Packet
 	Dir    Direction
 	InIf   string // interface it came in by; empty outbound
-	OutIf  string // interface it goes out by; empty inbound
+	OutIf  string // interface it goes out by; empty inbound, and of what is Arriving
 
 	// Now is the time of the packet in nanoseconds on any clock that never
 	// goes back; the engine has no clock of its own.
@@ -44,6 +44,12 @@ type Input struct {
 	// UDPSocket says that sealed datagrams in UDP leave by a UDP socket: they
 	// need no UDP checksum, and all of them come in Output.Send.
 	UDPSocket bool
+
+	// Opened says that the packet came out of an SA, was judged when it arrived,
+	// and is now at the hook that Dir says, with its way out: which SA it was
+	// the engine knows. Moved says of such a packet that it does not go where it
+	// went then, because another program has translated its destination.
+	Opened, Moved bool
 
 	// SA is the ipsec block whose SA the packet came out of; empty for a
 	// packet that arrived in the clear.

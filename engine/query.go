@@ -21,6 +21,9 @@ type query struct {
 	dscp  uint8
 	inIf  string
 	outIf string
+	// brought is the ipsec block whose SA the packet came out of, while its way
+	// out is not known: a rule that may turn out to name it is taken to do so.
+	brought string
 }
 
 // queryOf asks about a packet as it is.

@@ -34,6 +34,7 @@ type Result struct {
 
 	sa     *esp.SA   // that must seal the packet
 	opened Direction // of the packet that opened the flow
+	alone  bool      // the packet was judged without a flow of its own
 
 	// Audits are the first audit rules (rule attribute `audit`) that matched
 	// before the rule that decided, by index; NAudits of them are valid.
@@ -68,6 +69,10 @@ const (
 	ReasonClearError                    // ICMP in the clear about a packet that policy protects
 	ReasonWrongSA                       // came out of an SA that policy does not name for it (RFC 4301 section 5.2 step 4)
 	ReasonOtherPeer                     // of a flow with another peer that has the same address behind a NAT (RFC 3948 section 5.2)
+	ReasonTranslated                    // came out of an SA, and another program has changed its destination since it was judged
+	ReasonUnknownSA                     // came out of an SA, and when its way out was known nobody knew of which
+	ReasonTurnsBack                     // came out of an SA, and would leave in the clear by the interface that its sealed self came by
+	ReasonMustSeal                      // came out of an SA, and would leave in the clear where policy protects
 	ReasonTCPState                      // TCP segment that fits no flow and opens none
 	ReasonFlowTableFull                 // no room for another flow
 	ReasonFragmentOrphan                // later fragment whose first fragment was not seen
@@ -110,7 +115,8 @@ func reasonOfESP(f esp.Fault) Reason {
 
 var reasonNames = [reasonESP]string{
 	"undecided", "rule", "default", "flow", "related",
-	"no-sa", "held", "clear-text", "clear-error", "wrong-sa", "other-peer", "tcp-state", "flow-table-full",
+	"no-sa", "held", "clear-text", "clear-error", "wrong-sa", "other-peer",
+	"translated", "unknown-sa", "turns-back", "must-seal", "tcp-state", "flow-table-full",
 	"fragment-orphan", "fragment-held", "fragment-overlap", "fragment-table-full", "source-route", "too-big", "ike", "nat-keepalive", "loopback",
 	"truncated", "bad-version", "bad-header-length", "bad-length",
 	"bad-extension-chain", "bad-fragment", "bad-transport",
@@ -133,7 +139,8 @@ func (r Reason) String() string {
 // be thrown away.
 func (r Reason) Auditable() bool {
 	switch r {
-	case ReasonNoSA, ReasonClear, ReasonClearError, ReasonWrongSA, ReasonOtherPeer:
+	case ReasonNoSA, ReasonClear, ReasonClearError, ReasonWrongSA, ReasonOtherPeer,
+		ReasonTranslated, ReasonUnknownSA, ReasonTurnsBack, ReasonMustSeal:
 		return true
 	}
 	return r >= reasonESP && r < reasonCount && r != reasonOfESP(esp.Dummy)

@@ -28,9 +28,20 @@ const (
 // the second look at candidates that boxes cannot say all of, and what
 // Explain tells.
 func (r *Rule) mismatch(q *query) field {
-	switch {
-	case q.dir == In && !r.In, q.dir == Out && !r.Out, q.dir == Forward && !r.Forward:
+	if q.dir == In && !r.In || q.dir == Out && !r.Out || q.dir == Forward && !r.Forward {
 		return fieldDirection
+	}
+	if f := r.mismatchProtocol(q); f != matches {
+		return f
+	}
+	if f := r.mismatchSides(q); f != matches {
+		return f
+	}
+	return r.mismatchRest(q)
+}
+
+func (r *Rule) mismatchProtocol(q *query) field {
+	switch {
 	case len(r.Protocols) > 0 && !slices.Contains(r.Protocols, q.key.Proto):
 		return fieldProtocol
 	case len(r.LocalPorts)+len(r.RemotePorts) > 0 && !hasPorts(q.key.Proto):
@@ -38,9 +49,10 @@ func (r *Rule) mismatch(q *query) field {
 	case len(r.ICMP) > 0 && !r.matchesICMP(q):
 		return fieldICMP
 	}
-	if f := r.mismatchSides(q); f != matches {
-		return f
-	}
+	return matches
+}
+
+func (r *Rule) mismatchRest(q *query) field {
 	switch {
 	case !r.matchesInterface(q):
 		return fieldInterface
@@ -96,17 +108,21 @@ func (r *Rule) matchesICMP(q *query) bool {
 }
 
 // matchesInterface holds the rule's interfaces against the one the packet
-// uses; on the forward path either one will do.
+// uses; on the forward path either one will do. Of what has come out of an SA
+// the way out is not known when it arrives: then a rule that protects by that
+// very SA matches, and the forward hook asks again.
 func (r *Rule) matchesInterface(q *query) bool {
-	if len(r.Interfaces) == 0 {
+	switch {
+	case len(r.Interfaces) == 0,
+		q.dir != Out && r.names(q.inIf), q.dir != In && r.names(q.outIf):
 		return true
 	}
-	for _, pattern := range r.Interfaces {
-		if q.dir != Out && matchInterface(pattern, q.inIf) || q.dir != In && matchInterface(pattern, q.outIf) {
-			return true
-		}
-	}
-	return false
+	return q.brought != "" && r.Action == Protect && r.With == q.brought
+}
+
+// names says whether an interface is among those that the selector names.
+func (s *Selector) names(dev string) bool {
+	return slices.ContainsFunc(s.Interfaces, func(pattern string) bool { return matchInterface(pattern, dev) })
 }
 
 // matchInterface compares a name with a pattern whose last "*" stands for any rest.

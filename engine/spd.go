@@ -15,6 +15,11 @@ type spd struct {
 	state      []ruleState                             // by rule index
 	defaults   [directionCount]*counter
 	protects   []int32 // the rules that protect
+	// interfaces says that the policy names some: see ways.go. sealing finds the
+	// forward rules whose local side a packet comes from, by IPv4 and IPv6; nil
+	// if none of them protects.
+	interfaces bool
+	sealing    *[2]*classify.Classifier
 }
 
 // ruleState is what a rule needs while it is in force.
@@ -73,6 +78,8 @@ func compile(p *Policy, old *spd) *spd {
 	for d := range s.defaults {
 		s.defaults[d] = new(counter)
 	}
+	s.interfaces = p.NamesInterfaces()
+	s.sealing = sealingTables(p)
 	if old != nil {
 		s.inherit(old)
 	}

@@ -103,10 +103,10 @@ func (t Trial) input(spec packet.Spec, d Direction) (Input, error) {
 		in.Packet.Bytes = b
 		return in, nil // judging it will say so
 	}
-	if d == In || d == Forward {
-		in.InIf = t.Interface
-	} else {
+	if d == Out || d == Forward && t.Protected { // of what comes protected the side in the clear counts
 		in.OutIf = t.Interface
+	} else {
+		in.InIf = t.Interface
 	}
 	return in, nil
 }

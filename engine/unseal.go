@@ -176,5 +176,8 @@ func (e *Engine) admit(s *spd, in *Input, out *Output) (Result, *Input) {
 		r = e.judge(s, in)
 	}
 	r.Reject = false // the answer would leave in the clear
+	if r.alone && judged.Dir == Forward && r.Verdict == Protect {
+		e.noted.note(judged)
+	}
 	return r, judged
 }
