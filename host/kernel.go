@@ -93,7 +93,7 @@ func kernelConfig(l *loaded, cores int, log *slog.Logger) nfq.Config {
 	protect := slices.ContainsFunc(l.Engine.Rules, func(r engine.Rule) bool { return r.Action == engine.Protect })
 	cfg := nfq.Config{Queue: s.Queue, Queues: queues, Mask: s.MarkMask, FailOpen: s.FailOpen, Protect: protect, Awake: cores, Logger: log}
 	if s.Offload {
-		cfg.Offload = l.decides
+		cfg.Offload, cfg.Interfaces = l.decides, l.Engine.NamesInterfaces()
 	}
 	// What IKE agrees on may turn out to go in UDP, and IKE itself does.
 	cfg.Encapsulated = protect && slices.ContainsFunc(l.IPsec, func(s rules.IPsec) bool {

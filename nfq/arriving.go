@@ -2,6 +2,7 @@ package nfq
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -25,7 +26,9 @@ const portNAT = 4500
 //		...                                      # IPv6: the same; most packets of a bulk transfer end here
 //		iiftype loopback  meta mark set meta mark & 0x00ffffff  accept
 //		meta mark & 0xff000000 != 0  meta mark set meta mark & 0x00ffffff
-//		iifname "ipfw0"  meta mark set meta mark | 0x06000000  accept    # opened
+//		iifname "ipfw0"  fib daddr type local      meta mark set meta mark | 0x06000000  accept    # opened
+//		iifname "ipfw0"  fib daddr type multicast  the same; and broadcast
+//		iifname "ipfw0"  meta mark set meta mark | 0x07000000  accept    # opened, crossing
 //		fib daddr type != local  accept
 //		ip version . ihl 4 . 5  ip protocol esp  match bpf  drop         # from other devices too: taken into the ring of the
 //		ip6 nexthdr esp  ip6 daddr != fe80::/10  match bpf  drop         # intake, if there is one
@@ -45,6 +48,7 @@ func (t *tableSpec) arriving() [][]expr.Any {
 	mine := uint32(t.marks)
 	marked := []expr.Any{meta(expr.MetaKeyMARK), and(mine), unequal(native32(0))}
 	opened := []expr.Any{meta(expr.MetaKeyIIFNAME), equal(ifname(t.device))}
+	opened = opened[:len(opened):len(opened)]
 	destination := &expr.Fib{Register: 1, ResultADDRTYPE: true, FlagDADDR: true}
 	var rules [][]expr.Any
 	if t.prog > 0 {
@@ -53,7 +57,10 @@ func (t *tableSpec) arriving() [][]expr.Any {
 	rules = append(rules, [][]expr.Any{
 		t.loopback(expr.MetaKeyIIFTYPE),
 		setMeta(marked, mine, 0),
-		append(setMeta(opened, mine, t.marks.opened()), accept()),
+		append(setMeta(append(opened, destination, equal(native32(unix.RTN_LOCAL))), mine, t.marks.opened()), accept()),
+		append(setMeta(append(opened, destination, equal(native32(unix.RTN_MULTICAST))), mine, t.marks.opened()), accept()),
+		append(setMeta(append(opened, destination, equal(native32(unix.RTN_BROADCAST))), mine, t.marks.opened()), accept()),
+		append(setMeta(opened, mine, t.marks.opened()|t.marks.crossing()), accept()),
 		{destination, unequal(native32(unix.RTN_LOCAL)), accept()},
 	}...)
 	if t.prog > 0 {
@@ -75,6 +82,39 @@ func (t *tableSpec) arriving() [][]expr.Any {
 		},
 		append(toPort(portNAT), up),
 	}...)
+}
+
+// again deals with what came out of an SA in the input or forward chain, where
+// it is known where it goes:
+//
+//	meta mark & 0xff000000 == 0x06000000  ct status & 0x30 == 0  accept    # input: nearly all of it
+//	meta mark & 0x06000000 == 0x06000000  ct direction original  ct status & 0x20 != 0  meta mark set ...    # crossing: the wrong one
+//	meta mark & 0x06000000 == 0x06000000  ct direction reply     ct status & 0x10 != 0  the same
+//	meta mark & 0xff000000 == 0x06000000  accept                           # input
+//	meta mark & 0x06000000 == 0x06000000  queue num 4301
+//
+// The connection has a destination that others have translated if that is so of
+// its first packet (0x20, IPS_DST_NAT), or if that one's source was, and this is
+// an answer (0x10, IPS_SRC_NAT). A packet without a connection has not been
+// translated.
+func (t *tableSpec) again(forward bool) (rules [][]expr.Any) {
+	const srcNAT, dstNAT = 1 << 4, 1 << 5
+	opened, wrong := t.marks.opened(), t.marks.crossing()
+	here := append(metaIs(uint32(t.marks), opened), accept())
+	if forward {
+		wrong = 0
+	} else {
+		rules = append(rules, slices.Concat(metaIs(uint32(t.marks), opened), ctHasNot(expr.CtKeySTATUS, srcNAT|dstNAT), []expr.Any{accept()}))
+	}
+	for direction, translated := range []uint32{dstNAT, srcNAT} {
+		rules = append(rules, setMeta(slices.Concat(metaIs(opened, opened),
+			[]expr.Any{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1}, equal([]byte{byte(direction)})},
+			ctHas(expr.CtKeySTATUS, translated)), t.marks.crossing(), wrong))
+	}
+	if !forward {
+		rules = append(rules, here)
+	}
+	return append(rules, append(metaIs(opened, opened), t.queueExpr(queueLive)))
 }
 
 // takeUDP marks what the UDP socket is to receive, injected alone.

@@ -79,6 +79,10 @@ type Config struct {
 	// engine.Generation has let through; 0 sends every packet up. Each
 	// Reload with it begins anew: every flow comes up again.
 	Offload uint32
+	// Interfaces says that the policy names interfaces (engine.Policy's
+	// NamesInterfaces): then the kernel answers for a flow only as long as it
+	// uses those that the Handler was asked about.
+	Interfaces bool
 	// Encapsulated says that some of what is protected goes in UDP (RFC 3948):
 	// the Firewall takes UDP port 4500 for it, on every address of the host. It
 	// needs Protect.

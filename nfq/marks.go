@@ -3,6 +3,8 @@ package nfq
 import (
 	"fmt"
 	"math/bits"
+
+	"golang.org/x/sys/unix"
 )
 
 // DefaultMask is the range of packet and connection mark bits that ipfw uses
@@ -21,6 +23,7 @@ const minMaskBits = 8
 //	bit   name        on        meaning
 //	0     reply       packet    runs against the direction its connection was opened in
 //	0     crossing    conn.     offloaded by the forward chain: the others do not know it
+//	0     crossing    packet    of one that is opened: was judged as one to be forwarded
 //	1     injected    packet    ipfw's own: the output chain lets it pass
 //	2     queued      packet    went up the queue; when it comes back with this
 //	                            bit, its connection becomes admitted
@@ -30,9 +33,12 @@ const minMaskBits = 8
 //	5-7   generation  both      ... as long as the table's generation is this one
 //
 // injected and queued together say opened, on a packet that came out of an SA
-// before connection tracking: the input and forward chains let it pass, and its
-// connection becomes admitted like one that they have queued. Whatever comes
-// in is cleared of our bits before.
+// before connection tracking. The input chain lets it pass, and its connection
+// becomes admitted like one that the chain has queued. The forward chain queues
+// it once more, with these bits, because its way out is known only there. Where
+// crossing does not say of it what the chain does, or the connection says that
+// its destination has been translated since, the daemon discards it. Whatever
+// comes in is cleared of our bits before.
 //
 // Bits on a packet live from the chain that queues it to the chain behind
 // that, which moves to the connection what has to be remembered and clears
@@ -59,6 +65,15 @@ func (m marks) injected() uint32 { return m.bit(1) }
 func (m marks) queued() uint32   { return m.bit(2) }
 func (m marks) admitted() uint32 { return m.bit(3) }
 func (m marks) opened() uint32   { return m.injected() | m.queued() }
+
+// again says whether a message is about a packet that came out of an SA and is
+// not Arriving any more, and whether its destination is another since then.
+func (m marks) again(msg *message) (opened, moved bool) {
+	if msg.mark&m.opened() != m.opened() || msg.hook != unix.NF_INET_LOCAL_IN && msg.hook != unix.NF_INET_FORWARD {
+		return false, false
+	}
+	return true, msg.hook != unix.NF_INET_FORWARD || msg.mark&m.crossing() == 0
+}
 
 func (m marks) crossing() uint32  { return m.bit(0) }
 func (m marks) refused() uint32   { return m.bit(2) }

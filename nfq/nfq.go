@@ -196,7 +196,7 @@ func (f *Firewall) install(cfg *Config, fresh bool) error {
 	}
 	f.encap.Store(bySocket)
 	prog := f.takeIn(cfg)
-	err = f.rules.install(&tableSpec{
+	spec := &tableSpec{
 		name:     f.cfg.Table,
 		marks:    f.marks,
 		queue:    f.cfg.Queue,
@@ -213,7 +213,16 @@ func (f *Firewall) install(cfg *Config, fresh bool) error {
 		sends:    f.inject.sends,
 		offload:  offload,
 		gen:      gen,
-	}, families(f.can.inet))
+	}
+	if offload && cfg.Interfaces {
+		spec.via = newEpoch()
+	}
+	err = f.rules.install(spec, families(f.can.inet))
+	if err != nil && spec.via != 0 {
+		f.cfg.Logger.Warn("this kernel does not tell connections apart by interface, which the policy names: no flow is offloaded", "error", err)
+		offload, spec.offload, spec.via = false, false, 0
+		err = f.rules.install(spec, families(f.can.inet))
+	}
 	if err != nil {
 		return err
 	}
@@ -328,7 +337,7 @@ func (f *Firewall) Reload(cfg Config) error {
 		return err
 	}
 	f.cfg.CopyRange, f.cfg.FailOpen, f.cfg.Protect, f.cfg.Encapsulated = cfg.CopyRange, cfg.FailOpen, cfg.Protect, cfg.Encapsulated
-	f.cfg.KeyExchange, f.cfg.Offload = cfg.KeyExchange, cfg.Offload
+	f.cfg.KeyExchange, f.cfg.Offload, f.cfg.Interfaces = cfg.KeyExchange, cfg.Offload, cfg.Interfaces
 	return nil
 }
 

@@ -19,6 +19,7 @@ import (
 //	arriving -- same family ----> verdict with the opened packet, marked opened
 //	arriving -- other family ---> TUN device; drop
 //	arriving -- fragment, the last missing: the whole datagram, in one of these ways, or its pieces by the TUN device
+//	opened, at the forward hook > verdict
 
 // sealed gives the answer for a packet that leaves under an SA.
 func (w *worker) sealed(m *message) answer {
@@ -59,7 +60,11 @@ func (w *worker) opened(m *message, r *engine.Result) answer {
 	b := w.out.Replace
 	if b[0]>>4 == m.payload[0]>>4 && len(b) <= maxPayload {
 		w.stats.opened.Add(1)
-		return answer{accept: true, replace: true, setMark: true, mark: m.mark&^uint32(w.fw.marks) | w.fw.marks.opened()}
+		mark := m.mark&^uint32(w.fw.marks) | w.fw.marks.opened()
+		if w.out.Opened().Dir == engine.Forward {
+			mark |= w.fw.marks.crossing()
+		}
+		return answer{accept: true, replace: true, setMark: true, mark: mark}
 	}
 	w.deliver(b)
 	return answer{}

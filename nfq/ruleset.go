@@ -83,6 +83,9 @@ func (r *ruleset) install(t *tableSpec, fams []nftables.TableFamily) error {
 		}
 		x.table(fam, t.name, flags)
 		x.flush(fam, t.name)
+		if t.via != 0 {
+			x.viaSet(fam, t.name)
+		}
 		for i := range chains {
 			x.chain(fam, t.name, &chains[i])
 		}

@@ -51,7 +51,8 @@ import (
 // With protect there is also a chain that takes sealed packets before
 // connection tracking, and that nobody passes with marks of ours; UDP can be
 // in super-packets whose segment length nobody tells, so all but TCP goes to
-// queues for which the kernel cuts them up. See arriving, and queueClass.
+// queues for which the kernel cuts them up. See arriving, again and queueClass;
+// via for a policy that names interfaces.
 //
 // Injected must stand alone among our bits, so that a program which marks with
 // whole words does not open the wall by chance. The skuid keeps users who can
@@ -72,6 +73,7 @@ type tableSpec struct {
 	protect  bool       // packets are opened and sealed
 	offload  bool       // the kernel answers for flows ...
 	gen      uint32     // ... that have been decided in this generation
+	via      uint32     // ... by the interfaces that were asked about in this epoch; 0: by any
 	encap    bool       // a socket of ours takes ESP in UDP
 	ike      bool       // and one IKE
 	socket   uint32     // the mark of these sockets, which nobody else knows
@@ -115,7 +117,7 @@ func (t *tableSpec) chains() []chainSpec {
 	} {
 		var rules [][]expr.Any
 		if t.offload { // first, because it is most of the traffic
-			rules = append(rules, t.answer(h.name == "forward"))
+			rules = append(rules, t.answer(h.name))
 		}
 		rules = append(rules, t.loopback(h.device))
 		if t.shut {
@@ -124,18 +126,18 @@ func (t *tableSpec) chains() []chainSpec {
 			rules = append(rules, append(metaIs(uint32(t.marks), t.marks.injected()),
 				meta(expr.MetaKeySKUID), equal(native32(t.sends.uid)), meta(expr.MetaKeySKGID), equal(native32(t.sends.gid)), accept()))
 		} else if t.protect {
-			rules = append(rules, append(metaIs(uint32(t.marks), t.marks.opened()), accept()))
+			rules = append(rules, t.again(h.name == "forward")...)
 			if t.encap && h.name == "input" {
 				rules = append(rules, t.toSocket()...)
 			}
 		}
-		if t.offload {
+		if t.offload && t.via == 0 {
 			rules = append(rules, t.deny(h.name == "forward"))
 		}
 		rules = append(rules, t.ask(h.name)...)
 		cs = append(cs,
 			chainSpec{h.name, h.hook, priorityFilter, nftables.ChainPolicyDrop, rules},
-			chainSpec{h.name + "_save", h.hook, priorityFilter + 1, nftables.ChainPolicyAccept, t.save(h.name == "forward")})
+			chainSpec{h.name + "_save", h.hook, priorityFilter + 1, nftables.ChainPolicyAccept, t.save(h.name)})
 	}
 	return cs
 }
@@ -152,9 +154,9 @@ const (
 )
 
 // answer lets pass what belongs to a connection that the kernel answers for.
-func (t *tableSpec) answer(forward bool) []expr.Any {
-	return slices.Concat(ctMarkIs(t.marks.asked(), t.marks.answered(t.gen, forward)),
-		ctHasNot(expr.CtKeySTATE, stateRelated), []expr.Any{accept()})
+func (t *tableSpec) answer(hook string) []expr.Any {
+	return slices.Concat(ctMarkIs(t.marks.asked(), t.marks.answered(t.gen, hook == "forward")),
+		ctHasNot(expr.CtKeySTATE, stateRelated), t.isVia(hook), []expr.Any{accept()})
 }
 
 // deny drops what belongs to a connection that the policy has cut.
@@ -186,12 +188,17 @@ func (t *tableSpec) ask(hook string) [][]expr.Any {
 }
 
 // save stands behind the queue: only what was let through comes here.
-func (t *tableSpec) save(forward bool) [][]expr.Any {
+func (t *tableSpec) save(hook string) [][]expr.Any {
 	admitted, queued, offloaded := t.marks.admitted(), t.marks.queued(), t.marks.offloaded()
 	rules := [][]expr.Any{append(metaIs(queued, 0), accept())}
 	if t.offload {
-		rules = append(rules, setCtMark(metaIs(offloaded|t.marks.generation(generations-1), offloaded|t.marks.generation(t.gen)),
-			uint32(t.marks), t.marks.answered(t.gen, forward)))
+		letThrough := func() []expr.Any {
+			return metaIs(offloaded|t.marks.generation(generations-1), offloaded|t.marks.generation(t.gen))
+		}
+		rules = append(rules, setCtMark(letThrough(), uint32(t.marks), t.marks.answered(t.gen, hook == "forward")))
+		if t.via != 0 {
+			rules = append(rules, append(letThrough(), t.setVia(hook)...))
+		}
 	}
 	return append(rules,
 		setCtMark(ctMarkIs(admitted, 0), admitted, admitted),

@@ -52,6 +52,12 @@ func renderExpr(e expr.Any) string {
 		return fmt.Sprintf("[%d %x]", e.Op, e.Data)
 	case *expr.Verdict:
 		return fmt.Sprintf("[verdict %d]", e.Kind)
+	case *expr.Immediate:
+		return fmt.Sprintf("[immediate %d %x]", e.Register, e.Data)
+	case *expr.Lookup:
+		return fmt.Sprintf("[lookup %d %s]", e.SourceRegister, e.SetName)
+	case *expr.Dynset:
+		return fmt.Sprintf("[dynset %d %d %s]", e.Operation, e.SrcRegKey, e.SetName)
 	case *expr.Queue:
 		return fmt.Sprintf("[queue %d %d %#x]", e.Num, e.Total, e.Flag)
 	case *expr.Match:
@@ -139,6 +145,7 @@ func TestTableGolden(t *testing.T) {
 		{"table.compat", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, compat: true}},
 		{"table.open", tableSpec{marks: 0x00ff00, queue: 1, queues: 1, sends: credential{uid: 1000, gid: 77}, failOpen: true, compat: true}},
 		{"table.offload", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, offload: true, gen: 2}},
+		{"table.via", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, offload: true, gen: 2, via: 0x01020304}},
 		{"table.protect", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, protect: true, device: "ipfw0"}},
 		{"table.encap", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, protect: true, encap: true, device: "ipfw0"}},
 		{"table.ike", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, protect: true, encap: true, ike: true, device: "ipfw0"}},
@@ -164,7 +171,7 @@ func TestTableReadBack(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				spec := &tableSpec{name: "ipfw", marks: marks(DefaultMask), queue: 4301, queues: 2, compat: can.compat, offload: true, gen: 5}
+				spec := &tableSpec{name: "ipfw", marks: marks(DefaultMask), queue: 4301, queues: 2, compat: can.compat, offload: true, gen: 5, via: 6}
 				foreign := foreignTable(t, h)
 				// The other kind is what a predecessor may have left.
 				for _, fams := range [][]nftables.TableFamily{families(!inet), families(inet), families(inet)} {

@@ -68,6 +68,7 @@ func (w *worker) judge(m *message, now int64) answer {
 	in.Reply = m.mark&w.fw.marks.reply() != 0
 	in.Offloadable = w.fw.canOffload(m)
 	in.SA, in.Holder = "", nil
+	in.Opened, in.Moved = w.fw.marks.again(m)
 
 	if in.Arriving && fault == packet.OK && w.ikeByQueue(&in.Packet) {
 		w.ikeArrived(m)
@@ -78,6 +79,8 @@ func (w *worker) judge(m *message, now int64) answer {
 	a := answer{}
 	switch {
 	case fault != packet.OK:
+	case in.Opened:
+		a.accept = r.Verdict == engine.Protect // with the queued bit
 	case in.Arriving:
 		a = w.opened(m, &r)
 	case r.Verdict == engine.Protect:
