@@ -5,6 +5,7 @@
 #                 and OpenIKED, in fifteen more; .ci/run runs both
 # make fuzz       every fuzz target for FUZZTIME
 # make e2e        the end-to-end tests alone; OFFLOAD=none or flow makes all of them use one way
+# make attack     attacks on each promise of SECURITY.md, and the table of what was seen
 # make bench      ipfw in turn with others: one table of ratios, in about twenty
 #                 minutes (QUICK=1: in three; ARGS="-only tcp1,udp64": see -help;
 #                 ARGS="-before PATH": beside another build of ipfw)
@@ -29,7 +30,7 @@ ROWS     ?= all
 TAGS     := $(if $(CLASSBENCH_DIR),-tags classbench)
 export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 
-.PHONY: build test test-peers unit e2e fuzz bench bench-esp microbench lint race clean soak matrix ike-matrix ike-model ike-figures
+.PHONY: build test test-peers unit e2e fuzz bench bench-esp microbench lint race clean soak matrix ike-matrix ike-model ike-figures attack
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ipfw ./cmd/ipfw
@@ -48,6 +49,10 @@ unit:
 e2e:
 	@./e2e/install.sh peers
 	IPFW_E2E_OFFLOAD=$(OFFLOAD) $(GO) test -count=1 -v -timeout 60m ./e2e/...
+
+attack:
+	@./e2e/install.sh
+	$(GO) test -count=1 -v -timeout 15m ./e2e/attack
 
 matrix:
 	@./e2e/install.sh peers

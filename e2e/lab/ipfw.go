@@ -15,6 +15,9 @@ var binaryDir string
 
 // binary builds ipfw once for the test binary.
 var binary = sync.OnceValues(func() (string, error) {
+	if path := os.Getenv(BinaryEnv); path != "" {
+		return path, nil
+	}
 	dir, err := os.MkdirTemp("", "ipfw-e2e-")
 	if err != nil {
 		return "", err
@@ -35,7 +38,12 @@ type buildError struct {
 
 func (e *buildError) Error() string { return "building ipfw: " + e.err.Error() + "\n" + e.out }
 
-// Binary gives the path of the ipfw under test, built from this tree.
+// BinaryEnv is an environment variable that names an ipfw to test in place of the
+// one that this tree makes: to see what an older one does.
+const BinaryEnv = "IPFW_E2E_BINARY"
+
+// Binary gives the path of the ipfw under test, built from this tree unless
+// BinaryEnv names another.
 func Binary(t testing.TB) string {
 	t.Helper()
 	path, err := binary()
