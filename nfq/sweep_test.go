@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 )
 
 // A generation that could not be swept is not in force, neither by the reload
@@ -53,6 +54,9 @@ func TestSweepThatFails(t *testing.T) {
 			o.came()
 			if err := ask(c, silence/2); err == nil {
 				t.Errorf("%s: %v goes on by a mark of %d reloads ago", when, c.RemoteAddr(), generations)
+			}
+			for deadline := time.Now().Add(patience); o.up.Load() == 0 && time.Now().Before(deadline); {
+				time.Sleep(time.Millisecond)
 			}
 			if o.came() == 0 {
 				t.Errorf("%s: nothing of %v came up", when, c.RemoteAddr())
