@@ -54,7 +54,7 @@ apt_of() {
     mkdir -p "$own"/{lists,archives}/partial "$own/none"
     : >"$own/status"
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $1 main" >"$own/sources.list"
-    if ! apt_of "$1" update; then
+    if ! apt_of "$1" update -o APT::Update::Error-Mode=any; then
       rm -rf "$own"
       echo "install.sh: no packages of Debian's release $1 at $mirror, where this machine's apt has its own from; add a source of Debian that has all releases" >&2
       return 1
@@ -71,11 +71,10 @@ unpack() {
   shift 2
   [ ! -d "$to" ] || return 0
   echo "install.sh: unpacking $* of $suite to $to"
-  mkdir -p "$unpacked"
+  apt_of "$suite" check # has its lists
   tmp=$(mktemp -d "$unpacked/new.XXXXXX")
   chmod 755 "$tmp"
   mkdir "$tmp/root"
-  apt_of "$suite" check # has its lists
   names=$(apt_of "$suite" install -s --no-install-recommends "$@" | awk '$1 == "Inst" { print $2 }' | grep -E "^(lib|zlib1g$|$(echo "$*" | tr ' ' '|'))")
   # shellcheck disable=SC2086 # a list of packages
   (cd "$tmp" && apt_of "$suite" download $names >/dev/null && for d in *.deb; do dpkg -x "$d" root; done)
@@ -85,6 +84,10 @@ unpack() {
 
 # The strongSwan of forky has ML-KEM; that of trixie, 6.0.1, is built without.
 peers() {
+  mkdir -p "$unpacked"
+  exec 9>"$unpacked/lock"
+  flock 9 # of two at a time one waits
+  rm -rf "$unpacked"/new.* # of one that was killed
   # Where the daemons' files would be installed: tests mount the unpacked ones there.
   mkdir -p /usr/lib/ipsec /usr/libexec/ipsec
   local swan='strongswan-charon strongswan-libcharon strongswan-swanctl libstrongswan-extra-plugins libcharon-extra-plugins'
