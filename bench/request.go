@@ -34,6 +34,17 @@ func sockaddr(text string) (*unix.SockaddrInet4, error) {
 	return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}, nil
 }
 
+// uninterrupted makes a system call again that a signal has interrupted. Go's
+// scheduler sends signals, and the kernel makes none anew of itself on a socket
+// with a time limit (signal(7)); a second connect waits for the first.
+func uninterrupted(call func() (int, error)) (n int, err error) {
+	for {
+		if n, err = call(); !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
+}
+
 // oneRequest opens a connection, asks, reads the answer to its end, closes.
 // It uses blocking system calls: the poller of the net package would cost as
 // much again, and it is not what is to be measured.
@@ -48,15 +59,15 @@ func oneRequest(to *unix.SockaddrInet4, buf []byte) error {
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit)); err != nil {
 		return err
 	}
-	if err := unix.Connect(fd, to); err != nil {
+	if _, err := uninterrupted(func() (int, error) { return 0, unix.Connect(fd, to) }); err != nil {
 		return err
 	}
-	if _, err := unix.Write(fd, []byte(shortRequest)); err != nil {
+	if _, err := uninterrupted(func() (int, error) { return unix.Write(fd, []byte(shortRequest)) }); err != nil {
 		return err
 	}
 	n := 0
 	for {
-		m, err := unix.Read(fd, buf[n:])
+		m, err := uninterrupted(func() (int, error) { return unix.Read(fd, buf[n:]) })
 		if err != nil {
 			return err
 		}
