@@ -62,7 +62,26 @@ func New(t testing.TB) *Lab {
 		t.Fatal("the package's TestMain does not run its tests by lab.Main")
 	}
 	Need(t, "ip")
-	return &Lab{TB: t, Dir: t.TempDir(), offload: offloadOf(t)}
+	return &Lab{TB: t, Dir: shortDir(t), offload: offloadOf(t)}
+}
+
+// shortDir makes a temporary folder whose name is not the test's: sockets are in
+// it, and their paths have 107 bytes (unix(7)).
+func shortDir(t testing.TB) string {
+	t.Helper()
+	if !testing.Testing() { // the benchmark has folders of its own
+		return t.TempDir()
+	}
+	dir, err := os.MkdirTemp("", "lab-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	// Daemons that have dropped their rights read there.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // Skip says loudly that a test cannot run here, and fails it under CI.
