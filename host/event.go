@@ -42,6 +42,8 @@ const (
 	// KindIKE is news of the key exchange: who has come and gone, and what has
 	// failed, with the reason; see IKEEvent.
 	KindIKE Kind = "ike"
+	// KindState is about a file of the daemon's own that is damaged.
+	KindState Kind = "state"
 	// KindKeys says that keys were asked for and given out.
 	KindKeys Kind = "keys"
 )

@@ -133,7 +133,7 @@ func (d *daemon) logEvent(e *Event) {
 	switch e.Kind {
 	case KindBadPolicy:
 		level = slog.LevelError
-	case KindRollback, KindOverflow, KindTable, KindSuppressed, KindIPsec, KindKeys:
+	case KindRollback, KindOverflow, KindTable, KindSuppressed, KindIPsec, KindKeys, KindState:
 		level = slog.LevelWarn
 	}
 	attrs := make([]slog.Attr, 0, 10)

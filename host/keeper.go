@@ -121,13 +121,19 @@ func (k *keeper) manual(b *block, now int64) error {
 			b.pair = append(b.pair, old.pair[i])
 		} else {
 			c.Created = now
-			if c.Sequence, err = k.numbers.load(s.id); err == nil {
-				if !c.ESN && c.Sequence >= 1<<32 {
-					c.Sequence = 1<<32 - 1
-				}
-				s.SA, err = esp.New(c)
+			var lost error
+			if c.Sequence, lost = k.numbers.load(s.id); c.Direction == esp.In && c.NoReplayCheck {
+				c.Sequence = 0 // it takes all numbers
+			} else if lost != nil {
+				k.ring.add(&Event{Kind: KindState, Place: b.Place, Message: fmt.Sprintf("the %s SA of ipsec %q: %v", c.Direction, b.Name, lost)})
 			}
-			if err == nil {
+			switch {
+			case !c.ESN && c.Sequence >= 1<<32:
+				c.Sequence = 1<<32 - 1
+			case c.Sequence >= noneLeft:
+				c.Sequence = 1<<64 - 1
+			}
+			if s.SA, err = esp.New(c); err == nil {
 				b.pair = append(b.pair, s)
 			}
 		}

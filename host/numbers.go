@@ -41,10 +41,14 @@ func (n *numbers) path(id [32]byte) string {
 	return filepath.Join(n.dir, "sa-"+hex.EncodeToString(id[:16])+".seq")
 }
 
-// load gives the number that an SA goes on from, 0 for one that is new. A file
-// that cannot be read is an error: going on from 0 may be what the far end
-// takes for an attack.
-func (n *numbers) load(id [32]byte) (uint64, error) {
+// load gives the number that an SA goes on from, 0 for one that is new.
+//
+// A file that cannot be read, or holds no number, is no reason not to start: lost
+// says what is wrong, and the SA has no numbers left. Whatever number it went on
+// from could be one that it has used (RFC 4303 section 3.3.3), or one that somebody
+// plays once more; only new keys help. A damaged file is set aside, and another says
+// the same to the next run.
+func (n *numbers) load(id [32]byte) (seq uint64, lost error) {
 	if n.dir == "" {
 		return 0, nil
 	}
@@ -53,14 +57,24 @@ func (n *numbers) load(id [32]byte) (uint64, error) {
 		return 0, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("sequence number of the last run: %w", err)
+		return noneLeft, fmt.Errorf("the sequence number of the last run cannot be read (%w): nothing is sent or taken until the daemon starts with a readable file, or the SA has new keys", err)
 	}
-	seq, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("%s holds no sequence number: remove it, or give the SA new keys", n.path(id))
+	seq, err = strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
+	if err == nil {
+		return seq, nil
 	}
-	return seq, nil
+	aside := n.path(id) + ".damaged"
+	lost = fmt.Errorf("%s holds no sequence number, and is set aside as %s: nothing is sent or taken until the SA has new keys", n.path(id), filepath.Base(aside))
+	if err := os.Rename(n.path(id), aside); err != nil {
+		lost = fmt.Errorf("%s holds no sequence number: nothing is sent or taken until the SA has new keys", n.path(id))
+	}
+	n.write(id, noneLeft)
+	return noneLeft, lost
 }
+
+// noneLeft is where an SA is that has no sequence numbers left, of 32 bits or of 64.
+// It leaves room for ahead.
+const noneLeft = 1<<64 - 1 - 2*ahead
 
 // save writes where an SA is, if it has moved on.
 func (n *numbers) save(id [32]byte, outbound bool, seq uint64) {
@@ -72,7 +86,7 @@ func (n *numbers) save(id [32]byte, outbound bool, seq uint64) {
 		if known && seq+ahead/2 <= was {
 			return
 		}
-		seq += ahead
+		seq = min(seq, noneLeft) + ahead
 	} else if seq == 0 || known && seq == was {
 		return
 	}
@@ -80,19 +94,39 @@ func (n *numbers) save(id [32]byte, outbound bool, seq uint64) {
 }
 
 func (n *numbers) write(id [32]byte, seq uint64) {
-	tmp := n.path(id) + ".new"
 	err := os.MkdirAll(n.dir, 0o700)
 	if err == nil {
-		err = os.WriteFile(tmp, fmt.Appendln(nil, seq), 0o600)
-	}
-	if err == nil {
-		err = os.Rename(tmp, n.path(id))
+		err = replaceFile(n.path(id), fmt.Appendln(nil, seq))
 	}
 	if err != nil && !n.failing {
 		n.log.Warn("sequence numbers of manual SAs are not kept: after a restart peers that look for replays may refuse what this host sends", "error", err)
 	}
 	n.failing = err != nil
 	n.saved[id] = seq
+}
+
+// replaceFile puts a file in the place of another, whole: after a loss of power
+// there is the one or the other.
+func replaceFile(path string, text []byte) (err error) {
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Sync()); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	if err = f.Close(); err != nil {
+		return err
+	}
+	if err = os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // exact writes where an outbound SA has ended, which costs no numbers.
