@@ -308,6 +308,14 @@ func TestTrialLeavesNothing(t *testing.T) {
 		if err := r.trial(nftables.TableFamilyINet, bad); err == nil || errors.Is(err, os.ErrPermission) {
 			t.Errorf("trial of a target that does not exist: %v", err)
 		}
+		// Every message of this one is an error of its own.
+		x := r.scratch(nftables.TableFamilyINet, 1<<31)
+		for range 200 {
+			x.flush(nftables.TableFamilyINet, "no such table")
+		}
+		if err := r.commit(x); err == nil {
+			t.Error("flags that do not exist are no error")
+		}
 		if err := r.trial(nftables.TableFamilyINet, setMeta(nil, 0, 0)...); err != nil {
 			t.Errorf("trial after a failed one: %v", err)
 		}

@@ -148,17 +148,22 @@ func (r *ruleset) exchange(msgs []netlink.Message) error {
 	}
 }
 
-// drain reads away the rest of the answers to a transaction that failed.
+// drain reads away the rest of the answers to a transaction that failed. The
+// kernel gives all of them before the system call that sent it returns, so there
+// is nothing to wait for, and nothing may stay: the next question would take it
+// for its answer.
 func (r *ruleset) drain() {
-	for {
-		if r.raw.SetReadDeadline(time.Now().Add(10*time.Millisecond)) != nil {
-			return
-		}
-		if _, err := r.raw.Receive(); err != nil {
-			var op *netlink.OpError
-			if !errors.As(err, &op) || op.Timeout() {
+	c, err := r.raw.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = c.Control(func(fd uintptr) {
+		for b := make([]byte, 1); ; {
+			switch _, _, err := unix.Recvfrom(int(fd), b, unix.MSG_DONTWAIT); err {
+			case nil, unix.EINTR, unix.ENOBUFS:
+			default:
 				return
 			}
 		}
-	}
+	})
 }
