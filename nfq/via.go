@@ -26,11 +26,11 @@ import (
 //
 // EPOCH is a number of the table: what another policy has let pass by an
 // interface never counts. Names are compared as the policy does, so that an
-// interface with a new name is another one. A connection that the kernel has
-// just made has no id before its first packet is through; so of each direction
-// the second packet is the last to come up, and one each time that the kernel
-// has forgotten it. A set that is full takes nothing in, and then all packets of
-// what is not in it come up. Connections that were cut are left to the daemon.
+// interface with a new name is another one. Of each direction the first packet
+// comes up, and one more each time that its element has expired; where a kernel
+// gives no id to a connection that it has just made, the second as well. A set
+// that is full takes nothing in, and then all packets of what is not in it come
+// up. Connections that were cut are left to the daemon.
 const (
 	viaName    = "via"
 	viaSize    = 1 << 18
