@@ -18,7 +18,7 @@ const leaks = "(icmp or icmp6 or tcp or udp) and not udp port 4500 and not (icmp
 // on the wire, and path MTU discovery works through the tunnel.
 func TestErrorsAboutProtectedTraffic(t *testing.T) {
 	for _, extra := range []string{"", `  encapsulation = "udp"`} {
-		t.Run("encapsulation"+strings.ReplaceAll(extra, `"`, ""), func(t *testing.T) {
+		t.Run(map[bool]string{true: "native", false: "udp"}[extra == ""], func(t *testing.T) {
 			lab.Need(t, "ping", "tcpdump")
 			s := newSite(t, siteOptions{mtu: 1300, ipsec: lab.Manual{Extra: extra}, far: true})
 			wire := s.wire.Capture("sw0", "not arp")
@@ -73,7 +73,7 @@ func (s *site) forge(t *testing.T, to string, quoted packet.Spec) {
 // neither by the gateway nor by the hosts behind it, unless policy wants it.
 func TestForgedPathMTU(t *testing.T) {
 	for _, clear := range []string{"", `clear_icmp_errors = "bypass"`} {
-		t.Run("policy "+strings.ReplaceAll(clear, `"`, ""), func(t *testing.T) {
+		t.Run(map[bool]string{true: "default", false: "bypass"}[clear == ""], func(t *testing.T) {
 			lab.Need(t, "ping")
 			s := newSite(t, siteOptions{policy: clear, far: true})
 			discarded := uint64(0)

@@ -188,7 +188,7 @@ func expect(t *testing.T, came <-chan []byte, what string, want []byte) {
 // and to a host of a narrow network behind it, and back.
 func TestLongDatagramsThroughATunnel(t *testing.T) {
 	for _, extra := range []string{"", `  encapsulation = "udp"`} {
-		t.Run("encapsulation"+strings.ReplaceAll(extra, `"`, ""), func(t *testing.T) {
+		t.Run(map[bool]string{true: "native", false: "udp"}[extra == ""], func(t *testing.T) {
 			s := newSite(t, siteOptions{mtu: 1300, ipsec: lab.Manual{Extra: extra}, far: true})
 			s.lan.Run("ip", "link", "set", "n0", "mtu", "1300")
 			for _, to := range []string{"192.0.2.1", "198.51.100.77", "2001:db8::1", "fd00:1::77"} {

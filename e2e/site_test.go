@@ -78,7 +78,7 @@ func newSite(t *testing.T, o siteOptions) *site {
 	s.gateway.Sysctl("net.ipv4.ip_forward", "1")
 	s.gateway.Sysctl("net.ipv6.conf.all.forwarding", "1")
 	s.far.Run("ip", "addr", "add", "10.2.0.5/32", "dev", "lo")
-	s.far.Run("ip", "addr", "add", "fd00:2::5/128", "dev", "lo")
+	s.far.Run("ip", "addr", "add", "fd00:2::5/128", "dev", "lo", "nodad")
 	for _, r := range [][]string{{"198.51.100.0/24", "192.0.2.1", "10.2.0.5"}, {"fd00:1::/64", "2001:db8::1", "fd00:2::5"}} {
 		s.far.Run("ip", "route", "add", r[0], "via", r[1], "src", r[2])
 	}
