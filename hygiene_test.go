@@ -282,3 +282,29 @@ func TestOnlyCommandsPrintAndExit(t *testing.T) {
 		})
 	}
 }
+
+// TestNoMirrors wants scripts to take packages from where the machine's own
+// configuration says, not from a host of ours.
+func TestNoMirrors(t *testing.T) {
+	scripts, err := filepath.Glob("*/*.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	hidden, err := filepath.Glob(".ci/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(hidden) < 2 || !slices.Contains(scripts, "e2e/install.sh") {
+		t.Fatalf("found %q and %q: this test looks in the wrong place", scripts, hidden)
+	}
+	host := regexp.MustCompile(`\b(https?|ftp)://[a-zA-Z0-9]`)
+	for _, path := range append(append(scripts, hidden...), "Makefile") {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m := host.Find(text); m != nil && !strings.HasPrefix(path, "findings/") { // they name what they pin
+			t.Errorf("%s names a host: %s...", path, m)
+		}
+	}
+}
