@@ -60,6 +60,12 @@ type Options struct {
 	// the two ends have agreed on for it (RFC 4301 section 5.2 step 4); nil:
 	// the rules alone decide. in is the inner packet.
 	Carries func(sa *esp.SA, in *Input) bool
+	// Inherited says whether an earlier ipfw had let through the flow of a
+	// packet that came out of an SA, and that no mark tells of; nil: no.
+	Inherited func(*packet.Packet) bool
+	// Accepted says whether a TCP connection of this host, that no ipfw has let
+	// through, was there before it, opened by the other side; nil: no.
+	Accepted func(local, remote netip.AddrPort) bool
 	// IsLocal says whether an address is this host's own.
 	IsLocal func(netip.Addr) bool
 	// Rekey hears, once, that an SA has reached its soft lifetime.
@@ -110,6 +116,13 @@ func (e *Engine) Reload(p *Policy) {
 // Generation counts the policies that were put in force, from 1: Result.Offload
 // is the generation of the policy that decided.
 func (e *Engine) Generation() uint32 { return e.spd.Load().generation }
+
+// Ask gives what the rules say of a flow that such a packet opens, and counts
+// nothing.
+func (e *Engine) Ask(in *Input) Result {
+	q := queryOf(in)
+	return e.spd.Load().lookup(&q, in.Now, again)
+}
 
 // Policy gives the policy in force. It must not be changed.
 func (e *Engine) Policy() *Policy { return e.spd.Load().policy }
@@ -217,6 +230,15 @@ func (e *Engine) judgeAlone(s *spd, in *Input) Result {
 // open judges a packet that belongs to no known flow, and remembers the flow
 // if policy lets it open. before is a flow between the same ends that is over.
 func (e *Engine) open(s *spd, shard *flowShard, in *Input, key flowKey, side uint8, before *flow) Result {
+	tracked, reply := in.Tracked, in.Reply
+	accepted := e.recall(in)
+	r := e.begin(s, shard, in, key, side, before, accepted)
+	in.Tracked, in.Reply = tracked, reply
+	return r
+}
+
+// begin is open with all that is known of the packet's flow.
+func (e *Engine) begin(s *spd, shard *flowShard, in *Input, key flowKey, side uint8, before *flow, accepted bool) Result {
 	p := &in.Packet
 	// The kernel may know a flow that this engine has not seen open: then it
 	// is looked up as the packet that opened it, and no limit counts it.
@@ -239,7 +261,7 @@ func (e *Engine) open(s *spd, shard *flowShard, in *Input, key flowKey, side uin
 	}
 
 	asked, r := e.ask(s, in, flow{key: key, opener: opener}, side, what)
-	if r.Verdict == Discard && known {
+	if r.Verdict == Discard && known && !accepted {
 		// Where sealed packets leave in place of the clear ones, the kernel
 		// has not seen the flow open, and takes its first answer for that.
 		turned := *in
@@ -268,6 +290,37 @@ func (e *Engine) open(s *spd, shard *flowShard, in *Input, key flowKey, side uin
 	r.NewFlow, r.Established = !known, known
 	r.Offload = f.offload(s, in, &r)
 	return r
+}
+
+// recall finds out what is known of the flow of a packet beside what the kernel's
+// marks tell. accepted says that it was opened by the other side before this ipfw
+// was there.
+func (e *Engine) recall(in *Input) (accepted bool) {
+	p := &in.Packet
+	switch {
+	case p.Protocol == packet.TCP && p.TCPFlags&(packet.SYN|packet.ACK) == packet.SYN:
+		in.Tracked, in.Reply = false, false // it opens, whatever was between these ends
+	case in.Tracked:
+	case e.accepted(in):
+		// Connection tracking that has begun in its middle takes whoever it
+		// saw first for the one who opened it.
+		in.Reply, accepted = in.Dir == Out, true
+	case in.from != nil && !in.Reply:
+		in.Tracked = e.options.Inherited != nil && e.options.Inherited(p)
+	}
+	return accepted
+}
+
+func (e *Engine) accepted(in *Input) bool {
+	p := &in.Packet
+	src, dst := netip.AddrPortFrom(p.Src, p.SrcPort), netip.AddrPortFrom(p.Dst, p.DstPort)
+	switch {
+	case e.options.Accepted == nil || p.Protocol != packet.TCP || in.SA != "":
+		return false
+	case in.Dir == Out:
+		return e.options.Accepted(src, dst)
+	}
+	return in.Dir == In && e.options.Accepted(dst, src)
 }
 
 // ask looks up the packet that opened a flow, of which in is one packet, sent

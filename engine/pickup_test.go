@@ -106,3 +106,86 @@ func TestPathReport(t *testing.T) {
 		}
 	}
 }
+
+// After a takeover a peer that may only be called opens nothing: not by a SYN, of
+// whatever the kernel says of the flow, and not by anything of a flow that no ipfw
+// had let through. What one had goes on.
+func TestTakeoverOpensNothing(t *testing.T) {
+	outOnly := &Policy{Rules: []Rule{{Name: "lan", Action: Protect, With: "lan", Out: true,
+		Selector: Selector{Remote: addrs(t, "10.0.0.0/24")}}}}
+	for _, row := range []struct {
+		line      string
+		flags     uint8
+		inherited bool
+		want      Verdict
+	}{
+		{"in tcp 10.0.0.7:40000 -> 10.0.0.5:22", packet.SYN, true, Discard},
+		{"in tcp 10.0.0.7:40000 -> 10.0.0.5:22", packet.SYN, false, Discard},
+		{"in tcp 10.0.0.7:40000 -> 10.0.0.5:22", packet.ACK, false, Discard},
+		{"in tcp 10.0.0.7:445 -> 10.0.0.5:40000", packet.ACK, true, Protect},
+		{"in tcp 10.0.0.7:445 -> 10.0.0.5:40000", packet.SYN | packet.ACK, false, Discard},
+		{"in udp 10.0.0.7:40000 -> 10.0.0.5:53", 0, false, Discard},
+		{"in udp 10.0.0.7:53 -> 10.0.0.5:40000", 0, true, Protect},
+		{"in gre 10.0.0.7 -> 10.0.0.5", 0, false, Discard},
+		{"in icmp echo-request 10.0.0.7 -> 10.0.0.5", 0, false, Discard},
+	} {
+		e := New(outOnly, Options{Outbound: someSA, Inherited: func(*packet.Packet) bool { return row.inherited }})
+		in := (&bench{TB: t, now: second}).input(row.line, flags(row.flags))
+		in.SA, in.from, in.Arriving = "lan", new(esp.SA), true
+		if r := e.Judge(&in); r.Verdict != row.want {
+			t.Errorf("%s, flags %#x, let through before %v: %v (%v)", row.line, row.flags, row.inherited, r.Verdict, r.Reason)
+		}
+		if in.Tracked || in.Reply {
+			t.Errorf("%s: the input has changed", row.line)
+		}
+	}
+	// Nor does a mark of the kernel's make an old flow of a SYN.
+	e := New(&Policy{Default: [directionCount]Verdict{Out: Bypass}}, Options{})
+	for _, flag := range []uint8{packet.SYN, packet.ACK} {
+		in := (&bench{TB: t, now: second}).input("in tcp 203.0.113.9:40000 -> 198.51.100.10:22", flags(flag))
+		in.Tracked, in.Reply = true, true
+		if r := e.Judge(&in); (r.Verdict == Bypass) != (flag == packet.ACK) {
+			t.Errorf("flags %#x: %v (%v)", flag, r.Verdict, r.Reason)
+		}
+	}
+}
+
+// A connection that is older than ipfw is judged by who has opened it, whichever
+// side is heard first, and whatever connection tracking makes of its middle.
+func TestAcceptedConnections(t *testing.T) {
+	p := webServer(t)
+	p.Default[Out] = Bypass
+	for _, row := range []struct {
+		line     string
+		accepted bool
+		reply    bool // by the kernel
+		want     Verdict
+		rule     string
+	}{
+		{"out tcp 198.51.100.10:80 -> 203.0.113.9:40000", true, false, Bypass, "web"},
+		{"in tcp 203.0.113.9:40000 -> 198.51.100.10:80", true, false, Bypass, "web"},
+		{"in tcp 203.0.113.9:40000 -> 198.51.100.10:80", true, true, Bypass, "web"},
+		{"out tcp 198.51.100.10:5432 -> 203.0.113.9:40000", true, false, Discard, ""},
+		{"in tcp 203.0.113.9:40000 -> 198.51.100.10:5432", true, false, Discard, ""},
+		{"in tcp 203.0.113.9:40000 -> 198.51.100.10:5432", true, true, Discard, ""},
+		{"out tcp [2001:db8::10]:5432 -> [2001:db8::9]:40000", true, false, Discard, ""},
+		{"out tcp 198.51.100.10:40000 -> 203.0.113.9:443", false, false, Bypass, ""},
+		{"in tcp 203.0.113.9:443 -> 198.51.100.10:40000", false, true, Bypass, ""},
+		{"in tcp 203.0.113.9:443 -> 198.51.100.10:40000", false, false, Discard, ""},
+	} {
+		e := New(p, Options{Accepted: func(local, remote netip.AddrPort) bool {
+			if local.Addr() != netip.MustParseAddr("198.51.100.10") && local.Addr() != netip.MustParseAddr("2001:db8::10") {
+				t.Errorf("%s: asked about %v", row.line, local)
+			}
+			return row.accepted
+		}})
+		for range 2 {
+			in := (&bench{TB: t, now: second}).input(row.line, flags(packet.ACK))
+			in.Reply = row.reply
+			r := e.Judge(&in)
+			if r.Verdict != row.want || row.rule != "" && (r.Rule < 0 || p.Rules[r.Rule].Name != row.rule) {
+				t.Errorf("%s: %v (%v), rule %d, want %v", row.line, r.Verdict, r.Reason, r.Rule, row.want)
+			}
+		}
+	}
+}

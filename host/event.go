@@ -22,15 +22,18 @@ const (
 	KindAudit     Kind = "audit"     // a rule with `audit` would have decided
 	KindMalformed Kind = "malformed" // bytes that are no packet; at most 10 in a second
 
-	KindStart      Kind = "start"
-	KindStop       Kind = "stop"
-	KindReload     Kind = "reload"        // another policy is in force
-	KindBadPolicy  Kind = "reload-failed" // the old policy stays; Diagnostics says why
-	KindConfirm    Kind = "confirm"       // somebody confirmed the policy in force
-	KindRollback   Kind = "rollback"      // nobody did: the previous one is back
-	KindOverflow   Kind = "queue-overflow"
-	KindTable      Kind = "table"      // somebody else has changed the nftables table, Count times
-	KindSuppressed Kind = "suppressed" // Count malformed or refused packets had no event
+	KindStart Kind = "start"
+	// KindConnections says what becomes of the TCP connections that were there
+	// at the start.
+	KindConnections Kind = "connections"
+	KindStop        Kind = "stop"
+	KindReload      Kind = "reload"        // another policy is in force
+	KindBadPolicy   Kind = "reload-failed" // the old policy stays; Diagnostics says why
+	KindConfirm     Kind = "confirm"       // somebody confirmed the policy in force
+	KindRollback    Kind = "rollback"      // nobody did: the previous one is back
+	KindOverflow    Kind = "queue-overflow"
+	KindTable       Kind = "table"      // somebody else has changed the nftables table, Count times
+	KindSuppressed  Kind = "suppressed" // Count malformed or refused packets had no event
 
 	// KindIPsec is a packet that IPsec has refused, an auditable event of RFC
 	// 4301 section 5.2, RFC 4302 section 4 or RFC 4303 section 4: no SA, a

@@ -33,6 +33,7 @@ import (
 	"time"
 
 	"github.com/ipfw/ipfw/engine"
+	"github.com/ipfw/ipfw/packet"
 )
 
 // Options say what to run. Paths is required.
@@ -167,7 +168,9 @@ func run(ctx context.Context, o Options, kernel opener) (err error) {
 	d.engine = engine.New(&first.Engine, engine.Options{
 		SAD: d.keeper.sad, Outbound: d.keeper.outbound, PathReport: d.keeper.pathReport,
 		Hold: d.exchange.wait, Carries: d.keeper.agreed.carries, Opened: d.exchange.opened, Rekey: d.exchange.rekey, Early: d.exchange.early.add,
-		IsLocal: func(a netip.Addr) bool { return d.firewall.IsLocal(a) },
+		IsLocal:   func(a netip.Addr) bool { return d.firewall.IsLocal(a) },
+		Inherited: func(p *packet.Packet) bool { return d.firewall.Inherited(p) },
+		Accepted:  func(local, remote netip.AddrPort) bool { return d.firewall.Accepted(local, remote) },
 	})
 	d.logRate.Store(first.Settings.LogRate)
 	blocks, err := d.keeper.prepare(first.Policy, d.now())
@@ -220,6 +223,7 @@ func (d *daemon) serve(ctx context.Context, socket *controlSocket, peers []ikePe
 	d.mu.Lock()
 	d.await(d.o.Confirm, nil)
 	d.ring.add(&Event{Kind: KindStart, Generation: d.current.generation, Message: d.current.summary(), Diagnostics: d.current.Warnings})
+	d.tellFound()
 	d.mu.Unlock()
 	d.exchange.commit(peers)
 	d.notify.ready()

@@ -79,6 +79,12 @@ func (k *fakeKernel) Reload(l *loaded) error {
 	return nil
 }
 
+func (k *fakeKernel) Inherited(*packet.Packet) bool { return false }
+
+func (k *fakeKernel) Accepted(_, _ netip.AddrPort) bool { return false }
+
+func (k *fakeKernel) Found() []nfq.Connection { return nil }
+
 func (k *fakeKernel) Decided(generation uint32) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -8,6 +8,7 @@ import (
 
 	"github.com/ipfw/ipfw/engine"
 	"github.com/ipfw/ipfw/nfq"
+	"github.com/ipfw/ipfw/packet"
 	"github.com/ipfw/ipfw/rules"
 )
 
@@ -24,6 +25,13 @@ type firewall interface {
 	Send(b []byte) error
 	// IsLocal says whether packets to an address end at this host.
 	IsLocal(netip.Addr) bool
+	// Inherited says whether a daemon before had let through the flow of a
+	// packet that came out of an SA.
+	Inherited(*packet.Packet) bool
+	// Accepted says of a TCP connection of this host that it was there at the
+	// start, opened by the other side; Found gives all that were there.
+	Accepted(local, remote netip.AddrPort) bool
+	Found() []nfq.Connection
 	// Decided says that the policy in force has got another
 	// engine.Generation, and is the same as before.
 	Decided(generation uint32)

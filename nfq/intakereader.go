@@ -41,14 +41,13 @@ func (r *intakeReader) receive(ctx context.Context) {
 // read deals with what is in the ring, up to a batch, and says how many packets
 // that were.
 func (r *intakeReader) read(now int64) (n int) {
-	tracked := r.w.fw.tracked(nil, true, r.w.fw.Now())
 	for n < intakeBatch {
 		b, link, ok := r.intake.frame(n)
 		if !ok {
 			break
 		}
 		n++
-		r.packet(b, link, tracked, now)
+		r.packet(b, link, now)
 	}
 	if n > 0 {
 		r.merge.flush()
@@ -58,9 +57,9 @@ func (r *intakeReader) read(now int64) (n int) {
 }
 
 // packet deals with one packet, an IP datagram.
-func (r *intakeReader) packet(b []byte, link uint32, tracked bool, now int64) {
+func (r *intakeReader) packet(b []byte, link uint32, now int64) {
 	in := &r.w.in
-	*in = engine.Input{Now: now, Arriving: true, Tracked: tracked}
+	*in = engine.Input{Now: now, Arriving: true}
 	p := &in.Packet
 	f := packet.Parse(p, b, len(b))
 	from := r.w.fw.links.link(link)

@@ -46,8 +46,14 @@ type Firewall struct {
 	cfg   Config
 	marks marks
 	start time.Time
-	// tookOver says that a predecessor had left its table.
-	tookOver bool
+	// tookOver says that a predecessor had left its table, inherited what it
+	// had let through.
+	tookOver  bool
+	inherited inherited
+	// found are the connections that were there at the start, accepted those
+	// that the other side has opened, by local and remote end.
+	found    []Connection
+	accepted map[[2]netip.AddrPort]struct{}
 
 	can       abilities
 	receivers []receiver
@@ -162,11 +168,15 @@ func (f *Firewall) open() (err error) {
 		return err
 	}
 	if err = f.openOffload(); err == nil {
+		if f.tookOver {
+			f.inherit()
+		}
 		err = f.install(&f.cfg, true)
 	}
 	if err != nil {
 		return errors.Join(err, guard.conn.Close())
 	}
+	f.keepAccepted()
 	f.guard = guard
 	go guard.watch(f.cfg.Table, f.rules.raw.PID(), f.shortcut.undo, f.renew)
 	return nil
@@ -257,20 +267,6 @@ func (f *Firewall) IsLocal(a netip.Addr) bool { return f.addresses.isLocal(a) }
 // SourceFor gives the address that this host would use towards a peer; the
 // zero Addr if it knows no way there.
 func (f *Firewall) SourceFor(peer netip.Addr) netip.Addr { return f.inject.sourceFor(peer, 0) }
-
-// takeoverGrace is how long after the start packets that come out of an SA
-// count as those of a flow that a predecessor had let through: before
-// connection tracking nobody else can tell. It outlasts TCP's longest wait
-// before it repeats itself (RFC 6298 section 2.5), twice.
-const takeoverGrace = 2 * time.Minute
-
-// tracked says whether a packet's flow had been let through before.
-func (f *Firewall) tracked(m *message, arriving bool, now int64) bool {
-	if arriving {
-		return f.tookOver && now < int64(takeoverGrace)
-	}
-	return m.mark&f.marks.admitted() != 0
-}
 
 // Run reads the queues and has h judge each packet, until the context ends
 // (nil) or a queue fails. h is not called after Run has returned. Packets then

@@ -136,7 +136,6 @@ func (u *portReader) message(m *mmsghdr, b []byte, c *control, now int64) {
 	}
 	from := u.w.fw.links.link(link)
 	in.InIf, in.InMTU = from.name, from.mtu
-	in.Tracked = u.w.fw.tracked(nil, true, u.w.fw.Now())
 	header := in.Packet.Payload
 	for u.u.Again = false; len(b) > 0; u.u.Again = true {
 		n := min(size, len(b))

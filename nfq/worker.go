@@ -63,7 +63,7 @@ func (w *worker) judge(m *message, now int64) answer {
 	in.Now = now
 	in.Arriving = m.hook == unix.NF_INET_PRE_ROUTING
 	in.PartialChecksum = m.info&skbPartial != 0
-	in.Tracked = w.fw.tracked(m, in.Arriving, now)
+	in.Tracked = !in.Arriving && m.mark&w.fw.marks.admitted() != 0
 	in.UDPSocket = w.fw.encap.Load()
 	in.Reply = m.mark&w.fw.marks.reply() != 0
 	in.Offloadable = w.fw.canOffload(m)

@@ -38,6 +38,9 @@ table of ipfw is shut for all but loopback until the daemon runs, and stays so
 if it cannot start; the error says why, and 'ipfw open' is the way back. With
 --confirm, or on_failure = "open", a start that fails shuts nothing.
 
+TCP connections that are there at the start are judged by who has opened them;
+the log says how many go on and how many are cut.
+
 The first time on a host that you reach over the network, keep a way back:
 
     ipfw run -c PATH --confirm 60s

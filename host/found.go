@@ -1,0 +1,139 @@
+package host
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"sort"
+	"strings"
+
+	"github.com/ipfw/ipfw/engine"
+	"github.com/ipfw/ipfw/nfq"
+	"github.com/ipfw/ipfw/packet"
+)
+
+// tellFound says what becomes of the TCP connections that were there at the start.
+func (d *daemon) tellFound() {
+	list := d.firewall.Found()
+	if m := d.fates(list, interfaces(), d.o.SSHConnection); m != "" {
+		d.ring.add(&Event{Kind: KindConnections, Message: m})
+	}
+}
+
+// fates counts what becomes of connections: what goes on, what does so under an SA
+// alone, and what is cut, by what decides it. devices are the interfaces by
+// address, ssh is $SSH_CONNECTION. Nothing is said if there are none.
+func (d *daemon) fates(list []nfq.Connection, devices map[netip.Addr]string, ssh string) string {
+	p := d.engine.Policy()
+	all, goOn := 0, 0
+	sealed, cut := map[string]int{}, map[string]int{}
+	own := ""
+	for _, c := range list {
+		if c.Local.Addr().IsLoopback() || d.firewall.IsLocal(c.Remote.Addr()) {
+			continue // loopback passes
+		}
+		all++
+		in := engine.Input{Dir: engine.Out, OutIf: devices[c.Local.Addr()]}
+		src, dst := c.Local, c.Remote
+		if c.Accepted {
+			in.Dir, in.InIf, in.OutIf = engine.In, in.OutIf, ""
+			src, dst = dst, src
+		}
+		in.Packet = packet.Packet{Version: 4, Protocol: packet.TCP, HasPorts: true,
+			Src: src.Addr(), Dst: dst.Addr(), SrcPort: src.Port(), DstPort: dst.Port()}
+		if src.Addr().Is6() {
+			in.Packet.Version = 6
+		}
+		r := d.engine.Ask(&in)
+		by := "by default " + in.Dir.String()
+		if rule := ruleAt(p, r.Rule); rule != nil {
+			by = fmt.Sprintf("by rule %q", rule.Name)
+		}
+		switch r.Verdict {
+		case engine.Bypass:
+			goOn++
+			continue
+		case engine.Protect:
+			sealed[by]++
+		default:
+			cut[by]++
+		}
+		if isSSH(ssh, c) {
+			own = "; your own ssh session does not go on as it is"
+		}
+	}
+	if all == 0 {
+		return ""
+	}
+	m := fmt.Sprintf("found %s: %s", counted(all, "connection"), verbs(goOn, "goes on", "go on"))
+	m += parts(sealed, "goes on under its SA alone", "go on under their SAs alone")
+	return m + parts(cut, "is cut", "are cut") + own
+}
+
+// parts counts connections by what decides, most first.
+func parts(by map[string]int, one, many string) string {
+	names := make([]string, 0, len(by))
+	total := 0
+	for name, n := range by {
+		names = append(names, name)
+		total += n
+	}
+	if total == 0 {
+		return ""
+	}
+	sort.Slice(names, func(i, j int) bool {
+		if by[names[i]] != by[names[j]] {
+			return by[names[i]] > by[names[j]]
+		}
+		return names[i] < names[j]
+	})
+	for i, name := range names {
+		names[i] = fmt.Sprintf("%d %s", by[name], name)
+	}
+	return fmt.Sprintf(", %s (%s)", verbs(total, one, many), strings.Join(names, ", "))
+}
+
+func verbs(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
+func counted(n int, what string) string { return verbs(n, what, what+"s") }
+
+// isSSH says whether a connection is the one that $SSH_CONNECTION tells of:
+// "client port server port".
+func isSSH(ssh string, c nfq.Connection) bool {
+	f := strings.Fields(ssh)
+	if len(f) != 4 {
+		return false
+	}
+	client, err := netip.ParseAddrPort(net.JoinHostPort(f[0], f[1]))
+	server, err2 := netip.ParseAddrPort(net.JoinHostPort(f[2], f[3]))
+	bare := func(a netip.AddrPort) netip.AddrPort {
+		return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
+	}
+	return err == nil && err2 == nil && bare(client) == c.Remote && bare(server) == c.Local
+}
+
+// interfaces gives the interface of each address of this host.
+func interfaces() map[netip.Addr]string {
+	devices := map[netip.Addr]string{}
+	list, err := net.Interfaces()
+	if err != nil {
+		return devices
+	}
+	for _, i := range list {
+		addrs, err := i.Addrs()
+		if err != nil {
+			continue
+		}
+		for _, n := range addrs {
+			if p, err := netip.ParsePrefix(n.String()); err == nil {
+				devices[p.Addr()] = i.Name
+			}
+		}
+	}
+	return devices
+}
