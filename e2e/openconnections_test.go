@@ -163,7 +163,7 @@ rule "calls" {
 func TestTakeoverOpensNothing(t *testing.T) {
 	for _, v6 := range []bool{false, true} {
 		for _, extra := range []string{"", `  encapsulation = "udp"`} {
-			t.Run(fmt.Sprintf("v6=%v%s", v6, strings.NewReplacer(" ", "", `"`, "").Replace(extra)), func(t *testing.T) {
+			t.Run(fmt.Sprintf("v6=%v,udp=%v", v6, extra != ""), func(t *testing.T) {
 				l, client, server := lab.Pair(t)
 				c, s := "10.77.0.2", "10.77.0.1"
 				if v6 {
