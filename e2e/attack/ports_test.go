@@ -41,12 +41,21 @@ func TestPortsWhileNobodyJudges(t *testing.T) {
 		for _, v := range []*family{&v4, &v6} {
 			a.play(t, v.name+" "+how, v, func(t *testing.T, v *family) {
 				s := newSite(t, v)
-				policy := s.ikeFor()
+				policy := s.callers("") // anybody may call
+				served := func(when string) {
+					if err := s.honest(v.far, "ann.example"); err != nil {
+						t.Errorf("an honest caller, %s: %v", when, err)
+					}
+				}
 				switch how {
 				case "kill":
-					s.run(policy).Kill()
+					d := s.run(policy)
+					served("before")
+					d.Kill()
 				case "stop":
-					s.run(policy).Signal(syscall.SIGSTOP)
+					d := s.run(policy)
+					served("before")
+					d.Signal(syscall.SIGSTOP)
 				case "shut":
 					s.gateway.Run(lab.Binary(t), "shut", "--socket", filepath.Join(s.Dir, "gateway.sock"), "-c", s.File("gateway/policy.hcl", policy))
 				case "stay-shut":
@@ -58,11 +67,12 @@ func TestPortsWhileNobodyJudges(t *testing.T) {
 				}
 				ports := []uint16{4500, 500, 4501}
 				var boxes []*inbox
+				var holder *program
 				if how != "stop" {
-					p := as(t, s.gateway, nil, nil, "hold", at(v.self, 4500).String())
-					eventually(t, "an unprivileged program binds port 4500", func() bool { return strings.Contains(p.out.String(), "bound") })
+					holder = as(t, s.gateway, nil, nil, "hold", at(v.self, 4500).String())
+					eventually(t, "an unprivileged program binds port 4500", func() bool { return strings.Contains(holder.out.String(), "bound") })
 					defer func() {
-						if strings.Contains(p.out.String(), "received") {
+						if strings.Contains(holder.out.String(), "received") {
 							t.Error("what a stranger sends reaches an unprivileged program at port 4500")
 							a.saw(v.name+" "+how, "a stranger's datagram is delivered at 4500")
 						}
@@ -83,15 +93,17 @@ func TestPortsWhileNobodyJudges(t *testing.T) {
 						a.saw(v.name+" "+how, "a stranger's datagram is delivered at %v", b.conn.LocalAddr())
 					}
 				}
+				// The honest use: with the daemon back, and its ports, IKE is answered.
 				if how == "stop" {
 					s.daemon.Signal(syscall.SIGCONT)
-					s.daemon.Ask("status")
-					return
+				} else {
+					for _, b := range boxes {
+						_ = b.conn.Close()
+					}
+					holder.stop()
+					s.run(policy)
 				}
-				// The honest use: with the daemon back, IKE is answered.
-				if how == "kill" {
-					return
-				}
+				served("afterwards")
 			})
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -115,7 +114,7 @@ func as(t testing.TB, h *lab.Host, caps []uintptr, files []*os.File, name string
 	}
 	defer self.Close()
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &program{cmd: exec.CommandContext(ctx, "/proc/self/fd/3", args...), done: make(chan struct{})}
+	p := &program{cmd: exec.CommandContext(ctx, "/proc/self/fd/3", args...), cancel: cancel, done: make(chan struct{})}
 	p.cmd.Env = []string{toolVariable + "=" + name}
 	p.cmd.ExtraFiles = append([]*os.File{self}, files...) // the folder of the test binary is root's own
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
@@ -125,17 +124,21 @@ func as(t testing.TB, h *lab.Host, caps []uintptr, files []*os.File, name string
 		t.Fatal(err)
 	}
 	go func() { p.err = p.cmd.Wait(); close(p.done) }()
-	t.Cleanup(func() { cancel(); <-p.done })
+	t.Cleanup(p.stop)
 	return p
 }
 
 // program is a tool that runs.
 type program struct {
-	cmd  *exec.Cmd
-	out  output
-	done chan struct{}
-	err  error
+	cmd    *exec.Cmd
+	cancel func()
+	out    output
+	done   chan struct{}
+	err    error
 }
+
+// stop ends it.
+func (p *program) stop() { p.cancel(); <-p.done }
 
 // end waits for its end and gives what it has printed.
 func (p *program) end(t testing.TB) string {
@@ -294,16 +297,20 @@ func cpuTicks(t testing.TB, pid int) int {
 // highWater is the most memory that a process has ever had, in KiB.
 func highWater(t testing.TB, pid int) int {
 	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := strings.Split(string(text), "\n")
-	i := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, "VmHWM:") })
-	if i < 0 {
+	n := highWaterOf(pid)
+	if n == 0 {
 		t.Fatal("the kernel does not say how much memory the daemon has: it has ended")
 	}
-	n := 0
-	_, _ = fmt.Sscanf(lines[i], "VmHWM: %d kB", &n)
 	return n
+}
+
+// highWaterOf is the same of a process that may have ended: then it is 0.
+func highWaterOf(pid int) (n int) {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)) // without a text it has ended
+	for line := range strings.Lines(string(text)) {
+		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &n); err == nil {
+			return n
+		}
+	}
+	return 0
 }
