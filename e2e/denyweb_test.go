@@ -13,7 +13,10 @@ import (
 // A workstation under the profile deny-web, with its real addresses:
 //
 //	workstation w0 ---- n0 net: the resolver, a server on the list, one that is not
-func TestDenyWebProfile(t *testing.T) { lab.EachOffload(t, tryDenyWebProfile) }
+func TestDenyWebProfile(t *testing.T) {
+	t.Parallel()
+	lab.EachOffload(t, tryDenyWebProfile)
+}
 
 func tryDenyWebProfile(t *testing.T, _ string) {
 	l := lab.New(t)

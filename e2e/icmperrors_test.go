@@ -17,6 +17,7 @@ const leaks = "(icmp or icmp6 or tcp or udp) and not udp port 4500 and not (icmp
 // it, reach the sender, and they do so sealed: nothing of what they quote is seen
 // on the wire, and path MTU discovery works through the tunnel.
 func TestErrorsAboutProtectedTraffic(t *testing.T) {
+	t.Parallel()
 	for _, extra := range []string{"", `  encapsulation = "udp"`} {
 		t.Run(map[bool]string{true: "native", false: "udp"}[extra == ""], func(t *testing.T) {
 			lab.Need(t, "ping", "tcpdump")
@@ -72,6 +73,7 @@ func (s *site) forge(t *testing.T, to string, quoted packet.Spec) {
 // Whoever says in the clear that protected packets are too long is not believed,
 // neither by the gateway nor by the hosts behind it, unless policy wants it.
 func TestForgedPathMTU(t *testing.T) {
+	t.Parallel()
 	for _, clear := range []string{"", `clear_icmp_errors = "bypass"`} {
 		t.Run(map[bool]string{true: "default", false: "bypass"}[clear == ""], func(t *testing.T) {
 			lab.Need(t, "ping")

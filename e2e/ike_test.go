@@ -49,6 +49,7 @@ const rawKeys = `
 // Two hosts agree on keys when the first packet needs them. That packet is not
 // lost, and nothing crosses the wire in the clear.
 func TestIKEFirstPacket(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		name, mode, proto, client, server string
 	}{

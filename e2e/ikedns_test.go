@@ -94,6 +94,7 @@ func (z *zone) serve(t *testing.T, h *lab.Host, addr string, of *lab.Host) {
 // followed when they change, to the other family as well; without an answer it
 // stays where it was, and that is said. Not a packet goes in the clear.
 func TestIKEPeerByName(t *testing.T) {
+	t.Parallel()
 	l, client, server := lab.Pair(t)
 	lab.Need(t, "ping", "tcpdump")
 	l.RawKeys(false, "client", "server")

@@ -8,6 +8,7 @@ import (
 // The answer that brings the keys is lost on its way, and the responder sends by
 // the new SA meanwhile: what comes waits for the answer, and is not lost.
 func TestIKEEarlyPackets(t *testing.T) {
+	t.Parallel()
 	for _, proto := range []string{"esp", "esp native", "ah"} {
 		t.Run(proto, func(t *testing.T) {
 			l, client, way, server := natLab(t)

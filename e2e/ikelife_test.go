@@ -119,6 +119,7 @@ func natLab(t *testing.T) (l *lab.Lab, client, nat, server *lab.Host) {
 
 // A host behind a NAT reaches its peer, in both modes; ESP travels in UDP.
 func TestIKEThroughNAT(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []string{"tunnel", "transport"} {
 		t.Run(mode, func(t *testing.T) {
 			l, client, nat, server := natLab(t)
@@ -174,6 +175,7 @@ func forget(nat *lab.Host) {
 // A peer that dies and comes back is known again at once, by whoever speaks
 // first, and nothing crosses in the clear meanwhile.
 func TestIKEPeerKilled(t *testing.T) {
+	t.Parallel()
 	_, a, b := ikePair(t, "transport", false, "  dead_peer_detection = \"1s\"\n")
 	lab.Need(t, "ping")
 	wire := b.Capture("s0", "host "+a.addr)
@@ -192,6 +194,7 @@ func TestIKEPeerKilled(t *testing.T) {
 
 // A side that stops in good order says so: the other forgets its SAs.
 func TestIKEFarewell(t *testing.T) {
+	t.Parallel()
 	l, a, b := ikePair(t, "tunnel", false, "")
 	lab.Need(t, "ping")
 	a.run(t)
@@ -206,6 +209,7 @@ func TestIKEFarewell(t *testing.T) {
 
 // A host whose address changes takes its tunnel with it (RFC 4555).
 func TestIKEAddressChange(t *testing.T) {
+	t.Parallel()
 	l, client, server := lab.Pair(t)
 	lab.Need(t, "ping")
 	l.RawKeys(false, "client", "server")
@@ -248,6 +252,7 @@ func spiOf(list string) string {
 // A reload keeps the SAs of blocks that are the same, and ends those of others,
 // on both sides.
 func TestIKEReload(t *testing.T) {
+	t.Parallel()
 	l, a, b := ikePair(t, "transport", false, "")
 	lab.Need(t, "ping")
 	a.run(t)

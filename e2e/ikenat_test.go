@@ -14,6 +14,7 @@ import (
 //	first  10.77.1.2 --- 10.77.1.254 nat 10.77.2.254 --- 10.77.2.1 server
 //	second 10.77.3.2 --- 10.77.3.254 |
 func TestIKETwoBehindNAT(t *testing.T) {
+	t.Parallel()
 	l, first, nat, server := natLab(t)
 	second := l.Host("second")
 	l.Join(second, "d0", []string{"10.77.3.2/24"}, nat, "n2", []string{"10.77.3.254/24"})

@@ -19,6 +19,7 @@ func pki(t *testing.T, l *lab.Lab, h *lab.Host, args ...string) {
 // The two sides prove who they are in each way that a policy has; one that
 // cannot is told so by the reason, and by the line of the policy to look at.
 func TestIKEProof(t *testing.T) {
+	t.Parallel()
 	certificate := func(l *lab.Lab, name string) string {
 		return fmt.Sprintf("  certificate = %q\n  private_key = %q\n  ca = %q\n  crl = %q\n",
 			l.Dir+"/ca/"+name+".pem", l.Dir+"/ca/"+name+".key", l.Dir+"/ca/ca.pem", l.Dir+"/ca/ca.crl")
@@ -92,6 +93,7 @@ func TestIKEProof(t *testing.T) {
 // The README's two hosts in five commands, word for word but for the addresses
 // and the folder.
 func TestReadmeTwoHosts(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile("../README.md")
 	if err != nil {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 //	ann 10.77.1.2 --- 10.77.1.254 nat 10.77.2.254 --- 10.77.2.1 gateway 10.1.0.1 --- 10.1.0.9 inside
 //	                              bob 10.77.3.2 --- 10.77.3.1 |
 func TestIKERemoteUsers(t *testing.T) {
+	t.Parallel()
 	l, ann, _, gateway := natLab(t)
 	bob, inside := l.Host("bob"), l.Host("inside")
 	l.Join(gateway, "g1", []string{"10.1.0.1/24"}, inside, "i0", []string{"10.1.0.9/24"})

@@ -187,6 +187,7 @@ func expect(t *testing.T, came <-chan []byte, what string, want []byte) {
 // Long datagrams cross a tunnel between two ipfw in pieces, to the gateway itself
 // and to a host of a narrow network behind it, and back.
 func TestLongDatagramsThroughATunnel(t *testing.T) {
+	t.Parallel()
 	for _, extra := range []string{"", `  encapsulation = "udp"`} {
 		t.Run(map[bool]string{true: "native", false: "udp"}[extra == ""], func(t *testing.T) {
 			s := newSite(t, siteOptions{mtu: 1300, ipsec: lab.Manual{Extra: extra}, far: true})

@@ -12,6 +12,7 @@ import (
 // by, with keys set by hand and with keys from IKE; and the daemon tells that
 // somebody asked. `ipfw sas` without it shows no key.
 func TestWiresharkKeys(t *testing.T) {
+	t.Parallel()
 	lab.Need(t, "tshark", "ping")
 	const client4, server4 = "10.77.0.2", "10.77.0.1"
 	for _, keys := range []string{"manual", "ike", "ike native"} {

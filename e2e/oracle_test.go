@@ -28,6 +28,7 @@ import (
 // What the server accepts or forwards is written down by nftables itself, in
 // a set of the packets' IPv4 identifications and IPv6 flow labels.
 func TestKernelIsTheOracle(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	lab.Need(t, "nft")
 	client, server, far := l.Host("client"), l.Host("server"), l.Host("far")

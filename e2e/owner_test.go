@@ -72,7 +72,10 @@ func (p *prober) sends(l *lab.Lab, n int64) {
 
 // The table is there from the first start to the last `ipfw open`, whatever
 // others do to it: not one of thousands of datagrams gets in.
-func TestTableIsOwned(t *testing.T) { lab.EachOffload(t, tryTableIsOwned) }
+func TestTableIsOwned(t *testing.T) {
+	t.Parallel()
+	lab.EachOffload(t, tryTableIsOwned)
+}
 
 func tryTableIsOwned(t *testing.T, _ string) {
 	l, client, server := lab.Pair(t)

@@ -14,6 +14,7 @@ import (
 //
 //	client 10.77.1.2 -- 1500 -- router -- 1300 -- router2 -- 1500 -- server 10.77.2.1
 func TestPathMTU(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		name string
 		m    lab.Manual

@@ -39,6 +39,7 @@ func makeKeys(l *lab.Lab, h *lab.Host, dir, policy string) {
 // The profiles that protect say which keys they want before they start, and
 // how these are made; with them they start.
 func TestProfilesWithKeys(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct{ profile, peers, peer string }{
 		{"file-server", "peers", "client.example.org"},
 		{"two-offices", "peers", "south.example.org"},
@@ -70,6 +71,7 @@ func TestProfilesWithKeys(t *testing.T) {
 //
 //	n 10.1.0.5 -- north 198.51.100.1 -- 203.0.113.7 south -- s 10.2.0.9
 func TestTwoOfficesProfile(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	n, north, south, s := l.Host("n"), l.Host("north"), l.Host("south"), l.Host("s")
 	l.Join(n, "n0", []string{"10.1.0.5/16", "fd00:1::5/64"}, north, "lan0", []string{"10.1.0.1/16", "fd00:1::1/64"})

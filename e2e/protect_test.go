@@ -31,6 +31,7 @@ var noBPF = []string{"setpriv", "--bounding-set", "-bpf,-sys_admin"}
 // programs send arrives, in every mode, family and protocol, and on the wire
 // there is nothing but ESP or AH.
 func TestProtectManual(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		name string
 		m    lab.Manual

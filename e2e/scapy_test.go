@@ -150,6 +150,7 @@ func scapyLacks(s esp.Suite, shape peerShape) string {
 // every suite, mode, family, with and without extended sequence numbers and
 // UDP encapsulation; and both refuse what was altered on the way.
 func TestScapy(t *testing.T) {
+	t.Parallel()
 	peer := startScapy(t)
 	rows, lacking := 0, map[string]int{}
 	for _, suite := range peerSuites(t) {

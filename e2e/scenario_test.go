@@ -54,6 +54,7 @@ func sealedOnly(t *testing.T, c *lab.Capture, least int) {
 //	------+-----------+----+---------------+------ 10.0.0.0/24
 //	              server 10.0.0.2
 func TestFileServerScenario(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	server, alice, bob, mallory := l.Host("server"), l.Host("alice"), l.Host("bob"), l.Host("mallory")
 	sw := l.Lan(map[*lab.Host][]string{server: {"10.0.0.2/24"}, alice: {"10.0.0.7/24"}, bob: {"10.0.0.8/24"}, mallory: {"10.0.0.9/24"}})
@@ -120,6 +121,7 @@ func TestFileServerScenario(t *testing.T) {
 //
 //	n 10.1.0.5 -- north 198.51.100.1 -- internet -- 203.0.113.7 south -- s 10.2.0.9
 func TestTwoOfficesScenario(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	n, north, internet, south, s := l.Host("n"), l.Host("north"), l.Host("internet"), l.Host("south"), l.Host("s")
 	l.Join(n, "n0", []string{"10.1.0.5/16", "fd00:1::5/64"}, north, "lan0", []string{"10.1.0.1/16", "fd00:1::1/64"})
@@ -193,6 +195,7 @@ func TestTwoOfficesScenario(t *testing.T) {
 //
 //	alice 203.0.113.7 (10.99.0.7) -- 203.0.113.254 net 198.51.100.254 -- gateway 198.51.100.1, 10.1.0.1 -- web 10.1.0.9
 func TestRemoteUserScenario(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	alice, net, gateway, web := l.Host("alice"), l.Host("net"), l.Host("gateway"), l.Host("web")
 	l.Join(alice, "a0", []string{"203.0.113.7/24"}, net, "n0", []string{"203.0.113.254/24"})
@@ -240,6 +243,7 @@ func TestRemoteUserScenario(t *testing.T) {
 
 // All four kinds of IPsec on one host at the same time.
 func TestAllAtOnceScenario(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	hub := l.Host("hub")
 	on := map[*lab.Host][]string{hub: {"10.0.0.2/24", "fd00::2/64"}}

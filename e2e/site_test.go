@@ -80,7 +80,11 @@ func newSite(t *testing.T, o siteOptions) *site {
 	s.far.Run("ip", "addr", "add", "10.2.0.5/32", "dev", "lo")
 	s.far.Run("ip", "addr", "add", "fd00:2::5/128", "dev", "lo", "nodad")
 	for _, r := range [][]string{{"198.51.100.0/24", "192.0.2.1", "10.2.0.5"}, {"fd00:1::/64", "2001:db8::1", "fd00:2::5"}} {
-		s.far.Run("ip", "route", "add", r[0], "via", r[1], "src", r[2])
+		// On a busy machine an address is not at once one to send from.
+		s.Eventually(waitLong, "a route from "+r[2], func() bool {
+			_, err := s.far.Try(waitLong, "ip", "route", "add", r[0], "via", r[1], "src", r[2])
+			return err == nil
+		})
 	}
 	s.gateway.Run("ip", "route", "add", "default", "via", "192.0.2.2")
 	s.gateway.Run("ip", "route", "add", "default", "via", "2001:db8::2")

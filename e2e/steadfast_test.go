@@ -147,6 +147,7 @@ const replacements = 1000
 // New keys on both hosts, a thousand times, while files are fetched: a capture
 // shows no clear packet, and every file comes whole.
 func TestReplaceSAs(t *testing.T) {
+	t.Parallel()
 	p := newSealedPair(t, 4<<20, "")
 	var files atomic.Int64
 	stop, stopped := make(chan struct{}), make(chan struct{})
@@ -191,6 +192,7 @@ func TestReplaceSAs(t *testing.T) {
 // A machine that starts: shut before its network is up, it leaks nothing until
 // the daemon runs, with a bad policy too; and there is a way back without one.
 func TestShut(t *testing.T) {
+	t.Parallel()
 	p := newSealedPair(t, 1<<20, "")
 	p.s.Signal(syscall.SIGTERM)
 	if err := p.s.Wait(waitLong); err != nil {

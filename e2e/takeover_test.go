@@ -252,7 +252,10 @@ func tryKillAndTakeOver(t *testing.T, way string) {
 }
 
 // on_failure = "open": a dead daemon leaves the host as if it had no firewall.
-func TestKillWithOnFailureOpen(t *testing.T) { lab.EachOffload(t, tryKillWithOnFailureOpen) }
+func TestKillWithOnFailureOpen(t *testing.T) {
+	t.Parallel()
+	lab.EachOffload(t, tryKillWithOnFailureOpen)
+}
 
 func tryKillWithOnFailureOpen(t *testing.T, _ string) {
 	l, client, server := lab.Pair(t)
@@ -271,7 +274,10 @@ func tryKillWithOnFailureOpen(t *testing.T, _ string) {
 }
 
 // SIGTERM takes the firewall away, unless it is told to leave the host shut.
-func TestStop(t *testing.T) { lab.EachOffload(t, tryStop) }
+func TestStop(t *testing.T) {
+	t.Parallel()
+	lab.EachOffload(t, tryStop)
+}
 
 func tryStop(t *testing.T, _ string) {
 	l, client, server := lab.Pair(t)

@@ -110,6 +110,7 @@ func tryTransferWithoutCorruption(t *testing.T, _ string) {
 // Outbound connections work while nothing may come in, over both families,
 // TCP, UDP and ping.
 func TestOutboundUnderInboundDiscard(t *testing.T) {
+	t.Parallel()
 	lab.EachOffload(t, tryOutboundUnderInboundDiscard)
 }
 

@@ -17,6 +17,7 @@ import (
 //
 //	n 10.1.0.5 -- left 198.51.100.1 == VXLAN under ESP == 198.51.100.2 right -- s 10.2.0.9
 func TestVXLANOverTransport(t *testing.T) {
+	t.Parallel()
 	l := lab.New(t)
 	n, left, right, s := l.Host("n"), l.Host("left"), l.Host("right"), l.Host("s")
 	l.Join(n, "n0", []string{"10.1.0.5/16"}, left, "lan0", []string{"10.1.0.1/16"})

@@ -10,7 +10,10 @@ import (
 
 // Everything shut but 80 and 443; ssh from the admins' range only, in which
 // the client of this lab is not.
-func TestWebServerProfile(t *testing.T) { lab.EachOffload(t, tryWebServerProfile) }
+func TestWebServerProfile(t *testing.T) {
+	t.Parallel()
+	lab.EachOffload(t, tryWebServerProfile)
+}
 
 func tryWebServerProfile(t *testing.T, _ string) {
 	l, client, server := lab.Pair(t)
@@ -46,6 +49,7 @@ func tryWebServerProfile(t *testing.T, _ string) {
 }
 
 func TestNmapFindsTheWebAndNothingElse(t *testing.T) {
+	t.Parallel()
 	l, client, server := lab.Pair(t)
 	lab.Need(t, "nginx", "curl", "nmap")
 	startNginx(t, l, server, 80, 443, 22, 5432, 8080)

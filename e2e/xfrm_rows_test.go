@@ -120,6 +120,7 @@ func pairwise(rows []xfrmRow) (chosen []xfrmRow) {
 
 // The rows chosen must be rows, and hold what pairwise promises.
 func TestXFRMRows(t *testing.T) {
+	t.Parallel()
 	rows := xfrmRows()
 	chosen := pairwise(rows)
 	if len(chosen) >= len(rows)/3 {
