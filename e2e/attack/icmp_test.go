@@ -105,6 +105,47 @@ rule "plain" {
 	})
 }
 
+// Nor does one about the sealed packets themselves push them below what RFC 791
+// and RFC 8200 ask of every link: ports and addresses of ESP in UDP are no secret.
+func TestForgedPathMTUOfTheTunnel(t *testing.T) {
+	a := attack(t, "G5", offPath, "forged \"too big\" of 68 bytes about the tunnel's own packets")
+	for _, w := range []way{native, {mode: "tunnel", protocol: "esp", udp: true}} {
+		for _, v := range []*family{&v4, &v6} {
+			a.play(t, v.name+" "+w.String(), v, func(t *testing.T, v *family) {
+				s := newSite(t, v)
+				block, f := s.link("peer", 0x1001, w)
+				s.run(closed(w) + v.gatewayRules() + block)
+				conn := connected(t, s, v, at(v.self, 6000), at(v.inner, 5000))
+				hello := marker("hello")
+				conn.send(hello)
+				f.await(hello)
+				outer := packet.Spec{Src: v.self, Dst: v.far, Protocol: packet.ESP, SPI: 0x1002, SPISeq: 1, DontFragment: true, Payload: make([]byte, 1300)}
+				if w.udp {
+					outer.Protocol, outer.SrcPort, outer.DstPort = packet.UDP, 4500, 4500
+				}
+				quoted := build(t, outer)
+				for _, mtu := range []uint16{0, 68, 296, 500} {
+					p := packet.Spec{Src: v.stranger, Dst: v.self, Protocol: packet.ICMP, ICMPType: 3, ICMPCode: 4, EchoSeq: mtu, Payload: quoted[:548]}
+					if v.name == "v6" {
+						p.Protocol, p.ICMPType, p.ICMPCode = packet.ICMPv6, 2, 0
+					}
+					s.wan.send(build(t, p))
+				}
+				f.fence()
+				least := map[string]int{"v4": 552, "v6": 1280}[v.name]
+				text := marker("long")
+				conn.send(text + strings.Repeat("x", least-200))
+				f.await(text)
+				n := len(s.wan.find(func(ip []byte) bool { return sealed(ip) && len(ip) >= least-150 }))
+				if n == 0 {
+					t.Errorf("no sealed packet of about %d bytes leaves any more", least)
+				}
+				a.saw(v.name+" "+w.String(), "sealed packets of %d bytes leave in one piece", least-150)
+			})
+		}
+	}
+}
+
 // socket is a program's connected UDP socket.
 type socket struct {
 	t    testing.TB
