@@ -53,6 +53,7 @@ func TestParseMessage(t *testing.T) {
 		{"cut in an attribute", body(t, header(9, 2), payload)[:20], false, message{id: 9, hasID: true, hook: 2}},
 		{"cut in a length", append(body(t, header(9, 2)), 5, 0), false, message{id: 9, hasID: true, hook: 2}},
 		{"short mark", body(t, header(9, 2), netlink.Attribute{Type: attrMark, Data: []byte{1}}), false, message{id: 9, hasID: true, hook: 2}},
+		{"short flags", body(t, header(9, 2), netlink.Attribute{Type: attrSkbInfo, Data: []byte{1}}, payload), false, message{id: 9, hasID: true, hook: 2}},
 		{"short header", body(t, netlink.Attribute{Type: attrPacketHeader, Data: []byte{1, 2, 3, 4, 5, 6}}), false, message{}},
 	} {
 		m := message{id: 99, hasID: true, mark: 99} // from the packet before
@@ -69,6 +70,8 @@ func FuzzParseMessage(f *testing.F) {
 	f.Add(body(f, header(7, 3), word(attrMark, 1), word(attrCapLen, 1500), netlink.Attribute{Type: attrPayload, Data: []byte("x")}))
 	f.Add(body(f, word(attrInDev, 1), header(1, 1)))
 	f.Add([]byte{2, 0, 0, 0, 4, 0, 1, 0})
+	f.Add(body(f, header(7, 3), word(attrSkbInfo, skbPartial|skbGSO)))
+	f.Add(body(f, header(7, 3), netlink.Attribute{Type: attrSkbInfo, Data: []byte{1}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var m message
 		ok := m.parse(b)
@@ -80,7 +83,7 @@ func FuzzParseMessage(f *testing.F) {
 			t.Fatalf("%x: %v, the library says %v", b, ok, wantOK)
 		}
 		if ok && (m.id != want.id || m.hook != want.hook || m.mark != want.mark || m.inDev != want.inDev ||
-			m.outDev != want.outDev || m.wireLen != want.wireLen || !bytes.Equal(m.payload, want.payload)) {
+			m.outDev != want.outDev || m.info != want.info || m.wireLen != want.wireLen || !bytes.Equal(m.payload, want.payload)) {
 			t.Fatalf("%x: %+v, the library says %+v", b, m, want)
 		}
 	})
@@ -131,6 +134,10 @@ func slowParse(b []byte) (m message, ok bool) {
 			case attrCapLen:
 				fine = word(&length)
 				m.wireLen = int(length)
+			case attrSkbInfo:
+				// Less than a word is no flags: whether a checksum is still
+				// to be filled in is then not known, so the packet is dropped.
+				fine = word(&m.info)
 			case attrPayload:
 				m.payload = v
 			}
