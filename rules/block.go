@@ -267,13 +267,15 @@ func (k block) words(arg, want string, check func(item, string) bool) []string {
 		return nil
 	}
 	var out []string
+	have := map[string]bool{}
 	for _, it := range items {
 		s, is := it.text()
 		if !is || s == "" {
 			k.wrong(it.r, arg, want)
 			continue
 		}
-		if (check == nil || check(it, s)) && !contains(out, s) {
+		if (check == nil || check(it, s)) && !have[s] {
+			have[s] = true
 			out = append(out, s)
 		}
 	}

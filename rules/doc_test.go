@@ -30,7 +30,7 @@ func TestReference(t *testing.T) {
 		group, _, _ := strings.Cut(name, "+")
 		want = append(want, group)
 	}
-	want = append(want, keys(functions())...)
+	want = append(want, keys((&budget{}).functions())...)
 	want = append(want, ruleArguments...)
 	for _, src := range []string{"rule.go", "ipsec.go", "ike.go", "test.go"} {
 		text, err := os.ReadFile(src)

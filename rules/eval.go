@@ -5,29 +5,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
-	"github.com/zclconf/go-cty/cty/function"
-	"github.com/zclconf/go-cty/cty/function/stdlib"
 )
-
-// functions are what expressions may call: those of other HCL programs that
-// make lists out of lists. None reads files or the environment.
-func functions() map[string]function.Function {
-	return map[string]function.Function{
-		"coalesce": stdlib.CoalesceFunc, "compact": stdlib.CompactFunc, "concat": stdlib.ConcatFunc,
-		"contains": stdlib.ContainsFunc, "distinct": stdlib.DistinctFunc, "element": stdlib.ElementFunc,
-		"flatten": stdlib.FlattenFunc, "join": stdlib.JoinFunc, "keys": stdlib.KeysFunc,
-		"length": stdlib.LengthFunc, "lookup": stdlib.LookupFunc, "lower": stdlib.LowerFunc,
-		"max": stdlib.MaxFunc, "merge": stdlib.MergeFunc, "min": stdlib.MinFunc,
-		"range": stdlib.RangeFunc, "replace": stdlib.ReplaceFunc, "reverse": stdlib.ReverseListFunc,
-		"setintersection": stdlib.SetIntersectionFunc, "setsubtract": stdlib.SetSubtractFunc,
-		"setunion": stdlib.SetUnionFunc, "slice": stdlib.SliceFunc, "sort": stdlib.SortFunc,
-		"split": stdlib.SplitFunc, "trimspace": stdlib.TrimSpaceFunc, "upper": stdlib.UpperFunc,
-		"values":   stdlib.ValuesFunc,
-		"tolist":   stdlib.MakeToFunc(cty.List(cty.DynamicPseudoType)),
-		"toset":    stdlib.MakeToFunc(cty.Set(cty.DynamicPseudoType)),
-		"tostring": stdlib.MakeToFunc(cty.String), "tonumber": stdlib.MakeToFunc(cty.Number),
-	}
-}
 
 // localRefs gives the names NAME of every local.NAME in the expression.
 func localRefs(e hclsyntax.Expression) []string {
@@ -57,13 +35,13 @@ func localRef(t hcl.Traversal) (string, hcl.Range, bool) {
 }
 
 // eval gives the value of an expression. It reports what is wrong with it,
-// names that do not exist first; known are the locals there are.
-func (l *loader) eval(e hclsyntax.Expression, known []string) (cty.Value, bool) {
+// names that do not exist first.
+func (l *loader) eval(e hclsyntax.Expression) (cty.Value, bool) {
 	ok := true
 	for _, t := range e.Variables() {
 		if name, r, is := localRef(t); is {
-			if !contains(known, name) {
-				l.missing(r, "Unknown local", "There is no local.%s%s.", name, didYouMeanLocal(name, known))
+			if l.localAttrs[name] == nil {
+				l.missing(r, "Unknown local", "There is no local.%s%s.", name, l.didYouMeanLocal(name))
 				ok = false
 			}
 			continue
@@ -81,14 +59,22 @@ func (l *loader) eval(e hclsyntax.Expression, known []string) (cty.Value, bool) 
 	if !ok {
 		return cty.DynamicVal, false
 	}
+	l.budget.mistakes = 0
 	v, diags := e.Value(l.ctx)
+	if l.budget.over {
+		return cty.DynamicVal, false // that is told
+	}
 	l.report(diags)
 	// A value that is not known comes from a local that is reported already.
 	return v, !diags.HasErrors() && v.IsWhollyKnown()
 }
 
-func didYouMeanLocal(name string, known []string) string {
-	if s := suggestion(name, known); s != "" {
+func (l *loader) didYouMeanLocal(name string) string {
+	// Each is compared with all that there are.
+	if l.suggested++; l.suggested > maxMistakes {
+		return ""
+	}
+	if s := suggestion(name, l.localNames); s != "" {
 		return "; did you mean local." + s + "?"
 	}
 	return ""
@@ -111,7 +97,7 @@ func (i item) text() (string, bool) {
 // items gives the elements of an expression: of a list, or of lists in lists,
 // or the value itself. Null gives isSet false, as if it were not written.
 func (l *loader) items(e hclsyntax.Expression) (out []item, isSet, ok bool) {
-	if t, is := e.(*hclsyntax.TupleConsExpr); is {
+	if t, is := unguarded(e).(*hclsyntax.TupleConsExpr); is {
 		ok = true
 		for _, x := range t.Exprs {
 			in, _, good := l.items(x)
@@ -119,12 +105,19 @@ func (l *loader) items(e hclsyntax.Expression) (out []item, isSet, ok bool) {
 		}
 		return out, true, ok
 	}
-	v, ok := l.eval(e, l.localNames)
+	v, ok := l.eval(e)
 	if !ok {
 		return nil, true, false
 	}
 	if v.IsNull() {
 		return nil, false, true
+	}
+	if !v.Type().IsPrimitiveType() {
+		n, _, ok := l.budget.whole(e.Range(), v)
+		if !ok || !l.budget.spend(e.Range(), n, 0, 0) {
+			return nil, true, false
+		}
+		out = make([]item, 0, n)
 	}
 	return l.flatten(v, e.Range(), out)
 }

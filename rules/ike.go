@@ -1,7 +1,6 @@
 package rules
 
 import (
-	"net/netip"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -86,8 +85,9 @@ func (k block) remote(i *IKE) {
 	if len(items) == 0 && ok {
 		k.wrong(k.at("remote_endpoint"), "remote_endpoint", "an address, a range, a DNS name or a list of them; an empty list is nobody, leave it out for anybody")
 	}
+	add := into(k, &i.Remote, parseEndpoint)
 	for _, it := range items {
-		take(k, it, &i.Remote, parseEndpoint)
+		add(it)
 	}
 	for _, e := range i.Remote {
 		if a := i.LocalEndpoint; a.IsValid() && e.Name == "" && a.Is4() != e.Range.First.Is4() {
@@ -170,11 +170,19 @@ func (k block) eap(i *IKE) bool {
 	return true
 }
 
+// maxPools bounds the ranges of a pool: each is compared with each other one.
+const maxPools = 1024
+
 // pool reads what a gateway gives to its callers (RFC 7296 section 3.15).
 func (k block) pool(i *IKE) {
 	items, set, ok := k.list("pool")
+	if len(items) > maxPools {
+		k.l.fail(k.at("pool"), "Wrong value", "pool has at most %d ranges.", maxPools)
+		return
+	}
+	add := into(k, &i.Pool, parsePrefix)
 	for _, it := range items {
-		take(k, it, &i.Pool, parsePrefix)
+		add(it)
 	}
 	if set && ok && len(items) == 0 {
 		k.wrong(k.at("pool"), "pool", "a range of addresses, as in 10.99.0.0/24, or a list of them")
@@ -187,8 +195,9 @@ func (k block) pool(i *IKE) {
 		}
 	}
 	items, _, _ = k.list("dns")
+	addDNS := into(k, &i.DNS, parseAddr)
 	for _, it := range items {
-		take(k, it, &i.DNS, func(s string) (netip.Addr, error) { return parseAddr(s) })
+		addDNS(it)
 	}
 	if len(i.DNS) > 0 && len(i.Pool) == 0 && k.b.Body.Attributes["pool"] == nil {
 		k.l.missing(k.at("dns"), "Arguments do not fit", "dns is given to callers that get an address: it needs a pool.")

@@ -134,7 +134,7 @@ func (l *loader) outer(b *hclsyntax.Block) (o esp.Outer) {
 	o.DF = esp.DF(k.word("df", dfWords, int(esp.CopyDF)))
 	if it, ok := k.one("dscp", `"copy", or one DSCP`); ok && !isText(it, "copy") {
 		var list []uint8
-		if take(k, it, &list, parseDSCP) {
+		if into(k, &list, parseDSCP)(it) {
 			o.DSCP, o.SetDSCP = list[0], true
 		}
 	}

@@ -21,7 +21,10 @@ type loader struct {
 	partial bool
 
 	ctx        *hcl.EvalContext
-	localNames []string                      // sorted
+	budget     *budget
+	suggested  int      // of unknown locals
+	localNames []string // sorted
+	localAttrs map[string]*hclsyntax.Attribute
 	blocks     map[string][]*hclsyntax.Block // top-level blocks by type, in order
 
 	policy  *Policy
@@ -44,6 +47,7 @@ func Load(paths []string, o LoadOptions) (*Policy, Diagnostics) {
 		places: map[string]hcl.Range{},
 		uses:   map[string]bool{},
 	}
+	l.budget = &budget{fail: func(r hcl.Range, why string) { l.fail(r, "Too much is made", "%s", why) }}
 	sources, diags := readSources(paths, o.Stdin)
 	l.diags.list = append(l.diags.list, diags...)
 	l.partial = diags.HasErrors()
@@ -101,6 +105,7 @@ func (l *loader) parse(s source) {
 	if !ok {
 		return
 	}
+	l.budget.body(body)
 	for _, a := range sortedAttrs(body) {
 		l.fail(a.NameRange, "Argument outside of a block", "%q stands outside of every block: values that several rules share belong in a locals block.", a.Name)
 	}
@@ -217,9 +222,9 @@ func (l *loader) locals() {
 			names = append(names, a.Name)
 		}
 	}
-	l.localNames = keys(attrs)
+	l.localNames, l.localAttrs = keys(attrs), attrs
 	values := map[string]cty.Value{}
-	l.ctx = &hcl.EvalContext{Functions: functions()}
+	l.ctx = &hcl.EvalContext{Functions: l.budget.functions()}
 	const (
 		fresh = iota
 		busy
@@ -230,21 +235,28 @@ func (l *loader) locals() {
 	visit = func(name string, path []string) {
 		state[name] = busy
 		path = append(path, name)
+		used := map[string]cty.Value{}
 		for _, ref := range localRefs(attrs[name].Expr) {
 			if _, ok := attrs[ref]; !ok {
 				continue // eval reports it
 			}
-			switch state[ref] {
-			case busy:
+			switch {
+			case state[ref] == busy:
 				l.fail(attrs[name].NameRange, "Locals go in a circle", "%s.", circle(path, ref))
 				values[name] = cty.DynamicVal
-			case fresh:
+			case state[ref] == fresh && len(path) == maxLocalsIn:
+				l.budget.exceed(attrs[name].NameRange, fmt.Sprintf("This uses a local that uses another, and so on, more than %d deep.", maxLocalsIn))
+				values[name] = cty.DynamicVal
+			case state[ref] == fresh:
 				visit(ref, path)
+			}
+			if v, ok := values[ref]; ok {
+				used[ref] = v
 			}
 		}
 		if _, failed := values[name]; !failed {
-			l.ctx.Variables = map[string]cty.Value{"local": cty.ObjectVal(values)}
-			v, ok := l.eval(attrs[name].Expr, l.localNames)
+			l.ctx.Variables = map[string]cty.Value{"local": cty.ObjectVal(used)}
+			v, ok := l.eval(attrs[name].Expr)
 			if !ok {
 				v = cty.DynamicVal
 			}

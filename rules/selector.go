@@ -35,13 +35,13 @@ func (k block) selector() (s engine.Selector, empty []string) {
 			ok = take(it) && ok
 		}
 	}
-	each("protocol", func(it item) bool { return take(k, it, &s.Protocols, parseProtocol) })
-	each("local_address", func(it item) bool { return take(k, it, &s.Local, parseAddrRange) })
-	each("local_port", func(it item) bool { return take(k, it, &s.LocalPorts, parsePorts) })
-	each("remote_address", func(it item) bool { return take(k, it, &s.Remote, parseAddrRange) })
-	each("remote_port", func(it item) bool { return take(k, it, &s.RemotePorts, parsePorts) })
-	each("interface", func(it item) bool { return take(k, it, &s.Interfaces, parseInterface) })
-	each("dscp", func(it item) bool { return take(k, it, &s.DSCP, parseDSCP) })
+	each("protocol", into(k, &s.Protocols, parseProtocol))
+	each("local_address", into(k, &s.Local, parseAddrRange))
+	each("local_port", into(k, &s.LocalPorts, parsePorts))
+	each("remote_address", into(k, &s.Remote, parseAddrRange))
+	each("remote_port", into(k, &s.RemotePorts, parsePorts))
+	each("interface", into(k, &s.Interfaces, parseInterface))
+	each("dscp", into(k, &s.DSCP, parseDSCP))
 	protocolsRead := ok || len(s.Protocols) > 0
 	each("icmp_type", func(it item) bool {
 		if !protocolsRead || !k.icmpProtocols(s) {
@@ -58,25 +58,30 @@ func (k block) selector() (s engine.Selector, empty []string) {
 	return s, empty
 }
 
-// take parses one element and appends what it does not hold yet.
-func take[T comparable](k block, it item, list *[]T, parse func(string) (T, error)) bool {
-	s, isText := asText(it.v)
-	if !isText {
-		k.l.fail(it.r, "Wrong value", "A number or text is wanted here, not true or false.")
-		return false
+// into gives what parses one element and appends it to the list, if that does not
+// hold it yet.
+func into[T comparable](k block, list *[]T, parse func(string) (T, error)) func(item) bool {
+	have := map[T]bool{}
+	for _, v := range *list {
+		have[v] = true
 	}
-	v, err := parse(strings.TrimSpace(s))
-	if err != nil {
-		k.l.fail(it.r, "Wrong value", "%s.", upperFirst(err.Error()))
-		return false
-	}
-	for _, have := range *list {
-		if have == v {
-			return true
+	return func(it item) bool {
+		s, isText := asText(it.v)
+		if !isText {
+			k.l.fail(it.r, "Wrong value", "A number or text is wanted here, not true or false.")
+			return false
 		}
+		v, err := parse(strings.TrimSpace(s))
+		if err != nil {
+			k.l.fail(it.r, "Wrong value", "%s.", upperFirst(err.Error()))
+			return false
+		}
+		if !have[v] {
+			have[v] = true
+			*list = append(*list, v)
+		}
+		return true
 	}
-	*list = append(*list, v)
-	return true
 }
 
 func isText(it item, s string) bool {
