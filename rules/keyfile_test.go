@@ -91,7 +91,7 @@ func TestMissingFiles(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "p.hcl")
 	text := shut + "rule \"r\" {\n  action = \"protect\"\n  with = \"x\"\n  direction = \"in\"\n}\nipsec \"x\" {\n  mode = \"transport\"\n  ike = \"x\"\n}\n" +
-		"ike \"x\" {\n  psk_file = \"x.psk\"\n}\n"
+		"ike \"x\" {\n  remote_id = \"b.example.org\"\n  psk_file = \"x.psk\"\n}\n"
 	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -3,16 +3,18 @@ package rules
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/ipfw/ipfw/engine"
 )
 
-// warnIKE warns when nothing lets the peers of an ike block in: essentials =
+// warnIKE warns of pre-shared keys that several peers have, and when nothing lets the peers of an ike block in: essentials =
 // false, and no rule in the place of ipfw's own. What it looks for is one packet
 // of a peer that passes; where addresses and interfaces are open, those that the
 // rules speak of are tried, so that a narrow rule is not taken for none.
 func (l *loader) warnIKE() {
 	p := l.policy
+	l.warnSharedKey()
 	if p.Settings.Essentials {
 		return
 	}
@@ -101,4 +103,36 @@ func (l *loader) ikeTrials(k *IKE, port int) (lines []string) {
 		}
 	}
 	return lines
+}
+
+// warnSharedKey warns of a pre-shared key by which peers of several identities
+// prove who they are: AUTH is a MAC with that key (RFC 7296 section 2.15), and
+// tells nobody who has it from anybody else who has it, this side included.
+func (l *loader) warnSharedKey() {
+	for i := range l.policy.IKE {
+		k := &l.policy.IKE[i]
+		if k.PSKFile == "" || !k.manyIdentities() {
+			continue
+		}
+		at, who := l.defined("ike", k.Name), fmt.Sprintf("remote_id = %q fits more than one identity", k.RemoteID)
+		if k.RemoteID == "" {
+			who = "without remote_id, any identity is taken from many addresses"
+		}
+		l.caution(at, "Pre-shared key of several peers",
+			"In ike %q, %s: whoever has the key of psk_file can prove to be any of them, and to be this host. Give each peer an ike block with a psk_file and a remote_id of its own, or let peers prove themselves by public keys or certificates.", k.Name, who)
+	}
+}
+
+// manyIdentities says whether peers of more than one identity may call. Without
+// a remote_id that is so where more than one address may.
+func (i *IKE) manyIdentities() bool {
+	if i.RemoteID != "" {
+		return strings.Contains(i.RemoteID, "*")
+	}
+	for _, e := range i.Remote {
+		if e.Name == "" && e.Range.First != e.Range.Last {
+			return true
+		}
+	}
+	return len(i.Remote) == 0
 }

@@ -91,6 +91,7 @@ ike "remote-users" { # a gateway: callers get an address and a resolver
   pool        = ["10.99.0.0/24", "fd99::/64"]
   dns         = ["10.1.0.53"]
   local_id    = "vpn.example.org"
+  remote_id   = "*@example.org"
   public_keys = "keys/peers/"
   private_key = "keys/private.key"
 }
@@ -98,7 +99,7 @@ ike "remote-users" { # a gateway: callers get an address and a resolver
 ike "named" {
   local_endpoint      = "198.51.100.1"
   remote_endpoint     = ["Peer.example.org", "203.0.113.1-203.0.113.9"]
-  remote_id           = "*@example.org"
+  remote_id           = "mobile@example.org"
   ppk_id              = "one"
   ppk_required        = true
   mobike              = false
