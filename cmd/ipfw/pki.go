@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -35,9 +36,13 @@ init" makes an authority on one machine, "ipfw pki issue NAME" certificates, and
     ca          = "ca.pem"
     crl         = "ca.crl"
 
+The list of revocations, ca.crl, holds for 90 days unless told otherwise. When
+it has expired, nobody's certificate counts any more: "ipfw pki crl" makes it
+anew in time, and every host needs the new one.
+
 Whoever has ca.key can be anybody: keep it where nobody gets at it.`,
 	}
-	c.AddCommand(newPKIKeyCmd(a), newPKIInitCmd(a), newPKIIssueCmd(a), newPKIRevokeCmd(a), newPKIBundleCmd(a))
+	c.AddCommand(newPKIKeyCmd(a), newPKIInitCmd(a), newPKIIssueCmd(a), newPKIRevokeCmd(a), newPKICRLCmd(a), newPKIBundleCmd(a))
 	return c
 }
 
@@ -77,24 +82,72 @@ func pkiFlag(c *cobra.Command, dir *string) {
 	c.Flags().StringVar(dir, "dir", pkiDir, "the folder of the authority")
 }
 
+// crlFlag is how long the list of revocations holds.
+func crlFlag(c *cobra.Command, days *int) {
+	c.Flags().IntVar(days, "crl-days", crlDays, "how many days the list of revocations holds")
+}
+
+// authority is the folder with the flags of a command that writes the list.
+func (a *app) authority(dir string, days int) (pki, error) {
+	if days < 1 || days > caYears*366 {
+		return pki{}, usagef("--crl-days is a number of days from 1 to %d", caYears*366)
+	}
+	return pki{dir, a.now(), days}, nil
+}
+
+func newPKICRLCmd(a *app) *cobra.Command {
+	var dir string
+	var days int
+	c := &cobra.Command{
+		Use:   "crl",
+		Short: "Make the list of revocations anew before it expires",
+		Long: `Make the authority's list of revocations, ca.crl, anew: with what is on it, and
+for another --crl-days. Copy it to every host before the old one expires, and
+"ipfw reload" there: with an expired list nobody's certificate counts.`,
+		Example: `  ipfw pki crl && scp /etc/ipfw/pki/ca.crl root@gw:/etc/ipfw/pki/ && ssh root@gw ipfw reload`,
+		Args:    cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			p, err := a.authority(dir, days)
+			if err != nil {
+				return err
+			}
+			until, err := p.renew()
+			if err != nil {
+				return err
+			}
+			a.printf("%s holds until %s: copy it to every host, and `ipfw reload` there\n", p.path("ca.crl"), until.UTC().Format(time.DateOnly))
+			return nil
+		},
+	}
+	pkiFlag(c, &dir)
+	crlFlag(c, &days)
+	return c
+}
+
 func newPKIInitCmd(a *app) *cobra.Command {
 	var dir string
+	var days int
 	name := "ipfw CA"
 	c := &cobra.Command{
 		Use:   "init",
 		Short: "Make a certificate authority",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			p := pki{dir, a.now()}
+			p, err := a.authority(dir, days)
+			if err != nil {
+				return err
+			}
 			if err := p.init(name); err != nil {
 				return err
 			}
 			a.printf("%s, for %d years. Each host needs %s and %s; %s stays here.\n",
 				p.path("ca.pem"), caYears, "ca.pem", "ca.crl", "ca.key")
+			a.printf("ca.crl holds for %d days: `ipfw pki crl` makes it anew in time.\n", days)
 			return nil
 		},
 	}
 	pkiFlag(c, &dir)
+	crlFlag(c, &days)
 	c.Flags().StringVar(&name, "name", name, "what the authority is called")
 	return c
 }
@@ -110,7 +163,7 @@ func newPKIIssueCmd(a *app) *cobra.Command {
 address, and the identity that the holder proves; --also gives it others.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			p := pki{dir, a.now()}
+			p := pki{dir: dir, now: a.now()}
 			if err := p.issue(args[0], kind, also); err != nil {
 				return err
 			}
@@ -126,6 +179,7 @@ address, and the identity that the holder proves; --also gives it others.`,
 
 func newPKIRevokeCmd(a *app) *cobra.Command {
 	var dir string
+	var days int
 	c := &cobra.Command{
 		Use:   "revoke NAME",
 		Short: "Let a certificate count no more",
@@ -133,7 +187,10 @@ func newPKIRevokeCmd(a *app) *cobra.Command {
 more wherever the new list is, after "ipfw reload" there.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			p := pki{dir, a.now()}
+			p, err := a.authority(dir, days)
+			if err != nil {
+				return err
+			}
 			if err := p.revoke(args[0]); err != nil {
 				return err
 			}
@@ -142,6 +199,7 @@ more wherever the new list is, after "ipfw reload" there.`,
 		},
 	}
 	pkiFlag(c, &dir)
+	crlFlag(c, &days)
 	return c
 }
 
@@ -160,7 +218,7 @@ What is protected by a pass phrase says so; it is printed once and stored nowher
 			if out == "" {
 				out = fmt.Sprintf("%s-%s", b.Name, b.For)
 			}
-			return a.bundle(pki{dir, a.now()}, &b, out)
+			return a.bundle(pki{dir: dir, now: a.now()}, &b, out)
 		},
 	}
 	pkiFlag(c, &dir)

@@ -27,8 +27,9 @@ import (
 //	ca.key  ca.pem  ca.crl     its key (0600), certificate, revocations
 //	NAME.key  NAME.pem         what was issued
 type pki struct {
-	dir string
-	now time.Time
+	dir     string
+	now     time.Time
+	crlDays int // how long a new list of revocations holds; 0 where none is made
 }
 
 func (p pki) path(name string) string { return filepath.Join(p.dir, name) }
@@ -37,6 +38,7 @@ func (p pki) path(name string) string { return filepath.Join(p.dir, name) }
 const (
 	caYears   = 10
 	leafDays  = 825
+	crlDays   = 90        // unless told otherwise
 	slackTime = time.Hour // clocks that are behind
 )
 
@@ -229,7 +231,7 @@ func (p pki) revoke(name string) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
-	ca, caKey, err := p.ca()
+	ca, caKey, list, err := p.revocations()
 	if err != nil {
 		return err
 	}
@@ -241,14 +243,6 @@ func (p pki) revoke(name string) error {
 	if err != nil {
 		return err
 	}
-	if der, err = readPEM(p.path("ca.crl"), "X509 CRL"); err != nil {
-		return err
-	}
-	crl, err := x509.ParseRevocationList(der)
-	if err != nil {
-		return err
-	}
-	list := crl.RevokedCertificateEntries
 	for _, e := range list {
 		if e.SerialNumber.Cmp(cert.SerialNumber) == 0 {
 			return fmt.Errorf("%s is revoked already, since %s", name, e.RevocationTime.Format(time.DateTime))
@@ -257,11 +251,52 @@ func (p pki) revoke(name string) error {
 	return p.writeCRL(ca, caKey, append(list, x509.RevocationListEntry{SerialNumber: cert.SerialNumber, RevocationTime: p.now}))
 }
 
-// writeCRL replaces the list. It holds as long as the authority does: a list
-// that has expired counts as if everybody were revoked.
+// renew makes the list anew, with what is on it, and gives until when it holds.
+func (p pki) renew() (until time.Time, err error) {
+	ca, key, list, err := p.revocations()
+	if err != nil {
+		return until, err
+	}
+	return p.crlEnd(ca), p.writeCRL(ca, key, list)
+}
+
+// revocations reads the authority and what it has revoked. A list of somebody
+// else is not taken: one that is empty would bring everybody back.
+func (p pki) revocations() (*x509.Certificate, crypto.Signer, []x509.RevocationListEntry, error) {
+	ca, key, err := p.ca()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	der, err := readPEM(p.path("ca.crl"), "X509 CRL")
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	crl, err := x509.ParseRevocationList(der)
+	if err == nil {
+		err = crl.CheckSignatureFrom(ca)
+	}
+	if err != nil {
+		return nil, nil, nil, fmt.Errorf("%s is no list of this authority: bring back the last good copy: %w", p.path("ca.crl"), err)
+	}
+	return ca, key, crl.RevokedCertificateEntries, nil
+}
+
+// crlEnd is when a list that is made now counts no more: not after the
+// authority itself.
+func (p pki) crlEnd(ca *x509.Certificate) time.Time {
+	end := p.now.AddDate(0, 0, p.crlDays)
+	if end.After(ca.NotAfter) {
+		return ca.NotAfter
+	}
+	return end
+}
+
+// writeCRL replaces the list. It holds for a short time only, so that a host
+// with a stale copy notices (RFC 5280 section 5.1.2.5): a list that has expired
+// counts as if everybody were revoked.
 func (p pki) writeCRL(ca *x509.Certificate, key crypto.Signer, list []x509.RevocationListEntry) error {
 	der, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
-		Number: big.NewInt(p.now.UnixNano()), ThisUpdate: p.now.Add(-slackTime), NextUpdate: ca.NotAfter, RevokedCertificateEntries: list,
+		Number: big.NewInt(p.now.UnixNano()), ThisUpdate: p.now.Add(-slackTime), NextUpdate: p.crlEnd(ca), RevokedCertificateEntries: list,
 	}, ca, key)
 	if err != nil {
 		return err

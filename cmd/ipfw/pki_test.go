@@ -107,6 +107,61 @@ func TestPKI(t *testing.T) {
 	}
 }
 
+// A list of revocations holds for 90 days or as told, never longer than the
+// authority, and is made anew with what is on it; another's list is not taken.
+func TestPKIRevocationList(t *testing.T) {
+	t.Chdir(t.TempDir())
+	now := time.Unix(1700000000, 0)
+	list := func(days, entries int) *x509.RevocationList {
+		t.Helper()
+		der, err := readPEM("ca/ca.crl", "X509 CRL")
+		if err != nil {
+			t.Fatal(err)
+		}
+		crl, err := x509.ParseRevocationList(der)
+		if err != nil || crl.CheckSignatureFrom(readCert(t, "ca/ca.pem")) != nil {
+			t.Fatal(err)
+		}
+		if want := now.AddDate(0, 0, days); crl.NextUpdate.Before(want) || crl.NextUpdate.After(want.Add(time.Minute)) {
+			t.Errorf("it holds until %v, want %v", crl.NextUpdate, want)
+		}
+		if n := len(crl.RevokedCertificateEntries); n != entries {
+			t.Errorf("%d are revoked, want %d", n, entries)
+		}
+		return crl
+	}
+	must(t, "pki", "init", "--dir", "ca")
+	first := list(90, 0)
+	must(t, "pki", "issue", "ann@example.org", "--dir", "ca")
+	must(t, "pki", "revoke", "ann@example.org", "--dir", "ca", "--crl-days", "7")
+	list(7, 1)
+	if out := must(t, "pki", "crl", "--dir", "ca", "--crl-days", "30"); !strings.Contains(out, "2023-12-14") {
+		t.Errorf("it says %q", out)
+	}
+	if renewed := list(30, 1); renewed.Number.Cmp(first.Number) < 0 {
+		t.Errorf("number %v after %v", renewed.Number, first.Number)
+	}
+	must(t, "pki", "crl", "--dir", "ca", "--crl-days", "3660")
+	der, _ := readPEM("ca/ca.crl", "X509 CRL")
+	if crl, err := x509.ParseRevocationList(der); err != nil || !crl.NextUpdate.Equal(readCert(t, "ca/ca.pem").NotAfter) {
+		t.Errorf("it holds longer than its authority: %v", err)
+	}
+	must(t, "pki", "init", "--dir", "other")
+	text, _ := os.ReadFile("other/ca.crl")
+	if err := os.WriteFile("ca/ca.crl", text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range [][]string{
+		{"pki", "crl", "--dir", "ca"}, // another's list: ann would be back
+		{"pki", "crl", "--dir", "nowhere"},
+		{"pki", "crl", "--dir", "other", "--crl-days", "0"},
+	} {
+		if r := ipfw(bad...); r.exit == 0 || r.stderr.Len() == 0 {
+			t.Errorf("ipfw %s: exit %d", strings.Join(bad, " "), r.exit)
+		}
+	}
+}
+
 var passphrase = regexp.MustCompile(`shown this once: (\S+)`)
 
 // A bundle opens with what it says it opens with, and holds the right key.
