@@ -73,7 +73,7 @@ func (x *exchange) prepare(p *rules.Policy) (peers []ikePeer, err error) {
 	}
 	s, err := ike.Listen(ike.ServerConfig{
 		Config: ike.Config{Rand: rand.Reader, Source: x.source, EAP: eap.New},
-		Act:    x.act, Acted: x.release, Event: x.event, Send: x.send,
+		Act:    x.act, Acted: x.release, Event: x.event, Send: x.send, Workers: x.d.o.Cores,
 	})
 	if err != nil {
 		return nil, err
