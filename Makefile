@@ -16,6 +16,7 @@
 # make ike-matrix IKE with the daemons of others, every combination (ROWS=pattern, PART=2/5 for some)
 # make ike-model  IKE through 100,000 random schedules (FIRST=20000 SCHEDULES=20000 for some)
 # make ike-figures  handshakes, memory, floods; beside strongSwan in the same run
+# make ike-rates  of them the handshakes in a second (BEFORE=PATH: beside another build of ipfw)
 # make lint       formatting, vet, staticcheck
 #
 # As root, make test and test-peers install what the end-to-end tests use (Debian packages,
@@ -30,7 +31,7 @@ ROWS     ?= all
 TAGS     := $(if $(CLASSBENCH_DIR),-tags classbench)
 export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 
-.PHONY: build test test-peers unit e2e fuzz bench bench-esp microbench lint race clean soak matrix ike-matrix ike-model ike-figures attack
+.PHONY: build test test-peers unit e2e fuzz bench bench-esp microbench lint race clean soak matrix ike-matrix ike-model ike-figures ike-rates attack
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ipfw ./cmd/ipfw
@@ -77,6 +78,11 @@ ike-figures:
 	$(GO) test -run TestMessageSizes -bench 'Responder|SAs|Flood' -v ./ike
 	$(GO) test -run '^$$' -bench Responder -benchtime 3000x ./e2e/peers
 	IPFW_IKE_FIGURES=1 $(GO) test -count=1 -v -timeout 30m ./e2e/crowd
+
+# Handshakes in a second as responder, in a minute or two.
+ike-rates:
+	@./e2e/install.sh peers
+	IPFW_IKE_FIGURES=1 IPFW_IKE_BEFORE='$(abspath $(BEFORE))' $(GO) test -count=1 -v -timeout 10m -run '^TestRates$$' ./e2e/crowd
 
 fuzz:
 	@set -e; for p in $$($(GO) list $(PKG)); do \

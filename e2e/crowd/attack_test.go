@@ -18,7 +18,7 @@ type target struct {
 	ask func() status // nil: it is not ours
 }
 
-func (s *site) ipfw(t *testing.T, policy string) target {
+func (s *site) ipfw(t testing.TB, policy string) target {
 	d := s.server.IPFW(policy)
 	time.Sleep(100 * time.Millisecond)
 	return target{d.Cmd.Process.Pid, func() status { return ask(t, d) }}

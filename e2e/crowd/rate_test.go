@@ -16,70 +16,136 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ipfw/ipfw/e2e/lab"
 	"github.com/ipfw/ipfw/ike"
 )
+
+// beforeVariable names another build of ipfw, to be set beside this one.
+const beforeVariable = "IPFW_IKE_BEFORE"
+
+// contestant answers handshakes.
+type contestant struct {
+	name string
+	up   func(s *site, ca *certified, kem bool) target
+
+	t                   target
+	c                   *crowd
+	rates, cores        []float64 // handshakes in a second; and in one of its processor time
+	used, callers, late []float64 // processors it and the callers used; ms until 95 of 100 are up
+}
+
+// contestants are who is compared: ipfw with as many workers for public-key work
+// as it has processors, which Go's GOMAXPROCS says, another build of it if there
+// is one, and strongSwan with its sixteen threads.
+func contestants() []*contestant {
+	ours := func(program string, env ...string) func(*site, *certified, bool) target {
+		return func(s *site, ca *certified, _ bool) target {
+			s.server.Program = s.script("ipfw", append(append([]string{"exec", "env"}, env...), program)...)
+			return s.ipfw(s, s.certPolicy(ca))
+		}
+	}
+	before := os.Getenv(beforeVariable)
+	var list []*contestant
+	if before != "" {
+		list = append(list, &contestant{name: "before", up: ours(before)})
+	}
+	program := ""
+	for _, n := range []string{"1", "2"} {
+		list = append(list, &contestant{name: "workers: " + n, up: func(s *site, ca *certified, kem bool) target {
+			if program == "" {
+				program = lab.Binary(s)
+			}
+			return ours(program, "GOMAXPROCS="+n)(s, ca, kem)
+		}})
+	}
+	return append(list, &contestant{name: "strongSwan", up: func(s *site, ca *certified, kem bool) target { return s.charon(ca, kem, true) }})
+}
+
+// script is a program of the shell that hands its arguments on.
+func (s *site) script(name string, words ...string) string {
+	path := s.File(name, "#!/bin/sh\n"+strings.Join(words, " ")+" \"$@\"\n")
+	if err := os.Chmod(path, 0o755); err != nil {
+		s.Fatal(err)
+	}
+	return path
+}
+
+// turn has callers from to to-1 call a contestant.
+func (x *contestant) turn(t *testing.T, from, to int) {
+	t.Helper()
+	began, cpu, own := time.Now(), cpuTime(t, x.t.pid), cpuTime(t, os.Getpid())
+	x.c.callAll(from, to, 16, time.Minute)
+	span := time.Since(began).Seconds()
+	cpu, own = cpuTime(t, x.t.pid)-cpu, cpuTime(t, os.Getpid())-own
+	took, missing := x.c.delays()
+	n := to - from
+	if missing > 0 || len(took) != n {
+		t.Fatalf("%s: %d of %d are up: %v", x.name, len(took), n, x.c.fails)
+	}
+	x.rates = append(x.rates, float64(n)/span)
+	x.cores = append(x.cores, float64(n)/max(cpu.Seconds(), 0.01))
+	x.used, x.callers = append(x.used, cpu.Seconds()/span), append(x.callers, own.Seconds()/span)
+	x.late = append(x.late, ms(part(took, .95)))
+}
 
 // TestRates is how many handshakes ipfw and strongSwan answer in a second: the
 // whole daemons, over sockets, IKE SAs without a child (RFC 6023), 16 calls at a
 // time. The callers are ours, and share the processors; what they use is told.
-// Of the turns the one in the middle counts.
+// The contestants call in turn, and of the turns the one in the middle counts.
 func TestRates(t *testing.T) {
 	turns, n := 1, 30
 	if figures() {
-		turns, n = 3, 1500
+		turns, n = 3, 2000
 	}
+	var table strings.Builder
+	fmt.Fprintf(&table, "handshakes answered in a second; in brackets each turn's\n%-32s %-10s %6s %14s %9s %8s %12s\n",
+		"", "", "rate", "/s of its CPU", "its CPUs", "callers'", "95 % up, ms")
 	for _, row := range []struct {
 		name       string
 		certs, kem bool
-	}{{"psk x25519", false, false}, {"psk x25519+ml-kem-768", false, true}, {"ecdsa certificates, x25519", true, false}, {"ecdsa certificates, x25519+ml-kem-768", true, true}} {
-		for _, who := range []string{"ipfw", "strongswan"} {
-			t.Run(who+" "+row.name, func(t *testing.T) {
+	}{{"psk x25519", false, false}, {"psk x25519+ml-kem-768", false, true}, {"ecdsa x25519", true, false}, {"ecdsa x25519+ml-kem-768", true, true}} {
+		t.Run(row.name, func(t *testing.T) {
+			props := ike.Proposal{Protocol: ike.ProtoIKE, Transforms: []ike.Transform{{Type: ike.TransformENCR, ID: ike.EncrAESGCM16, Bits: 128},
+				{Type: ike.TransformPRF, ID: ike.PRFSHA256}, {Type: ike.TransformKE, ID: ike.KEX25519}}}
+			if row.kem {
+				props.Transforms = append(props.Transforms, ike.Transform{Type: ike.TransformADDKE, ID: ike.KEMLKEM768})
+			}
+			var ca *certified
+			var own []*certified
+			if row.certs {
+				ca = certify(t, nil, "CA of the crowd")
+				for i := range n * turns {
+					own = append(own, certify(t, ca, callerName(i)))
+				}
+			}
+			list := contestants()
+			for _, x := range list {
 				s := newSite(t)
-				props := ike.Proposal{Protocol: ike.ProtoIKE, Transforms: []ike.Transform{{Type: ike.TransformENCR, ID: ike.EncrAESGCM16, Bits: 128},
-					{Type: ike.TransformPRF, ID: ike.PRFSHA256}, {Type: ike.TransformKE, ID: ike.KEX25519}}}
-				if row.kem {
-					props.Transforms = append(props.Transforms, ike.Transform{Type: ike.TransformADDKE, ID: ike.KEMLKEM768})
-				}
-				var ca *certified
-				if row.certs {
-					ca = certify(t, nil, "CA of the crowd")
-				}
-				var d target
-				if who == "ipfw" {
-					d = s.ipfw(t, s.certPolicy(ca))
-				} else {
-					d = s.charon(ca, row.kem, true)
-				}
-				c := gather(t, s.crowd, n*turns, func(i int, p *ike.Peer) {
+				x.t = x.up(s, ca, row.kem)
+				x.c = gather(t, s.crowd, n*turns, func(i int, p *ike.Peer) {
 					p.Proposals, p.Childless, p.DPD = []ike.Proposal{props}, true, -1
 					if ca != nil {
-						own := certify(t, ca, callerName(i))
-						p.PSK, p.Key, p.Certificates, p.CAs = nil, own.key, []*x509.Certificate{own.cert}, []*x509.Certificate{ca.cert}
+						p.PSK, p.Key, p.Certificates, p.CAs = nil, own[i].key, []*x509.Certificate{own[i].cert}, []*x509.Certificate{ca.cert}
 					}
 				})
-				c.done = ike.IKEUp
-				var rates, cores, used []float64
-				for i := range turns {
-					began, cpu, own := time.Now(), cpuTime(t, d.pid), cpuTime(t, os.Getpid())
-					c.callAll(i*n, (i+1)*n, 16, time.Minute)
-					span := time.Since(began).Seconds()
-					cpu, own = cpuTime(t, d.pid)-cpu, cpuTime(t, os.Getpid())-own
-					took, missing := c.delays()
-					if missing > 0 || len(took) != n {
-						t.Fatalf("%d of %d are up: %v", len(took), n, c.fails)
-					}
-					rates = append(rates, float64(n)/span)
-					cores = append(cores, float64(n)/max(cpu.Seconds(), 0.01))
-					used = append(used, cpu.Seconds()/span, own.Seconds()/span)
+				x.c.done = ike.IKEUp
+			}
+			for i := range turns {
+				for _, x := range list {
+					x.turn(t, i*n, (i+1)*n)
 				}
-				all := fmt.Sprintf("%.0f; %.0f", rates, cores)
-				slices.Sort(rates)
-				slices.Sort(cores)
-				t.Logf("%-10s %-38s %5.0f handshakes/s, %5.0f for a second of its processor time (%s; processors it and the callers used, %.1f)",
-					who, row.name, rates[turns/2], cores[turns/2], all, used)
-			})
-		}
+			}
+			for _, x := range list {
+				each := fmt.Sprintf("%.0f", x.rates)
+				for _, v := range [][]float64{x.rates, x.cores, x.used, x.callers, x.late} {
+					slices.Sort(v)
+				}
+				fmt.Fprintf(&table, "%-32s %-10s %6.0f %14.0f %9.2f %8.2f %12.1f  %s\n", row.name, x.name,
+					x.rates[turns/2], x.cores[turns/2], x.used[turns/2], x.callers[turns/2], x.late[turns/2], each)
+			}
+		})
 	}
+	t.Log(table.String())
 }
 
 // certified is who has a key and a certificate for it.
