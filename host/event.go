@@ -242,7 +242,7 @@ func (e Event) String() string {
 		b.WriteString(string(e.Kind))
 	}
 	if e.Message != "" {
-		b.WriteString(": " + e.Message)
+		b.WriteString(": " + packet.Printable(e.Message)) // one line, whoever's words are in it
 	}
 	for _, d := range e.Diagnostics {
 		b.WriteString("\n  " + d.String())

@@ -468,5 +468,5 @@ func (x *exchange) usage() []ike.Usage {
 }
 
 func (x *exchange) tell(message string) {
-	x.d.ring.add(&Event{Kind: KindIKE, Message: message})
+	x.d.ring.add(&Event{Kind: KindIKE, Message: packet.Printable(message)})
 }

@@ -187,7 +187,7 @@ func run(ctx context.Context, o Options, kernel opener) (err error) {
 	}
 	defer d.exchange.undo()
 	logged := make(chan struct{})
-	rd := d.ring.reader(0)
+	rd := d.ring.reader(d.ring.size()) // what the SAs had to say, too
 	go func() { defer close(logged); d.logEvents(rd) }()
 	defer func() { d.ring.close(); <-logged }()
 	d.keeper.settle(nil, blocks, d.now())

@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+
+	"github.com/ipfw/ipfw/packet"
 )
 
 // ID types, RFC 7296 section 3.5.
@@ -77,7 +79,7 @@ func (id Identity) String() string {
 		}
 	case idDN:
 		if n, err := readDN([]byte(id.Data)); err == nil {
-			return n.String()
+			return packet.Printable(n.String())
 		}
 	case idKeyID:
 		return "key-id:" + strings.Trim(fmt.Sprintf("%q", id.Data), `"`)
@@ -242,7 +244,7 @@ func identitiesOf(c *x509.Certificate) string {
 	for _, a := range c.IPAddresses {
 		names = append(names, a.String())
 	}
-	return strings.Join(append(names, c.Subject.String()), ", ")
+	return packet.Printable(strings.Join(append(names, c.Subject.String()), ", "))
 }
 
 func readDN(der []byte) (pkix.RDNSequence, error) {

@@ -1,9 +1,14 @@
 package ike
 
 import (
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"path"
 	"strings"
 	"testing"
+
+	"github.com/ipfw/ipfw/packet"
 )
 
 func TestIdentityPattern(t *testing.T) {
@@ -62,4 +67,22 @@ func FuzzGlob(f *testing.F) {
 			t.Errorf("%q with %q: %v, want %v", pattern, s, got, want)
 		}
 	})
+}
+
+// TestNamesOfPeersArePrintable gives a peer a name that a terminal would obey.
+func TestNamesOfPeersArePrintable(t *testing.T) {
+	const hostile = "x\x1b[2J\x1b]0;owned\a\n00:00:00 ike: all is well \u202e\u009b"
+	der, err := asn1.Marshal(pkix.Name{CommonName: hostile}.ToRDNSequence())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []Identity{{idDN, string(der)}, {idFQDN, hostile}, {idRFC822, hostile}, {idKeyID, hostile}, {77, hostile}} {
+		if s := id.String(); s != packet.Printable(s) || strings.ContainsAny(s, "\x1b\n\a") {
+			t.Errorf("type %d: %q", id.Type, s)
+		}
+	}
+	names := identitiesOf(&x509.Certificate{Subject: pkix.Name{CommonName: hostile}, DNSNames: []string{hostile}, EmailAddresses: []string{hostile}})
+	if names != packet.Printable(names) {
+		t.Errorf("%q", names)
+	}
 }

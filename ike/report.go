@@ -3,6 +3,8 @@ package ike
 import (
 	"fmt"
 	"unicode/utf8"
+
+	"github.com/ipfw/ipfw/packet"
 )
 
 // maxText bounds each text of an event, in bytes. Much of it comes from
@@ -21,10 +23,11 @@ func cut(s string) string {
 	return s[:n] + " ..."
 }
 
-// report puts an event out.
+// report puts an event out. All texts in which there may be words of a peer are
+// made printable here, and Identity.String does it for identities.
 func (c *Core) report(ev Event) {
 	for _, s := range []*string{&ev.Ours, &ev.Theirs, &ev.Nearest, &ev.Detail} {
-		*s = cut(*s)
+		*s = cut(packet.Printable(cut(*s)))
 	}
 	c.out.Events = append(c.out.Events, ev)
 }
@@ -68,7 +71,7 @@ func (c *Core) fail(sa *ikeSA, ev Event) {
 func (c *Core) tell(ev Event) {
 	ev.Time = c.now
 	c.stats.Failures[ev.Failure]++
-	c.out.Events = append(c.out.Events, ev)
+	c.report(ev)
 }
 
 // stranger reports a failure of someone who has not authenticated.

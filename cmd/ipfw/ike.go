@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ipfw/ipfw/host"
+	"github.com/ipfw/ipfw/packet"
 )
 
 func newIKECmd(a *app) *cobra.Command {
@@ -101,7 +102,7 @@ func (a *app) printIKE(ctx context.Context, client *host.Client) error {
 		if name == "" {
 			name = "(unknown)"
 		}
-		t.add(color, name, s.State, s.Remote.String(), s.RemoteID, age(s.Age), age(s.Rekey), s.Suite)
+		t.add(color, name, s.State, s.Remote.String(), packet.Printable(s.RemoteID), age(s.Age), age(s.Rekey), s.Suite)
 		for _, c := range s.Children {
 			state := c.State
 			if c.State == "up" && !c.Using {

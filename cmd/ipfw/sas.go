@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ipfw/ipfw/host"
+	"github.com/ipfw/ipfw/packet"
 )
 
 func newSAsCmd(a *app) *cobra.Command {
@@ -148,7 +149,7 @@ func (a *app) printSA(s *host.SA) {
 	}
 	line("addresses", "%s -> %s%s", from, to, udp)
 	if s.RemoteID != "" {
-		line("peer", "%s", s.RemoteID)
+		line("peer", "%s", packet.Printable(s.RemoteID))
 	}
 	if len(s.Local)+len(s.Remote) > 0 {
 		line("selectors", "%s <-> %s", strings.Join(s.Local, ", "), strings.Join(s.Remote, ", "))
