@@ -24,6 +24,7 @@ type flowShard struct {
 	flows          map[flowKey]*flow
 	oldest, newest *flow
 	max            int
+	crowd          crowd
 	count          atomic.Int64 // len(flows), readable without the lock
 }
 
@@ -86,9 +87,9 @@ func (s *flowShard) get(k *flowKey, now int64) *flow {
 // insert remembers a flow. In a full shard it takes the place of one that has
 // expired, that never got an answer, or that the kernel answers for; flows that
 // carry traffic both ways are not given up for new ones (a flood must not cut
-// sessions), so it may fail.
+// sessions), but of networks that have far more of them than others, so it may fail.
 func (s *flowShard) insert(f *flow, now int64) bool {
-	if len(s.flows) >= s.max && !s.evict(now) {
+	if len(s.flows) >= s.max && !s.evict(now) && !s.makeRoom(f, now) {
 		return false
 	}
 	s.flows[f.key] = f
@@ -103,7 +104,7 @@ const evictionScan = 32
 func (s *flowShard) evict(now int64) bool {
 	f := s.oldest
 	for i := 0; f != nil && i < evictionScan; i++ {
-		if f.expires <= now || !f.replied || f.offloaded || f.state == tcpTimeWait || f.state == tcpClosed {
+		if f.spare(now) {
 			s.remove(f)
 			return true
 		}
