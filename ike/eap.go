@@ -341,5 +341,6 @@ const minMSK = 64
 func (c *Core) abandonEAP() {
 	for _, sa := range c.sas {
 		c.leaveHandshake(sa)
+		c.dropJob(sa)
 	}
 }

@@ -217,6 +217,7 @@ func (c *Core) initAnswer(sa *ikeSA, h header, d Datagram, list []payload, ns no
 		return
 	}
 	kex, next := hs.kex, func(r secret) {
+		defer wipe(r.shared)
 		if r.err != nil {
 			c.stats.Dropped++
 			return
@@ -242,7 +243,6 @@ func (c *Core) initAgreed(sa *ikeSA, h header, d Datagram, list []payload, ns no
 	if !c.keySA(sa, seedInit(s.prf, hs.ni, hs.nr, shared)) {
 		return
 	}
-	wipe(shared)
 	// RFC 7296 section 2.23: with a NAT in the way, and with MOBIKE in any
 	// case (RFC 4555 section 3.3), everything moves to the NAT port.
 	if sa.peerNATT && (sa.encap() || sa.peer.MOBIKE == On) && sa.remote.Port() != c.cfg.NATPort {

@@ -76,6 +76,7 @@ func (c *Core) serveIntermediate(sa *ikeSA, m *opened, d Datagram) {
 }
 
 func (c *Core) answerIntermediate(sa *ikeSA, m *opened, d Datagram, method uint16, r secret) {
+	defer wipe(r.shared)
 	if r.err != nil {
 		c.refuse(sa, m, d, nInvalidSyntax, Event{Failure: Malformed, Detail: r.err.Error()})
 		return

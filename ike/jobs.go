@@ -129,6 +129,7 @@ func (c *Core) Done(now time.Time, id uint64, r Result) Output {
 	}
 	held := j.held
 	c.jobs.leave(j)
+	c.guard.waited(j.sa, c.now)
 	j.then(r.outcome)
 	c.settle(j.sa)
 	for _, d := range held {

@@ -245,3 +245,47 @@ func TestWorkers(t *testing.T) {
 		<-a.done
 	}
 }
+
+// A half-open IKE SA that waits for our own work is not silent: it loses its place
+// to nobody that stands as it does, and is no suspect when the policy ends it.
+func TestJobsKeepPlaces(t *testing.T) {
+	_, pb := pskPeers()
+	pb.Endpoint = netip.AddrPort{}
+	b := newSim(t, 4).add("b", "192.0.2.2", Config{Peers: []*Peer{pb}, Limits: Limits{CookieAfter: 1 << 20, HalfOpen: 2}})
+	b.cfg.Jobs = 1
+	msg := initMessage(t, 9)
+	now := simStart
+	from := func(i int) Output {
+		m := append([]byte(nil), msg...)
+		binary.BigEndian.PutUint64(m, uint64(i+1))
+		return b.Handle(now, Datagram{Local: netip.MustParseAddrPort("192.0.2.2:500"), Remote: addrN(i), Data: m})
+	}
+	o := from(0)
+	from(1)
+	now = now.Add(2 * patience)
+	if from(2); len(b.sas) != 2 || b.Stats().Failures[TooMany] != 1 {
+		t.Fatalf("%d IKE SAs; one that waits for us has lost its place", len(b.sas))
+	}
+	for len(o.Jobs) > 0 {
+		o = b.Done(now, o.Jobs[0].ID, o.Jobs[0].Run())
+	}
+	now = now.Add(patience - time.Millisecond)
+	if from(3); b.Stats().Failures[TooMany] != 2 {
+		t.Fatal("one that has just been answered has lost its place")
+	}
+	now = now.Add(time.Millisecond)
+	if o = from(4); len(o.Jobs) != 1 || len(b.sas) != 2 {
+		t.Fatal("one that is silent has kept its place")
+	}
+	for _, sa := range b.sas {
+		if sa.job != nil {
+			sa.hears = true
+		}
+	}
+	b.Terminate(now, "", "")
+	if s := b.guard.standing(group(addrN(4).Addr()), now); s != unknown {
+		t.Errorf("whoever waited for us is %d", s)
+	}
+	b.Done(now, o.Jobs[0].ID, o.Jobs[0].Run())
+	noJobs(t, b.Core)
+}

@@ -253,7 +253,7 @@ func (c *Core) forget(sa *ikeSA) {
 			c.release(sa.hs.child.spi)
 		}
 		sa.hs.wipe()
-		if sa.counted.IsValid() && sa.hears {
+		if sa.counted.IsValid() && sa.hears && sa.job == nil { // else it waits for us
 			c.guard.blame(sa.counted, c.now)
 		}
 	}

@@ -175,7 +175,7 @@ func playModel(t *testing.T, seed uint64) (one bool, err error) {
 		case err != nil:
 		case len(x.waiting) > 0:
 			err = fmt.Errorf("%s: %d packets wait for ever", n.name, len(x.waiting))
-		case lossless && x.lost > 0:
+		case lossless && s.lates == 0 && x.lost > 0: // a result that comes too late ends a handshake on one side
 			err = fmt.Errorf("%s: %d packets were lost, though no message was", n.name, x.lost)
 		}
 	}

@@ -56,6 +56,7 @@ type sim struct {
 	jobs    int
 	jobTime time.Duration
 	late    int
+	lates   int // of them so far
 	// nat rewrites a datagram on its way; nil: none.
 	nat   func(Datagram) (Datagram, bool)
 	tap   func(Datagram)
@@ -227,6 +228,7 @@ func (s *sim) take(n *node, o Output) {
 		s.seq++
 		at := s.now.Add(time.Duration(s.rng.Int64N(int64(s.jobTime) + 1)))
 		if s.rng.IntN(100) < s.late {
+			s.lates++
 			at = at.Add(3 * time.Minute)
 		}
 		s.wire = append(s.wire, flight{at: at, seq: s.seq, job: &j, by: n})

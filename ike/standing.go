@@ -98,12 +98,13 @@ type places [standings]list.List
 
 // makeRoom finds the IKE SA that gives its place to a newcomer of a standing;
 // nil: none does. Of those that stand worst the oldest goes, and one that stands
-// as the newcomer does only when it has been silent for long enough.
+// as the newcomer does only when it has been silent for long enough: not while it
+// waits for us.
 func (p *places) makeRoom(s standing, now time.Time, patience time.Duration) *ikeSA {
 	for worst := suspect; worst >= s; worst-- {
 		if e := p[worst].Front(); e != nil {
 			sa := e.Value.(*ikeSA)
-			if worst > s || now.Sub(sa.heard) >= patience {
+			if worst > s || sa.job == nil && now.Sub(sa.heard) >= patience {
 				return sa
 			}
 		}
@@ -121,6 +122,17 @@ func (g *guard) goesOn(sa *ikeSA) {
 		g.places[sa.standing].MoveToBack(sa.place)
 		g.eapPlaces[sa.standing].MoveToBack(sa.place)
 	}
+}
+
+// waited notes that a half-open IKE SA could not go on before now: it waited for
+// us.
+func (g *guard) waited(sa *ikeSA, now time.Time) {
+	if sa.place == nil {
+		return
+	}
+	sa.heard = now
+	g.places[sa.standing].MoveToBack(sa.place)
+	g.eapPlaces[sa.standing].MoveToBack(sa.place)
 }
 
 func (g *guard) losePlace(sa *ikeSA) {

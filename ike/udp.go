@@ -149,9 +149,10 @@ loop:
 	readers.Wait()
 }
 
-// finish takes what the workers have done by now, before anything new.
+// finish takes what the workers have done by now, before anything new: as much as
+// may be out at once, for they go on meanwhile.
 func (s *Server) finish() {
-	for {
+	for range s.cfg.Jobs {
 		select {
 		case f := <-s.workers.done:
 			s.apply(s.core.Done(time.Now(), f.id, f.result))
