@@ -108,17 +108,18 @@ func (c credential) with(f func() error) error {
 
 // keepProcess notes what a change of a thread's group takes away (prctl(2)), and
 // gives what puts it back: the signal that the thread gets when its parent
-// ends, and that the process can be traced and dumped, if it could.
+// ends, and whether the process can be traced and dumped: the kernel sets that to
+// fs.suid_dumpable, which may be more or less than was.
 func keepProcess() (restore func()) {
 	var deathSignal int32
 	_ = unix.Prctl(unix.PR_GET_PDEATHSIG, uintptr(unsafe.Pointer(&deathSignal)), 0, 0, 0)
-	dumpable, _ := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
 	return func() {
 		if deathSignal != 0 {
 			_ = unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(deathSignal), 0, 0, 0)
 		}
-		if dumpable == 1 {
-			_ = unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
+		if err == nil && dumpable <= 1 { // 2 (for root only) cannot be set
+			_ = unix.Prctl(unix.PR_SET_DUMPABLE, uintptr(dumpable), 0, 0, 0)
 		}
 	}
 }

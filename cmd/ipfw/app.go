@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/term"
 )
 
@@ -24,6 +25,10 @@ type app struct {
 	now            func() time.Time
 	euid           int // the effective user
 
+	// shelter and lockMemory keep keys in the memory of this process: see
+	// secrets.go. Nil: they may go anywhere.
+	shelter, lockMemory func() error
+
 	// stdoutTTY and stderrTTY say that a person is looking: colour on the
 	// first, a progress bar on the second.
 	stdoutTTY, stderrTTY bool
@@ -35,12 +40,15 @@ type app struct {
 
 func newApp() *app {
 	return &app{
-		stdin:     os.Stdin,
-		stdout:    os.Stdout,
-		stderr:    os.Stderr,
-		getenv:    os.Getenv,
-		now:       time.Now,
-		euid:      os.Geteuid(),
+		stdin:  os.Stdin,
+		stdout: os.Stdout,
+		stderr: os.Stderr,
+		getenv: os.Getenv,
+		now:    time.Now,
+		euid:   os.Geteuid(),
+
+		shelter: shelter, lockMemory: lockMemory,
+
 		stdoutTTY: term.IsTerminal(int(os.Stdout.Fd())),
 		stderrTTY: term.IsTerminal(int(os.Stderr.Fd())),
 	}
@@ -80,6 +88,24 @@ func usagef(format string, args ...any) error {
 
 // exitWith ends with a status after the command has said all there is to say.
 func exitWith(code int) error { return exitStatus{code: code} }
+
+// secretly has a command take shelter before its own code runs.
+func (a *app) secretly(c *cobra.Command) *cobra.Command {
+	for _, sub := range c.Commands() {
+		a.secretly(sub)
+	}
+	if run := c.RunE; run != nil {
+		c.RunE = func(cmd *cobra.Command, args []string) error {
+			if a.shelter != nil {
+				if err := a.shelter(); err != nil {
+					return err
+				}
+			}
+			return run(cmd, args)
+		}
+	}
+	return c
+}
 
 // execute runs one command line and returns the exit status.
 func (a *app) execute(args []string) int {

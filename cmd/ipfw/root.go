@@ -49,17 +49,19 @@ changes" where a command compares).`,
 	return root
 }
 
-// dryCommands need neither root nor a daemon.
+// dryCommands need neither root nor a daemon. Those that read a policy read the
+// key files in it.
 func dryCommands(a *app) []*cobra.Command {
 	return []*cobra.Command{
-		newValidateCmd(a), newFmtCmd(a), newTestCmd(a), newExplainCmd(a), newReplayCmd(a), newProfileCmd(a), newPKICmd(a),
+		a.secretly(newValidateCmd(a)), newFmtCmd(a), a.secretly(newTestCmd(a)), a.secretly(newExplainCmd(a)), a.secretly(newReplayCmd(a)),
+		newProfileCmd(a), a.secretly(newPKICmd(a)),
 	}
 }
 
 // hostCommands are the daemon and those that talk to it.
 func hostCommands(a *app) []*cobra.Command {
 	return []*cobra.Command{
-		newRunCmd(a), newStatusCmd(a), newFlowsCmd(a), newSAsCmd(a), newIKECmd(a), newEventsCmd(a), newReloadCmd(a), newConfirmCmd(a), newShutCmd(a), newOpenCmd(a), newDemoCmd(a),
+		a.secretly(newRunCmd(a)), newStatusCmd(a), newFlowsCmd(a), a.secretly(newSAsCmd(a)), newIKECmd(a), newEventsCmd(a), newReloadCmd(a), newConfirmCmd(a), newShutCmd(a), newOpenCmd(a), newDemoCmd(a),
 	}
 }
 

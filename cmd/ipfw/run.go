@@ -59,6 +59,11 @@ new connection: that proves that you can still get in.`,
 			if err := needNetAdmin("it talks to the kernel's packet filter"); err != nil {
 				return err
 			}
+			if a.lockMemory != nil {
+				if err := a.lockMemory(); err != nil {
+					log.Info("memory is not locked, and keys may be swapped out: that takes CAP_IPC_LOCK or an unlimited RLIMIT_MEMLOCK", slog.Any("error", err))
+				}
+			}
 			hangup := make(chan os.Signal, 1)
 			signal.Notify(hangup, syscall.SIGHUP)
 			defer signal.Stop(hangup)
