@@ -12,7 +12,7 @@ import (
 // IKEEvent is the part of an Event that speaks of the key exchange.
 type IKEEvent struct {
 	// What is "ike-up", "ike-down", "ike-rekeyed", "child-up", "child-down",
-	// "child-rekeyed", "failed", "moved" or "address".
+	// "child-rekeyed", "failed", "moved", "address" or "expires".
 	What string `json:"what"`
 	// Failure is why an exchange failed, from the closed list of
 	// ike.Failure; empty: it has not.

@@ -73,6 +73,7 @@ func (c *Core) Initiate(now time.Time, call Call) (Output, error) {
 func (c *Core) Start(now time.Time) Output {
 	c.begin(now)
 	c.startAll()
+	c.watchOwn()
 	return c.end()
 }
 

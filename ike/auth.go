@@ -91,6 +91,7 @@ type claim struct {
 	octets []byte
 	names  []Identity // see fits
 	shown  *shown     // certs, see certificates
+	until  time.Time  // when what has proved it ends; zero: never. Set by verifyPeer
 }
 
 // certificates reads what the claim shows, once.
@@ -169,12 +170,14 @@ func (p *Peer) verifyPeer(c *claim, prfID uint16, now time.Time) *authError {
 		return nil
 	}
 	// RFC 4945 section 5.1.3.12: IKE asks for no extended key usage.
-	if err := p.verifyChain(c.shown, now, x509.ExtKeyUsageAny); err != nil {
+	until, err := p.verifyChain(c.shown, now, x509.ExtKeyUsageAny)
+	if err != nil {
 		return authFail(BadCertificate, "ca", "certificate of %s: %v", c.id, err)
 	}
 	if !c.id.inCertificate(leaf) {
 		return authFail(BadCertificate, "remote_id", "the certificate does not speak for %s, but for %s", c.id, identitiesOf(leaf))
 	}
+	c.until = until
 	return nil
 }
 

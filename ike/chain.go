@@ -38,6 +38,7 @@ type shown struct {
 type verified struct {
 	by    *Peer // has these CAs and revocation lists
 	usage x509.ExtKeyUsage
+	until time.Time // when a certificate of the chain, or a revocation list, ends
 	err   error
 }
 
@@ -75,16 +76,17 @@ func readShown(list [][]byte) *shown {
 	return w
 }
 
-// verifyChain builds a chain to a CA of the policy and asks its CRLs.
-func (p *Peer) verifyChain(w *shown, now time.Time, usage x509.ExtKeyUsage) error {
+// verifyChain builds a chain to a CA of the policy and asks its CRLs. It is good
+// until the first certificate of it ends, or the first revocation list.
+func (p *Peer) verifyChain(w *shown, now time.Time, usage x509.ExtKeyUsage) (until time.Time, err error) {
 	for _, v := range w.chains {
 		if v.usage == usage && v.by.sameTrust(p) {
-			return v.err
+			return v.until, v.err
 		}
 	}
-	err := p.buildChain(w, now, usage)
-	w.chains = append(w.chains, verified{p, usage, err})
-	return err
+	until, err = p.buildChain(w, now, usage)
+	w.chains = append(w.chains, verified{p, usage, until, err})
+	return until, err
 }
 
 // sameTrust says that two peers take the same certificates.
@@ -93,7 +95,7 @@ func (p *Peer) sameTrust(q *Peer) bool {
 		slices.EqualFunc(p.CRLs, q.CRLs, func(a, b *x509.RevocationList) bool { return a == b || bytes.Equal(a.Raw, b.Raw) })
 }
 
-func (p *Peer) buildChain(w *shown, now time.Time, usage x509.ExtKeyUsage) error {
+func (p *Peer) buildChain(w *shown, now time.Time, usage x509.ExtKeyUsage) (until time.Time, err error) {
 	leaf := w.leaf()
 	o := x509.VerifyOptions{
 		Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), CurrentTime: now,
@@ -106,45 +108,67 @@ func (p *Peer) buildChain(w *shown, now time.Time, usage x509.ExtKeyUsage) error
 		o.Intermediates.AddCert(c)
 	}
 	if leaf.KeyUsage != 0 && leaf.KeyUsage&(x509.KeyUsageDigitalSignature|x509.KeyUsageContentCommitment) == 0 {
-		return errors.New("its key usage does not allow signatures (RFC 4945 section 5.1.3.2)")
+		return until, errors.New("its key usage does not allow signatures (RFC 4945 section 5.1.3.2)")
 	}
 	chains, err := leaf.Verify(o)
 	if err != nil {
-		return err
+		return until, err
 	}
-	// A revoked certificate spoils the chains it stands in.
+	// A revoked certificate spoils the chains it stands in. Of several that are
+	// good the one that is so for longest counts.
+	var bad error
 	for _, chain := range chains {
-		if err = p.revoked(chain, now); err == nil {
-			return nil
+		end, err := p.revoked(chain, now)
+		if err != nil {
+			bad = err
+			continue
+		}
+		for _, c := range chain {
+			end = sooner(end, c.NotAfter)
+		}
+		if end.After(until) {
+			until = end
 		}
 	}
-	return err
+	if until.IsZero() {
+		return until, bad
+	}
+	return until, nil
 }
 
 // revoked looks every certificate of a chain up in the CRLs of its issuer.
 // An issuer without a CRL is not asked; one whose CRLs have all expired
-// fails, for a list that no longer speaks may hide a revocation.
-func (p *Peer) revoked(chain []*x509.Certificate, now time.Time) error {
+// fails, for a list that no longer speaks may hide a revocation. until is when
+// that will be; zero: never.
+func (p *Peer) revoked(chain []*x509.Certificate, now time.Time) (until time.Time, err error) {
 	for i, c := range chain[:len(chain)-1] {
 		issuer, stale, fresh := chain[i+1], false, false
+		var last time.Time // of the lists of this issuer
+		endless := false
 		for _, crl := range p.CRLs {
 			if !bytes.Equal(crl.RawIssuer, issuer.RawSubject) || crl.CheckSignatureFrom(issuer) != nil {
 				continue
 			}
 			for _, e := range crl.RevokedCertificateEntries {
 				if e.SerialNumber.Cmp(c.SerialNumber) == 0 {
-					return fmt.Errorf("revoked on %s", e.RevocationTime.Format(time.DateOnly))
+					return until, fmt.Errorf("revoked on %s", e.RevocationTime.Format(time.DateOnly))
 				}
 			}
 			if !crl.NextUpdate.IsZero() && now.After(crl.NextUpdate) {
 				stale = true
 			} else {
 				fresh = true
+				if endless = endless || crl.NextUpdate.IsZero(); crl.NextUpdate.After(last) {
+					last = crl.NextUpdate
+				}
 			}
 		}
 		if stale && !fresh {
-			return fmt.Errorf("the revocation list of %s has expired", issuer.Subject)
+			return until, fmt.Errorf("the revocation list of %s has expired", issuer.Subject)
+		}
+		if fresh && !endless {
+			until = sooner(until, last)
 		}
 	}
-	return nil
+	return until, nil
 }

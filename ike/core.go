@@ -34,6 +34,8 @@ type Core struct {
 	jobs   jobs
 	// partings are to be ended as soon as possible.
 	partings []parting
+	own      []ownProof // our own certificates
+	ownDue   time.Time  // when the first of own is; zero: none
 
 	now    time.Time
 	out    Output
@@ -100,9 +102,7 @@ func (c *Core) Next() (time.Time, bool) {
 	if len(c.going) > 0 {
 		t = sooner(t, c.going[0].at)
 	}
-	if !c.due.IsZero() {
-		t = sooner(t, c.due)
-	}
+	t = sooner(sooner(t, c.due), c.ownDue)
 	return t, !t.IsZero()
 }
 
@@ -120,6 +120,7 @@ func (c *Core) Tick(now time.Time) Output {
 		c.going = c.going[1:]
 	}
 	c.restartDue()
+	c.tellOwn()
 	c.part()
 	c.ghosts.expire(c.now)
 	return c.end()

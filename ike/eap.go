@@ -83,7 +83,9 @@ type eapRun struct {
 
 	peer *Peer    // proved
 	id   Identity // proved
-	msk  []byte   // after EAP Success
+	// proofEnds is when the certificate ends that has proved it.
+	proofEnds time.Time
+	msk       []byte // after EAP Success
 }
 
 // close ends a run for good.
@@ -206,9 +208,9 @@ func (e *eapRun) verify(identity string, chain [][]byte, now time.Time) error {
 	var fail *EAPError
 	w := readShown(chain)
 	for _, p := range e.peers {
-		err := w.err
+		err, until := w.err, time.Time{}
 		if err == nil {
-			err = p.verifyChain(w, now, x509.ExtKeyUsageClientAuth) // RFC 5216 section 5.3
+			until, err = p.verifyChain(w, now, x509.ExtKeyUsageClientAuth) // RFC 5216 section 5.3
 		}
 		if err == nil {
 			err = checkKey(w.leaf().PublicKey)
@@ -223,7 +225,7 @@ func (e *eapRun) verify(identity string, chain [][]byte, now time.Time) error {
 			names = nil
 		}
 		if i := slices.IndexFunc(names, func(id Identity) bool { return id.matches(p.RemoteID) }); i >= 0 {
-			e.peer, e.id = p, names[i]
+			e.peer, e.id, e.proofEnds = p, names[i], until
 			return nil
 		}
 		fail = &EAPError{Failure: BadCertificate, Peer: p.Name, Setting: "remote_id",
@@ -310,7 +312,7 @@ func (c *Core) endEAP(sa *ikeSA, m *opened, authp payload, ns notifies, d Datagr
 	case !c.peers.has(e.peer):
 		fail = Event{Failure: UnknownPeer, Detail: "the policy has changed in the middle of EAP", Peer: e.peer.Name}
 	default:
-		sa.peer, sa.remoteID = e.peer, e.id
+		sa.peer, sa.remoteID, sa.proofEnds = e.peer, e.id, e.proofEnds
 		auth := authPayload(authPSK, pskAuth(sa.suite.prf, e.msk, ctx.octets(false, sa.keys.pr, sa.localID)))
 		c.admit(sa, m, e.first, ns, d, []payload{auth})
 		return

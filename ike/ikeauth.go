@@ -175,6 +175,7 @@ func (judgement) discard() {}
 func (c *Core) accepted(sa *ikeSA, m *opened, ns notifies, cl *claim) {
 	hs, p := sa.hs, sa.peer
 	sa.remoteID, _ = cl.fits(p)
+	sa.proofEnds = cl.until
 	sa.mobike = p.MOBIKE == On && ns.has(nMobikeSupported)
 	c.takeConfig(sa, m)
 	offer, want := hs.child, hs.want
@@ -292,7 +293,7 @@ func (c *Core) judged(sa *ikeSA, m *opened, ns notifies, d Datagram, r proof) {
 		return
 	}
 	p := r.peer
-	sa.peer, sa.remoteID, sa.localID = p, r.id, r.own
+	sa.peer, sa.remoteID, sa.localID, sa.proofEnds = p, r.id, r.own, r.until
 	sa.keys.d, r.keys.d = r.keys.d, sa.keys.d
 	sa.keys.pi, r.keys.pi = r.keys.pi, sa.keys.pi
 	sa.keys.pr, r.keys.pr = r.keys.pr, sa.keys.pr
@@ -416,7 +417,8 @@ type proof struct {
 	withPPK bool
 	keys    ikeKeys // d, pi and pr, with the PPK if there is one
 	fail    *authError
-	method  uint8 // of our AUTH
+	until   time.Time // when it ends; zero: never
+	method  uint8     // of our AUTH
 	data    []byte
 	err     error
 }
@@ -430,7 +432,7 @@ func (t *trial) run() (r proof) {
 		keys := t.keys.authKeys()
 		mixed, fail := t.verify(x.peer, &keys)
 		if fail == nil {
-			r = proof{candidate: x, withPPK: mixed, keys: keys}
+			r = proof{candidate: x, withPPK: mixed, keys: keys, until: t.claim.until}
 			r.method, r.data, r.err = x.peer.makeAuth(t.ctx.prf, t.ctx.octets(false, keys.pr, x.own), t.hashes, t.kex)
 			return r
 		}
@@ -475,6 +477,7 @@ func (t *trial) verify(p *Peer, keys *ikeKeys) (mixed bool, fail *authError) {
 	}
 	look.octets = t.ctx.octets(true, keys.pi, look.id)
 	fail = p.verifyPeer(&look, t.ctx.prf, t.now)
+	t.claim.until = look.until
 	t.claim.shown = look.shown
 	return mixed, fail
 }

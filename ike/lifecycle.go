@@ -30,6 +30,7 @@ func (c *Core) establish(sa *ikeSA, low []byte, initialContact bool) {
 	c.enroll(sa)
 	c.keepFew(sa, nil)
 	c.event(sa, Event{Kind: IKEUp, Suite: sa.suite.String()})
+	c.watchProof(sa)
 	if initialContact {
 		c.dropOlder(sa)
 	}
@@ -341,7 +342,7 @@ func (c *Core) deadline(sa *ikeSA) time.Time {
 			}
 		}
 		if sa.state == stUp {
-			t = sooner(t, sa.rekeyAt)
+			t = sooner(sooner(t, sa.rekeyAt), sa.proofNext)
 		}
 		for _, ch := range sa.children {
 			t = sooner(t, ch.due())
@@ -382,6 +383,9 @@ func (c *Core) tickSA(sa *ikeSA) {
 		c.dropPending(sa)
 	}
 	if sa.state != stUp {
+		return
+	}
+	if due(sa.proofNext) && c.proofDue(sa) {
 		return
 	}
 	if due(sa.rekeyAt) {

@@ -58,6 +58,7 @@ func (c *Core) rekeyedIKE(old *ikeSA, a *agreement, initiator bool) *ikeSA {
 		fragment: old.fragment, mobike: old.mobike, peerNATT: old.peerNATT, natHere: old.natHere, natPeer: old.natPeer, prefersUDP: old.prefersUDP,
 		assigned: old.assigned, dns: old.dns, began: old.began, caller: old.caller, callee: old.callee,
 		created: c.now, up: c.now, heard: c.now, aliveAt: old.aliveAt, index: -1,
+		proofEnds: old.proofEnds, proofNext: old.proofNext, renews: old.renews, renewal: old.renewal,
 	}
 	sa.spiI, sa.spiR = a.mine, a.spi
 	if !initiator {

@@ -79,6 +79,13 @@ type ikeSA struct {
 	tries          int
 	surplus        bool
 
+	// proofEnds is when what has proved the peer ends (a certificate, a
+	// revocation list); zero: never. proofNext is when something is due about
+	// that. renews is the IKE SA that this one is to replace, renewal the other
+	// way round.
+	proofEnds, proofNext time.Time
+	renews, renewal      *ikeSA
+
 	created, up                       time.Time
 	rekeyAt, heard, aliveAt, expireAt time.Time
 	counted                           netip.Prefix  // half-open is counted for this

@@ -137,9 +137,10 @@ const (
 	Failed  // an exchange failed; Failure says why
 	Moved   // addresses changed
 	Address // a lease from our pool was given, or one was given to us
+	Expires // a certificate, of the peer or our own, or a revocation list is about to end
 )
 
-var eventNames = [...]string{"ike-up", "ike-down", "ike-rekeyed", "child-up", "child-down", "child-rekeyed", "failed", "moved", "address"}
+var eventNames = [...]string{"ike-up", "ike-down", "ike-rekeyed", "child-up", "child-down", "child-rekeyed", "failed", "moved", "address", "expires"}
 
 // String gives the event's name as logs print it.
 func (k EventKind) String() string { return eventNames[k] }

@@ -43,6 +43,7 @@ func (c *Core) Update(now time.Time, peers []*Peer) (Output, error) {
 	}
 	c.cfg.Peers, c.peers = next, roster
 	c.startAll()
+	c.watchOwn()
 	return c.end(), nil
 }
 
@@ -73,6 +74,7 @@ func (c *Core) pursue(p *Peer, from netip.Addr) {
 // supersede ends IKE SAs of ours with a peer at an address that its name no more
 // leads to, once this one has all their tunnels.
 func (c *Core) supersede(sa *ikeSA) {
+	c.renewed(sa)
 	at := sa.peer.Endpoint.Addr()
 	if !sa.began || len(sa.peer.From) > 0 || sa.remote.Addr() != at {
 		return

@@ -1,0 +1,130 @@
+package ike
+
+import (
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+)
+
+// endingCert gives a peer a certificate with an end.
+func endingCert(t testing.TB, ca *pki, p *Peer, end time.Time) {
+	name := p.LocalID.String()
+	p.Certificates = []*x509.Certificate{ca.sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
+		KeyUsage: x509.KeyUsageDigitalSignature, NotBefore: simStart.Add(-time.Hour), NotAfter: end}, p.Key.Public(), ca.cert)}
+}
+
+func (n *node) told(kind EventKind, text string) (k int) {
+	for _, e := range n.log {
+		k += btoi(e.Kind == kind && strings.Contains(e.Detail, text))
+	}
+	return k
+}
+
+// An IKE SA ends when the certificate of its peer does, or the list of revocations,
+// whoever has called and however often it has been rekeyed. It is said before.
+func TestProofEnds(t *testing.T) {
+	for name, list := range map[string]bool{"certificate": false, "list of revocations": true} {
+		for _, theirs := range []bool{true, false} { // whose end it is: the caller's, or the callee's
+			t.Run(name, func(t *testing.T) {
+				s := newSim(t, 3)
+				ca := newPKI(t)
+				pa, pb := pskPeers()
+				withCerts(t, ca, pa, pb, "ecdsa")
+				end := simStart.Add(30 * time.Hour)
+				proves, asks := pa, pb
+				if !theirs {
+					proves, asks = pb, pa
+				}
+				if list {
+					asks.CRLs = []*x509.RevocationList{ca.revoke(t, end)}
+				} else {
+					endingCert(t, ca, proves, end)
+				}
+				pa.Lifetime, pb.Lifetime, pa.DPD, pb.DPD = 4*time.Hour, 3*time.Hour, -1, -1
+				pa.Children[0].Lifetime = 2 * time.Hour
+				a, b := s.twoNodes(pa, pb)
+				s.take(a, a.Start(s.now))
+				s.take(b, b.Start(s.now))
+				s.call(a, "b", "net")
+				s.run(30*time.Hour - 20*time.Minute)
+				if len(s.pairs(a, b, "net")) != 1 || a.has(IKERekeyed) < 5 {
+					t.Fatalf("%d pairs, %d rekeys before the end", len(s.pairs(a, b, "net")), a.has(IKERekeyed))
+				}
+				x := b // who has to end it
+				if !theirs {
+					x = a
+				}
+				if n := x.told(Expires, "proves who the peer is"); n < 2 {
+					t.Errorf("told %d times before the end, want 2", n)
+				}
+				s.run(20*time.Minute + 5*time.Second)
+				if len(a.sad)+len(b.sad) != 0 || len(a.sas)+len(b.sas) != 0 {
+					s.dump()
+					t.Errorf("after the end: %d and %d children, %d and %d IKE SAs", len(a.sad), len(b.sad), len(a.sas), len(b.sas))
+				}
+				if x.Stats().Failures[BadCertificate] == 0 {
+					t.Error("not counted")
+				}
+			})
+		}
+	}
+}
+
+// A peer with another certificate by then goes on, and no packet has to wait: the
+// caller calls anew before the end.
+func TestProofRenewed(t *testing.T) {
+	s := newSim(t, 3)
+	ca := newPKI(t)
+	pa, pb := pskPeers()
+	withCerts(t, ca, pa, pb, "ecdsa")
+	endingCert(t, ca, pb, simStart.Add(30*time.Hour))
+	pa.Children = append(pa.Children, &Child{Name: "other", LocalTS: []TrafficSelector{SelectorOf(netip.MustParsePrefix("10.1.0.0/16"))}, RemoteTS: []TrafficSelector{SelectorOf(netip.MustParsePrefix("10.2.0.0/16"))}})
+	pb.Children = append(pb.Children, &Child{Name: "other", LocalTS: []TrafficSelector{SelectorOf(netip.MustParsePrefix("10.2.0.0/16"))}, RemoteTS: []TrafficSelector{SelectorOf(netip.MustParsePrefix("10.1.0.0/16"))}})
+	a, b := s.twoNodes(pa, pb)
+	s.call(a, "b", "net")
+	s.call(a, "b", "other")
+	s.run(29 * time.Hour)
+	first := b.Status()[0].Since
+	b.cfg.Peers[0].Certificates = []*x509.Certificate{ca.issue(t, "b.example", pb.Key)} // a reload would end all
+	end := s.now.Add(2 * time.Hour)
+	for s.step(end) {
+		if a.sad[a.out["net"]] == nil || b.sad[b.out["other"]] == nil {
+			s.dump()
+			t.Fatal("there is a moment without a tunnel")
+		}
+	}
+	s.now = end
+	if len(s.pairs(a, b, "net")) != 1 || len(s.pairs(a, b, "other")) != 1 || len(a.sas) != 1 || len(b.sas) != 1 {
+		s.dump()
+		t.Fatalf("%d and %d IKE SAs", len(a.sas), len(b.sas))
+	}
+	if st := b.Status()[0]; !st.Since.After(first) || a.Stats().Failures[BadCertificate] != 0 || a.Stats().Up != 2 {
+		t.Errorf("since %s, before since %s; %d failures, %d came up", st.Since, first, a.Stats().Failures[BadCertificate], a.Stats().Up)
+	}
+}
+
+// People hear that a certificate of their own is about to end, and that it has.
+func TestOwnCertificateEnds(t *testing.T) {
+	s := newSim(t, 3)
+	ca := newPKI(t)
+	pa, pb := pskPeers()
+	withCerts(t, ca, pa, pb, "ecdsa")
+	endingCert(t, ca, pa, simStart.Add(30*time.Hour))
+	a, _ := s.twoNodes(pa, pb)
+	s.take(a, a.Start(s.now))
+	s.run(5 * time.Hour)
+	if n := a.told(Expires, "our own certificate"); n != 0 {
+		t.Errorf("told %d times 25 hours before", n)
+	}
+	s.run(2 * time.Hour)
+	if n := a.told(Expires, "our own certificate"); n != 1 {
+		t.Errorf("told %d times 23 hours before", n)
+	}
+	s.run(3 * 24 * time.Hour)
+	if before, after := a.told(Expires, "ends at"), a.told(Expires, "has ended at"); before != 2 || after < 2 || after > 4 {
+		t.Errorf("told %d times before, %d times since", before, after)
+	}
+}
