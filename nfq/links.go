@@ -9,6 +9,8 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
+	"unsafe"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -16,14 +18,26 @@ import (
 
 // linkNames turns interface indexes into names and MTUs. Reading takes no lock; a
 // subscription keeps the table fresh, and an index it does not hold is asked for.
+//
+// The kernel has put the news of an interface in the socket before a packet can
+// come by its new name. Where policy names interfaces, whoever asks for a name
+// looks whether there is news first, so that no packet is judged by an old one.
 type linkNames struct {
-	names atomic.Pointer[map[uint32]link]
+	names  atomic.Pointer[map[uint32]link]
+	strict atomic.Bool // policy names interfaces
+	busy   atomic.Bool // news is read and not learnt yet
 
-	mu     sync.Mutex // whoever changes names or asks
+	mu     sync.Mutex // whoever changes names, asks, or reads news
 	query  *netlink.Conn
 	events *netlink.Conn
+	raw    syscall.RawConn // of events
+	look   int             // a file descriptor of events of its own, to look for news
+	buf    []byte
 	done   chan struct{}
 }
+
+// linkBuffer is room for one datagram of news; the kernel's are far smaller.
+const linkBuffer = 64 << 10
 
 // link is an interface. The zero value is one that there is not.
 type link struct {
@@ -40,8 +54,16 @@ func openLinkNames() (*linkNames, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("route netlink socket: %w", err), events.Close())
 	}
-	l := &linkNames{query: query, events: events, done: make(chan struct{})}
+	l := &linkNames{query: query, events: events, look: -1, buf: make([]byte, linkBuffer), done: make(chan struct{})}
 	l.names.Store(new(map[uint32]link))
+	if l.raw, err = events.SyscallConn(); err == nil {
+		if e := l.raw.Control(func(fd uintptr) { l.look, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) }); e != nil {
+			err = e
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("route netlink socket: %w", err), events.Close(), query.Close())
+	}
 	l.ask(0)
 	go l.follow()
 	return l, nil
@@ -52,13 +74,16 @@ func (l *linkNames) close() error {
 	<-l.done
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return errors.Join(err, l.query.Close())
+	return errors.Join(err, unix.Close(l.look), l.query.Close())
 }
 
 // link gives an interface, the zero value for index 0 and for one that is gone.
 func (l *linkNames) link(index uint32) link {
 	if index == 0 {
 		return link{}
+	}
+	if l.strict.Load() && l.news() {
+		l.read(l.look)
 	}
 	if known, ok := (*l.names.Load())[index]; ok {
 		return known
@@ -87,24 +112,49 @@ func (l *linkNames) ask(index uint32) link {
 	return (*l.names.Load())[index]
 }
 
-// follow listens to the kernel's news of interfaces.
+// news says that there is something to read, or that it is being read.
+func (l *linkNames) news() bool {
+	p := unix.PollFd{Fd: int32(l.look), Events: unix.POLLIN}
+	var now unix.Timespec
+	n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
+	return errno != 0 || n != 0 || l.busy.Load()
+}
+
+// follow listens to the kernel's news of interfaces until the socket is closed.
 func (l *linkNames) follow() {
 	defer close(l.done)
+	_ = l.raw.Read(func(fd uintptr) bool { // which ends with the socket
+		l.read(int(fd))
+		return false // wait for more
+	})
+}
+
+// read takes in all the news there is.
+func (l *linkNames) read(fd int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.busy.Store(true)
+	defer l.busy.Store(false)
 	for {
-		msgs, err := l.events.Receive()
+		n, _, err := unix.Recvfrom(fd, l.buf, unix.MSG_DONTWAIT)
 		switch {
-		case isClosed(err):
-			return
-		case err != nil:
-			// News was lost (ENOBUFS): forget everything, names are asked
-			// for again.
-			l.mu.Lock()
+		case err == unix.EINTR:
+		case err == unix.ENOBUFS:
+			// News was lost: forget everything, names are asked for again.
 			l.names.Store(new(map[uint32]link))
-			l.mu.Unlock()
+		case err != nil:
+			return
 		default:
-			l.mu.Lock()
+			var msgs []netlink.Message
+			for rest := l.buf[:n]; ; {
+				typ, body, after, ok := splitMessage(rest)
+				if !ok {
+					break
+				}
+				msgs = append(msgs, netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(typ)}, Data: body})
+				rest = after
+			}
 			l.learn(msgs, 0)
-			l.mu.Unlock()
 		}
 	}
 }

@@ -119,6 +119,7 @@ func (f *Firewall) open() (err error) {
 	if f.links, err = openLinkNames(); err != nil {
 		return err
 	}
+	f.links.strict.Store(f.cfg.Interfaces)
 	if f.addresses, err = openAddresses(); err != nil {
 		return err
 	}
@@ -334,6 +335,7 @@ func (f *Firewall) Reload(cfg Config) error {
 	}
 	f.cfg.CopyRange, f.cfg.FailOpen, f.cfg.Protect, f.cfg.Encapsulated = cfg.CopyRange, cfg.FailOpen, cfg.Protect, cfg.Encapsulated
 	f.cfg.KeyExchange, f.cfg.Offload, f.cfg.Interfaces = cfg.KeyExchange, cfg.Offload, cfg.Interfaces
+	f.links.strict.Store(cfg.Interfaces)
 	return nil
 }
 
