@@ -130,6 +130,9 @@ func (k *fakeKernel) IsLocal(a netip.Addr) bool {
 // SourceFor knows no way to anybody.
 func (k *fakeKernel) SourceFor(netip.Addr) netip.Addr { return netip.Addr{} }
 
+// RouterFor knows one router.
+func (k *fakeKernel) RouterFor(netip.Addr) netip.Addr { return netip.MustParseAddr("198.51.100.254") }
+
 func (k *fakeKernel) Again([]byte) error { return unix.EMSGSIZE }
 
 func (k *fakeKernel) Deliver(b []byte) error {

@@ -41,6 +41,9 @@ type firewall interface {
 	// SourceFor is the address that this host uses towards another, the
 	// zero Addr without a way there.
 	SourceFor(netip.Addr) netip.Addr
+	// RouterFor is the router by which this host reaches an address, the zero
+	// Addr if there is none.
+	RouterFor(netip.Addr) netip.Addr
 	// Again sends a packet of this host that was held back, to be judged
 	// like any other.
 	Again(b []byte) error

@@ -13,6 +13,20 @@ import (
 // packets for as long as there is one.
 type loans map[netip.Addr]map[uint64]bool
 
+// unfit says why an address that a peer lends this host cannot be taken; empty: it
+// can. One that is lent already stays when the peer is called anew.
+func (x *exchange) unfit(a, peer netip.Addr) string {
+	switch {
+	case len(x.loans[a]) > 0:
+		return ""
+	case x.d.firewall.IsLocal(a):
+		return "it is this host's own"
+	case x.d.firewall.RouterFor(peer) == a:
+		return "it is that of this host's router"
+	}
+	return ""
+}
+
 // begin takes the addresses of a child in use. Networks are reached from them.
 func (l *loans) begin(f firewall, c *ike.ChildSA, tell func(string)) {
 	if *l == nil {

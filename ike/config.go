@@ -27,6 +27,10 @@ type Config struct {
 	// without Local. nil, or the zero Addr: not known.
 	Source func(remote netip.Addr) netip.Addr
 
+	// Unfit says why an address that a peer at another lends us cannot be taken
+	// ("it is this host's own"); empty: it can. nil: nothing is known here.
+	Unfit func(lent, peer netip.Addr) string
+
 	// Port and NATPort are our own UDP ports; 0 means 500 and 4500.
 	Port, NATPort uint16
 

@@ -63,15 +63,32 @@ func configRequest(p *Peer) []payload {
 	return []payload{cpPayload(cfgRequest, list)}
 }
 
-// takeConfig reads the gateway's answer.
-func (c *Core) takeConfig(sa *ikeSA, m *opened) {
+// unfit says why an address that a gateway lends cannot be one of ours; empty: it
+// can. Who lends that of somebody else would have what is for that one.
+func (c *Core) unfit(sa *ikeSA, a netip.Addr) string {
+	switch {
+	case a.IsUnspecified(), a.IsLoopback(), a.IsMulticast(), a.IsLinkLocalUnicast(), a.Is4In6(),
+		a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return "it is no address of a host"
+	case a == sa.remote.Addr():
+		return "it is the gateway's own"
+	case slices.ContainsFunc(c.cfg.Peers, func(p *Peer) bool { return p.Endpoint.Addr() == a }):
+		return "it is that of a peer of the policy"
+	case c.cfg.Unfit != nil:
+		return c.cfg.Unfit(a, sa.remote.Addr())
+	}
+	return ""
+}
+
+// takeConfig reads the gateway's answer. What it lends may have to be refused.
+func (c *Core) takeConfig(sa *ikeSA, m *opened) (fail Event) {
 	if !sa.peer.RequestIPv4 && !sa.peer.RequestIPv6 {
-		return // an address we did not ask for is not taken
+		return fail // an address we did not ask for is not taken
 	}
 	p, _ := find(m.payloads, plCP)
 	kind, list, err := parseCP(p.body)
 	if err != nil || kind != cfgReply {
-		return
+		return fail
 	}
 	for _, a := range list {
 		v := a.value
@@ -83,6 +100,10 @@ func (c *Core) takeConfig(sa *ikeSA, m *opened) {
 		case !ok:
 		case (a.kind == cfgIP4Address && addr.Is4() && sa.peer.RequestIPv4 ||
 			a.kind == cfgIP6Address && addr.Is6() && sa.peer.RequestIPv6) && len(sa.assigned) < 8:
+			if why := c.unfit(sa, addr); why != "" {
+				return Event{Failure: NoAddress, Theirs: addr.String(), Setting: "request_address",
+					Detail: "the gateway lends this host " + addr.String() + ", which cannot be taken: " + why}
+			}
 			sa.assigned = append(sa.assigned, addr)
 		case (a.kind == cfgIP4DNS && addr.Is4() || a.kind == cfgIP6DNS && addr.Is6()) && !addr.IsUnspecified() && len(sa.dns) < 8:
 			sa.dns = append(sa.dns, addr)
@@ -95,6 +116,7 @@ func (c *Core) takeConfig(sa *ikeSA, m *opened) {
 	for _, a := range sa.assigned {
 		c.event(sa, Event{Kind: Address, Detail: a.String() + dns})
 	}
+	return fail
 }
 
 // serveConfig answers a CFG_REQUEST as gateway.

@@ -177,7 +177,10 @@ func (c *Core) accepted(sa *ikeSA, m *opened, ns notifies, cl *claim) {
 	sa.remoteID, _ = cl.fits(p)
 	sa.proofEnds = cl.until
 	sa.mobike = p.MOBIKE == On && ns.has(nMobikeSupported)
-	c.takeConfig(sa, m)
+	if fail := c.takeConfig(sa, m); fail.Failure != NoFailure {
+		c.farewell(sa, fail)
+		return
+	}
 	offer, want := hs.child, hs.want
 	if offer != nil {
 		want = want[1:]
