@@ -168,7 +168,7 @@ func (c *Core) handleSA(h header, d Datagram) {
 	if h.flags&flagInitiator != 0 {
 		mine, theirs = h.spiR, h.spiI
 	}
-	if g, ok := c.ghosts.answer(mine, h, d.Data); ok {
+	if g, ok := c.ghosts.answer(mine, h, d.Remote.Addr(), d.Data); ok {
 		for _, m := range g {
 			c.reply(d, m)
 		}

@@ -2,6 +2,7 @@ package ike
 
 import (
 	"crypto/sha256"
+	"net/netip"
 	"time"
 )
 
@@ -18,6 +19,7 @@ type ghost struct {
 	hash  [32]byte
 	reply [][]byte
 	at    time.Time
+	peer  netip.Addr // where it was: the answer goes nowhere else
 }
 
 const (
@@ -33,15 +35,15 @@ func (g *ghosts) add(sa *ikeSA, now time.Time) {
 		delete(g.m, g.order[0])
 		g.order = g.order[1:]
 	}
-	g.m[sa.mine()] = ghost{sa.nextIn - 1, sa.lastHash, sa.lastReply, now.Add(ghostTime)}
+	g.m[sa.mine()] = ghost{sa.nextIn - 1, sa.lastHash, sa.lastReply, now.Add(ghostTime), sa.remote.Addr()}
 	g.order = append(g.order, sa.mine())
 }
 
 func (g *ghosts) has(spi uint64) bool { _, ok := g.m[spi]; return ok }
 
-func (g *ghosts) answer(spi uint64, h header, b []byte) ([][]byte, bool) {
+func (g *ghosts) answer(spi uint64, h header, from netip.Addr, b []byte) ([][]byte, bool) {
 	x, ok := g.m[spi]
-	if !ok || h.response() || h.id != x.id || sha256.Sum256(b) != x.hash {
+	if !ok || from != x.peer || h.response() || h.id != x.id || sha256.Sum256(b) != x.hash {
 		return nil, false
 	}
 	return x.reply, true

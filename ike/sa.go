@@ -50,6 +50,7 @@ type ikeSA struct {
 	nextIn    uint32
 	lastHash  [32]byte
 	lastReply [][]byte
+	strays    int // times that lastReply went to where the peer was not known to be
 	inFrag    reassembly
 	outFrag   reassembly
 
@@ -287,9 +288,7 @@ func (c *Core) handleRequest(sa *ikeSA, h header, d Datagram) {
 		// A retransmission is the same bytes again (RFC 7296 section 2.1);
 		// of fragments, the first asks for the answer (RFC 7383 section 2.6.1).
 		if sha256.Sum256(d.Data) == sa.lastHash {
-			for _, m := range sa.lastReply {
-				c.reply(d, m)
-			}
+			c.answerAgain(sa, d)
 			return
 		}
 		c.stats.Dropped++
@@ -338,6 +337,7 @@ func (c *Core) handleRequest(sa *ikeSA, h header, d Datagram) {
 	c.roam(sa, d.Local, d.Remote)
 	sa.inFrag = reassembly{}
 	sa.nextIn++
+	sa.strays = 0
 	sa.lastReply = nil
 	c.serve(sa, m, err, d)
 }
