@@ -398,14 +398,14 @@ func (x *exchange) opened(sa *esp.SA, in *engine.Input) {
 		}
 	}
 	src, _, e := sa.Endpoints()
-	if e.SrcPort == 0 || src == in.Packet.Src && e.SrcPort == in.Packet.SrcPort || !c.roamed.CompareAndSwap(false, true) {
+	from := netip.AddrPortFrom(in.Packet.Src, in.Packet.SrcPort)
+	if e.SrcPort == 0 || src == in.Packet.Src && e.SrcPort == in.Packet.SrcPort || !c.tellRoamed(from, in.Now) {
 		return
 	}
-	from := netip.AddrPortFrom(in.Packet.Src, in.Packet.SrcPort)
 	to := netip.AddrPortFrom(in.Packet.Dst, in.Packet.DstPort)
 	spi := c.SPIIn
 	if !s.Post(func(core *ike.Core, now time.Time) ike.Output { return core.Roamed(now, spi, to, from) }) {
-		c.roamed.Store(false)
+		c.roamed.Store(nil)
 	}
 }
 

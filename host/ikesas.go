@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/gaissmai/bart"
 	"github.com/ipfw/ipfw/engine"
@@ -25,11 +26,32 @@ type pair struct {
 	replaced atomic.Bool // another does its work
 
 	seen atomic.Bool // the key exchange knows that the peer uses it
-	// roamed is set while the key exchange has a packet to look at that came
-	// from elsewhere than the peer was.
-	roamed atomic.Bool
+	// roamed is the last packet from elsewhere than the peer was that the key
+	// exchange has been told of; nil: none since the peer has moved.
+	roamed atomic.Pointer[roaming]
 
 	reported uint64 // packets that the key exchange knows of; its tick's only
+}
+
+// roaming is where a packet came from, and when.
+type roaming struct {
+	from netip.AddrPort
+	at   int64
+}
+
+// roamEach is how often the key exchange is told at most of one pair, in
+// nanoseconds: it may not follow (with MOBIKE another address is for the peer to
+// tell), and then all that comes is from elsewhere.
+const roamEach = int64(time.Second)
+
+// tellRoamed says that the key exchange is to be told of a packet from elsewhere.
+// What it did not follow is not told again, but the next place is.
+func (c *pair) tellRoamed(from netip.AddrPort, now int64) bool {
+	was := c.roamed.Load()
+	if was != nil && (was.from == from || now-was.at < roamEach) {
+		return false
+	}
+	return c.roamed.CompareAndSwap(was, &roaming{from, now})
 }
 
 // pairs are the children in the SAD. One goroutine, the key exchange's, changes
@@ -286,7 +308,7 @@ func (s *pairs) move(c *ike.ChildSA) {
 	x.Local, x.Remote, x.UDPEncap, x.LocalPort, x.RemotePort = c.Local, c.Remote, c.UDPEncap, c.LocalPort, c.RemotePort
 	x.in.Move(c.Remote, c.Local, in)
 	x.out.Move(c.Local, c.Remote, out)
-	x.roamed.Store(false)
+	x.roamed.Store(nil)
 }
 
 // remove ends a pair and wipes its keys.
