@@ -110,6 +110,11 @@ func (m marks) denied(g uint32, forward bool) uint32 {
 	return m.answered(g, forward)&^m.admitted() | m.refused()
 }
 
+// passes says of a connection's mark that the kernel lets it pass in a generation.
+func (m marks) passes(mark, g uint32) bool {
+	return mark&(m.asked()&^m.crossing()) == m.answered(g, false)
+}
+
 // check refuses a mask that is not one range of bits or too narrow.
 func (m marks) check() error {
 	n := bits.OnesCount32(uint32(m))

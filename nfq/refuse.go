@@ -120,11 +120,22 @@ func (f *Firewall) refuse(ctx context.Context) {
 // refuseOne marks one connection, unless there is another policy by now, and
 // remembers what the kernel had counted of it until then. It says whether the
 // kernel knows the connection.
+//
+// A packet does not say in which zone of connection tracking its connection is
+// (the kernel's queue could, with NFQA_CT, which not every kernel has), so only
+// that of the default zone is found. One that this very policy lets pass is not
+// the packet's, which would not have come up: it has the same addresses and ports
+// in another zone, or by another interface, and is left alone.
 func (f *Firewall) refuseOne(r *refusal) (known bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed || f.offload.Load() != r.policy || f.generation != r.generation {
 		return true, nil
+	}
+	other := false
+	err = f.connections.find(r.name, r.family, func(c *connection) { other = f.marks.passes(c.mark, r.generation) })
+	if err != nil || other {
+		return false, err
 	}
 	err = f.connections.mark(r.name, r.family, f.marks.denied(r.generation, r.forward), f.marks.decided())
 	if err != nil {
