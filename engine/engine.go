@@ -63,9 +63,10 @@ type Options struct {
 	// Inherited says whether an earlier ipfw had let through the flow of a
 	// packet that came out of an SA, and that no mark tells of; nil: no.
 	Inherited func(*packet.Packet) bool
-	// Accepted says whether a TCP connection of this host, that no ipfw has let
-	// through, was there before it, opened by the other side; nil: no.
-	Accepted func(local, remote netip.AddrPort) bool
+	// Found says whether a TCP connection of this host, that no ipfw has let
+	// through, was there before it, and whether the other side had opened it
+	// (accepted); nil: there was none.
+	Found func(local, remote netip.AddrPort) (accepted, found bool)
 	// IsLocal says whether an address is this host's own.
 	IsLocal func(netip.Addr) bool
 	// Rekey hears, once, that an SA has reached its soft lifetime.
@@ -301,26 +302,32 @@ func (e *Engine) recall(in *Input) (accepted bool) {
 	case p.Protocol == packet.TCP && p.TCPFlags&(packet.SYN|packet.ACK) == packet.SYN:
 		in.Tracked, in.Reply = false, false // it opens, whatever was between these ends
 	case in.Tracked:
-	case e.accepted(in):
-		// Connection tracking that has begun in its middle takes whoever it
-		// saw first for the one who opened it.
-		in.Reply, accepted = in.Dir == Out, true
-	case in.from != nil && !in.Reply:
-		in.Tracked = e.options.Inherited != nil && e.options.Inherited(p)
+	default:
+		var found bool
+		if accepted, found = e.found(in); found {
+			// Connection tracking that has begun in its middle takes whoever it
+			// saw first for the one who opened it.
+			in.Reply = accepted == (in.Dir == Out)
+		} else if in.from != nil && !in.Reply {
+			in.Tracked = e.options.Inherited != nil && e.options.Inherited(p)
+		}
 	}
 	return accepted
 }
 
-func (e *Engine) accepted(in *Input) bool {
+// found asks about a packet of a connection that may be older than this ipfw.
+func (e *Engine) found(in *Input) (accepted, found bool) {
 	p := &in.Packet
 	src, dst := netip.AddrPortFrom(p.Src, p.SrcPort), netip.AddrPortFrom(p.Dst, p.DstPort)
 	switch {
-	case e.options.Accepted == nil || p.Protocol != packet.TCP || in.SA != "":
-		return false
+	case e.options.Found == nil || p.Protocol != packet.TCP || in.SA != "":
+		return false, false
 	case in.Dir == Out:
-		return e.options.Accepted(src, dst)
+		return e.options.Found(src, dst)
+	case in.Dir == In:
+		return e.options.Found(dst, src)
 	}
-	return in.Dir == In && e.options.Accepted(dst, src)
+	return false, false
 }
 
 // ask looks up the packet that opened a flow, of which in is one packet, sent

@@ -158,26 +158,32 @@ func TestAcceptedConnections(t *testing.T) {
 	for _, row := range []struct {
 		line     string
 		accepted bool
+		found    bool
 		reply    bool // by the kernel
 		want     Verdict
 		rule     string
 	}{
-		{"out tcp 198.51.100.10:80 -> 203.0.113.9:40000", true, false, Bypass, "web"},
-		{"in tcp 203.0.113.9:40000 -> 198.51.100.10:80", true, false, Bypass, "web"},
-		{"in tcp 203.0.113.9:40000 -> 198.51.100.10:80", true, true, Bypass, "web"},
-		{"out tcp 198.51.100.10:5432 -> 203.0.113.9:40000", true, false, Discard, ""},
-		{"in tcp 203.0.113.9:40000 -> 198.51.100.10:5432", true, false, Discard, ""},
-		{"in tcp 203.0.113.9:40000 -> 198.51.100.10:5432", true, true, Discard, ""},
-		{"out tcp [2001:db8::10]:5432 -> [2001:db8::9]:40000", true, false, Discard, ""},
-		{"out tcp 198.51.100.10:40000 -> 203.0.113.9:443", false, false, Bypass, ""},
-		{"in tcp 203.0.113.9:443 -> 198.51.100.10:40000", false, true, Bypass, ""},
-		{"in tcp 203.0.113.9:443 -> 198.51.100.10:40000", false, false, Discard, ""},
+		{"out tcp 198.51.100.10:80 -> 203.0.113.9:40000", true, false, false, Bypass, "web"},
+		{"in tcp 203.0.113.9:40000 -> 198.51.100.10:80", true, false, false, Bypass, "web"},
+		{"in tcp 203.0.113.9:40000 -> 198.51.100.10:80", true, false, true, Bypass, "web"},
+		{"out tcp 198.51.100.10:5432 -> 203.0.113.9:40000", true, false, false, Discard, ""},
+		{"in tcp 203.0.113.9:40000 -> 198.51.100.10:5432", true, false, false, Discard, ""},
+		{"in tcp 203.0.113.9:40000 -> 198.51.100.10:5432", true, false, true, Discard, ""},
+		{"out tcp [2001:db8::10]:5432 -> [2001:db8::9]:40000", true, false, false, Discard, ""},
+		{"out tcp 198.51.100.10:40000 -> 203.0.113.9:443", false, false, false, Bypass, ""},
+		{"in tcp 203.0.113.9:443 -> 198.51.100.10:40000", false, false, true, Bypass, ""},
+		{"in tcp 203.0.113.9:443 -> 198.51.100.10:40000", false, false, false, Discard, ""},
+		// What this host had opened goes on, whoever was seen first.
+		{"in tcp 203.0.113.9:443 -> 198.51.100.10:40000", false, true, false, Bypass, ""},
+		{"in tcp 203.0.113.9:443 -> 198.51.100.10:40000", false, true, true, Bypass, ""},
+		{"out tcp 198.51.100.10:40000 -> 203.0.113.9:443", false, true, true, Bypass, ""},
+		{"in tcp [2001:db8::9]:443 -> [2001:db8::10]:40000", false, true, false, Bypass, ""},
 	} {
-		e := New(p, Options{Accepted: func(local, remote netip.AddrPort) bool {
+		e := New(p, Options{Found: func(local, remote netip.AddrPort) (accepted, found bool) {
 			if local.Addr() != netip.MustParseAddr("198.51.100.10") && local.Addr() != netip.MustParseAddr("2001:db8::10") {
 				t.Errorf("%s: asked about %v", row.line, local)
 			}
-			return row.accepted
+			return row.accepted, row.accepted || row.found
 		}})
 		for range 2 {
 			in := (&bench{TB: t, now: second}).input(row.line, flags(packet.ACK))

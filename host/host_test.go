@@ -81,7 +81,7 @@ func (k *fakeKernel) Reload(l *loaded) error {
 
 func (k *fakeKernel) Inherited(*packet.Packet) bool { return false }
 
-func (k *fakeKernel) Accepted(_, _ netip.AddrPort) bool { return false }
+func (k *fakeKernel) Accepted(_, _ netip.AddrPort) (accepted, found bool) { return false, false }
 
 func (k *fakeKernel) Found() []nfq.Connection { return nil }
 

@@ -28,9 +28,10 @@ type firewall interface {
 	// Inherited says whether a daemon before had let through the flow of a
 	// packet that came out of an SA.
 	Inherited(*packet.Packet) bool
-	// Accepted says of a TCP connection of this host that it was there at the
-	// start, opened by the other side; Found gives all that were there.
-	Accepted(local, remote netip.AddrPort) bool
+	// Accepted says of a TCP connection of this host whether it was there at
+	// the start, and whether the other side had opened it; Found gives all
+	// that were there.
+	Accepted(local, remote netip.AddrPort) (accepted, found bool)
 	Found() []nfq.Connection
 	// Decided says that the policy in force has got another
 	// engine.Generation, and is the same as before.

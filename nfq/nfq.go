@@ -53,7 +53,7 @@ type Firewall struct {
 	// found are the connections that were there at the start, accepted those
 	// that the other side has opened, by local and remote end.
 	found    []Connection
-	accepted map[[2]netip.AddrPort]struct{}
+	accepted map[[2]netip.AddrPort]bool
 
 	can       abilities
 	receivers []receiver
@@ -177,7 +177,7 @@ func (f *Firewall) open() (err error) {
 	if err != nil {
 		return errors.Join(err, guard.conn.Close())
 	}
-	f.keepAccepted()
+	f.keepFound()
 	f.guard = guard
 	go guard.watch(f.cfg.Table, f.rules.raw.PID(), f.shortcut.undo, f.renew)
 	return nil

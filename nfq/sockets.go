@@ -88,29 +88,27 @@ func parseSocket(b []byte) (local, remote netip.AddrPort, state uint8, ok bool) 
 	return end(id[4:20], id), end(id[20:36], id[2:]), b[1], true
 }
 
-// keepAccepted finds out what connections there are. From now on every new one is
+// keepFound finds out what connections there are. From now on every new one is
 // judged.
-func (f *Firewall) keepAccepted() {
+func (f *Firewall) keepFound() {
 	list, err := findConnections()
 	if err != nil {
 		f.cfg.Logger.Warn("the kernel does not tell which connections there are: of those that are older than ipfw it is not known who opened them", slog.Any("error", err))
 		return
 	}
 	f.found = list
-	f.accepted = map[[2]netip.AddrPort]struct{}{}
+	f.accepted = make(map[[2]netip.AddrPort]bool, len(list))
 	for _, c := range list {
-		if c.Accepted {
-			f.accepted[[2]netip.AddrPort{c.Local, c.Remote}] = struct{}{}
-		}
+		f.accepted[[2]netip.AddrPort{c.Local, c.Remote}] = c.Accepted
 	}
 }
 
 // Found gives the TCP connections that were there at the start.
 func (f *Firewall) Found() []Connection { return f.found }
 
-// Accepted says whether a TCP connection of this host was there at the start,
-// opened by the other side.
-func (f *Firewall) Accepted(local, remote netip.AddrPort) bool {
-	_, there := f.accepted[[2]netip.AddrPort{local, remote}]
-	return there
+// Accepted says whether a TCP connection of this host was there at the start, and
+// whether the other side had opened it.
+func (f *Firewall) Accepted(local, remote netip.AddrPort) (accepted, found bool) {
+	accepted, found = f.accepted[[2]netip.AddrPort{local, remote}]
+	return accepted, found
 }
