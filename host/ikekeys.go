@@ -8,7 +8,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -92,9 +91,12 @@ func readPrivateKey(path string) (crypto.Signer, error) {
 	return nil, fmt.Errorf("%s holds no private key in PEM form", path)
 }
 
+// maxPEM is far more than certificates of all CAs that systems come with take.
+const maxPEM = 4 << 20
+
 // eachPEM calls f for every block of a type in a file.
 func eachPEM(path, kind string, f func(der []byte) error) error {
-	text, err := os.ReadFile(path)
+	text, err := rules.ReadFile(path, maxPEM)
 	if err != nil {
 		return err
 	}
@@ -135,7 +137,7 @@ func readCRLs(path string) (list []*x509.RevocationList, err error) {
 // readPublicKeys reads a folder of raw public keys, as OpenIKED keeps them: one
 // file for each peer, with its identity for a name.
 func readPublicKeys(dir string) (map[string]crypto.PublicKey, error) {
-	files, err := filepath.Glob(filepath.Join(dir, "*.pub"))
+	files, err := rules.FilesIn(dir, ".pub")
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +145,7 @@ func readPublicKeys(dir string) (map[string]crypto.PublicKey, error) {
 	for _, path := range files {
 		name := strings.TrimSuffix(filepath.Base(path), ".pub")
 		if _, err := ike.ParseIdentity(name); err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, fmt.Errorf("%q: %w", path, err)
 		}
 		err := eachPEM(path, "PUBLIC KEY", func(der []byte) error {
 			if keys[name] != nil {

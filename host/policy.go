@@ -47,7 +47,7 @@ func newLoader(o Options) *loader {
 		if o.Stdin == nil {
 			return nil, errors.New("no standard input")
 		}
-		return io.ReadAll(o.Stdin)
+		return io.ReadAll(io.LimitReader(o.Stdin, rules.MaxPolicy+1)) // rules.Load refuses more
 	})}
 }
 

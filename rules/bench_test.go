@@ -21,7 +21,7 @@ func manyRules(n int) string {
 }
 
 func BenchmarkLoad(b *testing.B) {
-	for _, n := range []int{10, 100, 1000, 10000, 100000} {
+	for _, n := range []int{10, 100, 1000, 10000} {
 		text := manyRules(n)
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			b.ReportAllocs()

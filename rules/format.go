@@ -14,6 +14,10 @@ import (
 // the file's name, and comes back as nil.
 func Format(src []byte, name string) ([]byte, Diagnostics) {
 	d := Diagnostics{files: map[string]*hcl.File{name: {Bytes: src}}}
+	if err := notText(src); err != nil {
+		d.list = append(d.list, noTextDiag(name, err))
+		return nil, d
+	}
 	text, diags := unfold(name, src)
 	if !diags.HasErrors() {
 		_, diags = hclsyntax.ParseConfig(text.src, name, hcl.InitialPos)
@@ -25,6 +29,7 @@ func Format(src []byte, name string) ([]byte, Diagnostics) {
 		}
 		d.list = append(d.list, h)
 	}
+	d.shorten()
 	if d.HasErrors() {
 		return nil, d
 	}

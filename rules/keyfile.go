@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"syscall"
@@ -60,26 +59,17 @@ func (m *Manual) ReadKeys() (*Keys, error) {
 // others can read, or that belongs to another user, is refused. Whoever is done
 // with the bytes clears them. Errors never quote what is in the file.
 func ReadSecret(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, info, err := openFile(path)
 	if err != nil {
 		return nil, secretError(path, err)
 	}
 	defer f.Close()
-	info, err := f.Stat() // of the open file, so that nobody swaps it in between
-	if err != nil {
-		return nil, secretError(path, err)
-	}
 	if err := checkSecret(path, info); err != nil {
 		return nil, err
 	}
-	text, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
+	text, err := readUpTo(f, path, maxKeyFile)
 	if err != nil {
-		clear(text)
 		return nil, secretError(path, err)
-	}
-	if len(text) > maxKeyFile {
-		clear(text)
-		return nil, fmt.Errorf("%s is too large for a key file", path)
 	}
 	return text, nil
 }
@@ -164,7 +154,7 @@ func parseKey(value []byte) ([]byte, error) {
 // that belongs to another user.
 func checkSecret(path string, info fs.FileInfo) error {
 	if mode := info.Mode(); !mode.IsRegular() {
-		return fmt.Errorf("%s is not a file", path)
+		return checkRegular(path, info)
 	} else if perm := mode.Perm(); perm&0o077 != 0 {
 		return fmt.Errorf("%s has mode %04o, so that others can get at the keys: chmod 600 %s, and consider the keys known", path, perm, path)
 	}
@@ -183,9 +173,9 @@ func secretError(path string, err error) error {
 	}
 	var pe *fs.PathError
 	if errors.As(err, &pe) {
-		err = pe.Err
+		return fmt.Errorf("%s cannot be read: %w", path, pe.Err)
 	}
-	return fmt.Errorf("%s cannot be read: %w", path, err)
+	return err // it says which
 }
 
 // secretFile checks a file that holds secrets; true means that it is there
@@ -202,8 +192,23 @@ func (k block) secretFile(arg, path string) bool {
 	return true
 }
 
-// plainFile checks that a file that holds no secret is there.
-func (k block) plainFile(arg, path string) { k.stat(arg, path) }
+// plainFile checks that a file that holds no secret, or the folder of public
+// keys, is there.
+func (k block) plainFile(arg, path string) {
+	info, ok := k.stat(arg, path)
+	if !ok {
+		return
+	}
+	var err error
+	if arg == "public_keys" {
+		_, err = FilesIn(path, ".pub")
+	} else {
+		err = checkRegular(path, info)
+	}
+	if err != nil {
+		k.l.fail(k.at(arg), "Wrong file", "%s.", upperFirst(err.Error()))
+	}
+}
 
 // stat looks at the file of an argument. That it is not there is an error for
 // the daemon, a warning for a dry run, and as it should be for a profile.

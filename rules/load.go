@@ -35,7 +35,7 @@ type loader struct {
 
 // Load reads the files, folders, profiles ("profile:NAME") and standard input
 // ("-") that the paths name as one policy. It gives either a policy and at
-// most warnings, or nil and every error there is.
+// most warnings, or nil and the errors there are, of which the first 20.
 func Load(paths []string, o LoadOptions) (*Policy, Diagnostics) {
 	l := &loader{
 		opts:   o,
@@ -67,6 +67,7 @@ func Load(paths []string, o LoadOptions) (*Policy, Diagnostics) {
 		l.warn()
 	}
 	l.diags.sortByPlace(order)
+	l.diags.shorten()
 	if l.diags.HasErrors() {
 		return nil, l.diags
 	}
@@ -87,6 +88,11 @@ func (l *loader) parse(s source) {
 	l.texts[s.name], l.dirs[s.name] = &unfolded{orig: s.src, src: s.src}, s
 	shown := printable(s.src)
 	l.diags.files[s.name] = &hcl.File{Bytes: shown}
+	if err := notText(s.src); err != nil {
+		l.partial = true
+		l.diags.list = append(l.diags.list, noTextDiag(s.name, err))
+		return
+	}
 	text, diags := unfold(s.name, s.src)
 	if diags.HasErrors() {
 		l.partial = true

@@ -14,8 +14,9 @@ import (
 	profiles "github.com/ipfw/ipfw/examples/rules"
 )
 
-// maxFile bounds what is read from one policy file or from standard input.
-const maxFile = 64 << 20
+// MaxPolicy bounds what is read of a policy, all its files together, in bytes:
+// twice what 10,000 rules take.
+const MaxPolicy = 4 << 20
 
 // profileDir is the folder to which the paths in a profile are relative:
 // where a copy of it would be put to use.
@@ -33,8 +34,9 @@ type source struct {
 func readSources(paths []string, stdin io.Reader) ([]source, hcl.Diagnostics) {
 	var out []source
 	var diags hcl.Diagnostics
+	left := MaxPolicy
 	for _, p := range paths {
-		s, err := readPath(p, stdin)
+		s, err := readPath(p, stdin, &left)
 		if err != nil {
 			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Policy not read", Detail: err.Error() + "."})
 		}
@@ -47,7 +49,9 @@ func readSources(paths []string, stdin io.Reader) ([]source, hcl.Diagnostics) {
 	return out, diags
 }
 
-func readPath(p string, stdin io.Reader) ([]source, error) {
+// readPath reads what one path names, and takes what it has read off what may be
+// read yet.
+func readPath(p string, stdin io.Reader, left *int) ([]source, error) {
 	if name, ok := strings.CutPrefix(p, "profile:"); ok {
 		src, err := Profile(name)
 		if err != nil {
@@ -59,7 +63,7 @@ func readPath(p string, stdin io.Reader) ([]source, error) {
 		if stdin == nil {
 			return nil, errors.New("there is no standard input to read a policy from")
 		}
-		src, err := readLimited(stdin, "standard input")
+		src, err := readPolicy(stdin, "standard input", left)
 		if err != nil {
 			return nil, err
 		}
@@ -74,30 +78,23 @@ func readPath(p string, stdin io.Reader) ([]source, error) {
 		return nil, fileError(p, err)
 	}
 	if !info.IsDir() {
-		s, err := readFile(p)
+		s, err := readFile(p, left)
 		if err != nil {
 			return nil, err
 		}
 		return []source{s}, nil
 	}
-	entries, err := os.ReadDir(p)
+	names, err := FilesIn(p, ".hcl")
 	if err != nil {
-		return nil, fileError(p, err)
-	}
-	var names []string
-	for _, e := range entries {
-		if n := e.Name(); !e.IsDir() && strings.HasSuffix(n, ".hcl") && !strings.HasPrefix(n, ".") {
-			names = append(names, n)
-		}
+		return nil, err
 	}
 	if len(names) == 0 {
-		return nil, fmt.Errorf("the folder %s has no *.hcl file", p)
+		return nil, fmt.Errorf("the folder %s has no *.hcl file", shown(p))
 	}
-	sort.Strings(names)
 	var out []source
 	var errs []string
 	for _, n := range names {
-		s, err := readFile(filepath.Join(p, n))
+		s, err := readFile(n, left)
 		if err != nil {
 			errs = append(errs, err.Error())
 			continue
@@ -110,13 +107,13 @@ func readPath(p string, stdin io.Reader) ([]source, error) {
 	return out, nil
 }
 
-func readFile(p string) (source, error) {
-	f, err := os.Open(p)
+func readFile(p string, left *int) (source, error) {
+	f, _, err := openFile(p)
 	if err != nil {
 		return source{}, fileError(p, err)
 	}
 	defer f.Close()
-	src, err := readLimited(f, p)
+	src, err := readPolicy(f, p, left)
 	if err != nil {
 		return source{}, err
 	}
@@ -127,14 +124,17 @@ func readFile(p string) (source, error) {
 	return source{name: p, dir: filepath.Dir(abs), src: src}, nil
 }
 
-func readLimited(r io.Reader, name string) ([]byte, error) {
-	src, err := io.ReadAll(io.LimitReader(r, maxFile+1))
+// readPolicy reads one file of a policy, within what all of them may have.
+func readPolicy(r io.Reader, name string, left *int) ([]byte, error) {
+	src, err := io.ReadAll(io.LimitReader(r, int64(*left)+1))
 	if err != nil {
 		return nil, fileError(name, err)
 	}
-	if len(src) > maxFile {
-		return nil, fmt.Errorf("%s is larger than %d MiB: split it into the files of a folder", name, maxFile>>20)
+	if len(src) > *left {
+		*left = 0
+		return nil, fmt.Errorf("%s is not read to its end: a policy has at most %d MiB in all, its files together", shown(name), MaxPolicy>>20)
 	}
+	*left -= len(src)
 	return src, nil
 }
 
@@ -142,15 +142,15 @@ func readLimited(r io.Reader, name string) ([]byte, error) {
 func fileError(p string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%s does not exist: name a file, a folder, - or profile:NAME", p)
+		return fmt.Errorf("%s does not exist: name a file, a folder, - or profile:NAME", shown(p))
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%s may not be read by this user", p)
+		return fmt.Errorf("%s may not be read by this user", shown(p))
 	}
 	var pe *fs.PathError
 	if errors.As(err, &pe) {
-		err = pe.Err
+		return fmt.Errorf("%s cannot be read: %w", shown(p), pe.Err)
 	}
-	return fmt.Errorf("%s cannot be read: %w", p, err)
+	return err // it says which
 }
 
 // Profiles gives the names of the profiles in the binary, sorted.

@@ -84,19 +84,14 @@ func policyFiles(paths []string) ([]string, error) {
 			out = append(out, p) // a missing file is reported with the others
 			continue
 		}
-		entries, err := os.ReadDir(p) // sorted by name
+		files, err := rules.FilesIn(p, ".hcl")
 		if err != nil {
-			return nil, fileTrouble(p, err)
+			return nil, err
 		}
-		found := false
-		for _, e := range entries {
-			if n := e.Name(); !e.IsDir() && strings.HasSuffix(n, ".hcl") && !strings.HasPrefix(n, ".") {
-				out, found = append(out, filepath.Join(p, n)), true
-			}
-		}
-		if !found {
+		if len(files) == 0 {
 			return nil, fmt.Errorf("the folder %s has no *.hcl file", p)
 		}
+		out = append(out, files...)
 	}
 	return out, nil
 }
@@ -109,9 +104,12 @@ var errDiagnosed = errors.New("see above")
 func (a *app) fmtFile(name string, check bool) (changed bool, err error) {
 	var src []byte
 	if name == "-" {
-		src, err = io.ReadAll(a.stdin)
+		src, err = io.ReadAll(io.LimitReader(a.stdin, rules.MaxPolicy+1))
+		if err == nil && len(src) > rules.MaxPolicy {
+			err = fmt.Errorf("standard input is not read to its end: a policy has at most %d MiB", rules.MaxPolicy>>20)
+		}
 	} else {
-		src, err = os.ReadFile(name)
+		src, err = rules.ReadFile(name, rules.MaxPolicy)
 	}
 	if err != nil {
 		return false, fileTrouble(name, err)

@@ -94,6 +94,10 @@ func TestGolden(t *testing.T) {
 
 		{"validate", run{args: []string{"validate", "office.hcl"}}},
 		{"validate-json", run{args: []string{"validate", "--json", "office.hcl"}}},
+		{"validate-binary", run{args: []string{"validate", "-"}, stdin: []byte("\x7fELF\x02\x01\x01\x00")}},
+		{"validate-no-policy", run{args: []string{"validate", "-"}, stdin: bytes.Repeat([]byte("Dear reader, this is a letter.\n"), 100)}},
+		{"validate-device", run{args: []string{"validate", "/dev/zero"}}},
+		{"fmt-device", run{args: []string{"fmt", "/dev/zero"}}},
 		{"validate-broken", run{args: []string{"validate", "broken.hcl"}}},
 		{"validate-broken-json", run{args: []string{"validate", "--json", "broken.hcl"}}},
 		{"validate-broken-color", run{args: []string{"validate", "broken.hcl"}, tty: true}},

@@ -20,6 +20,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/ipfw/ipfw/rules"
 )
 
 // pki is a folder with a small certificate authority:
@@ -77,9 +79,12 @@ func writeKey(path string, key crypto.Signer) error {
 	return writeNew(path, "PRIVATE KEY", der, 0o600)
 }
 
+// maxPEM is far more than a certificate, a key or a list of revocations takes.
+const maxPEM = 4 << 20
+
 // readPEM reads the first block of a type.
 func readPEM(path, kind string) ([]byte, error) {
-	text, err := os.ReadFile(path)
+	text, err := rules.ReadFile(path, maxPEM)
 	if err != nil {
 		return nil, err
 	}
