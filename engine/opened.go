@@ -2,6 +2,7 @@ package engine
 
 import (
 	"hash/maphash"
+	"net/netip"
 	"slices"
 	"sync"
 
@@ -117,8 +118,8 @@ func (e *Engine) finishOpened(s *spd, in *Input, r Result) Result {
 
 // conformClear holds against the policy that a packet, which came out of the SA
 // that its rule wants, leaves this host in the clear. It must not go back to
-// where it came from sealed, unless the rule names that interface; nor where
-// policy would have it sealed (RFC 4301 section 5.2 step 4 hands what is
+// where it came from sealed, unless the rule names that interface, and then not
+// to the far side of that very rule; nor where policy would have it sealed (RFC 4301 section 5.2 step 4 hands what is
 // forwarded to the outbound SPD).
 func (s *spd) conformClear(in *Input, r Result) Result {
 	rule := &s.policy.Rules[r.Rule]
@@ -126,10 +127,47 @@ func (s *spd) conformClear(in *Input, r Result) Result {
 	switch {
 	case in.OutIf != "" && in.OutIf == in.InIf && !rule.names(in.OutIf):
 		r.Verdict, r.Reason = Discard, ReasonTurnsBack
-	case s.seals(&q, r.Rule):
+	case s.seals(&q, r.Rule), in.OutIf != "" && in.OutIf == in.InIf && rule.beyond(in.Packet.Dst):
 		r.Verdict, r.Reason = Discard, ReasonMustSeal
 	}
 	return r
+}
+
+// beyond says whether an address is at the rule's remote side, also where the
+// local side has it as well: a rule that has everything, or a network with the
+// remote one in it, for its local side still wants that one sealed, as between
+// two callers. Where all local addresses are remote ones, it does not tell.
+func (r *Rule) beyond(a netip.Addr) bool {
+	if !inAddrs(r.Remote, a) {
+		return false
+	}
+	if len(r.Local) == 0 {
+		return !coversAddrs(r.Remote, wholeFamily(a))
+	}
+	return slices.ContainsFunc(r.Local, func(l AddrRange) bool {
+		return l.First.BitLen() == a.BitLen() && !coversAddrs(r.Remote, l)
+	})
+}
+
+// wholeFamily is all addresses of the family of one.
+func wholeFamily(a netip.Addr) AddrRange {
+	p, _ := a.WithZone("").Prefix(0)
+	first := p.Addr().As16()
+	last := first
+	for i := 16 - a.BitLen()/8; i < 16; i++ {
+		last[i] = 0xff
+	}
+	r := AddrRange{First: netip.AddrFrom16(first), Last: netip.AddrFrom16(last)}
+	if a.Is4() {
+		r.First, r.Last = r.First.Unmap(), r.Last.Unmap()
+	}
+	return r
+}
+
+// coversAddrs says whether one of the ranges has all of another. No ranges are
+// all addresses.
+func coversAddrs(list []AddrRange, r AddrRange) bool {
+	return len(list) == 0 || slices.ContainsFunc(list, func(l AddrRange) bool { return l.Contains(r.First) && l.Contains(r.Last) })
 }
 
 // sealingTables makes spd.sealing.

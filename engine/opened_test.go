@@ -222,6 +222,52 @@ func TestOpenedForAnotherTunnel(t *testing.T) {
 	}
 }
 
+// A gateway with one interface, which its rule names, sends nothing in the clear
+// to the far side of that rule, where another caller may be, also if the local
+// side is everything. Rules that do not tell their sides apart, and those whose
+// local side is a part of the remote one, let it go.
+func TestOpenedForAnotherCaller(t *testing.T) {
+	pool := []string{"10.9.0.0/24", "fd09::/64"}
+	for _, row := range []struct {
+		local, remote []string
+		want          Verdict // of what goes from caller to caller
+	}{
+		{nil, pool, Discard},
+		{[]string{"10.0.0.0/8", "fd00::/8"}, pool, Discard},
+		{[]string{"192.0.2.0/24", "2001:db8::/64", "10.9.0.0/25", "fd09::/65", "10.9.0.128/25", "fd09:0:0:0:8000::/65", "10.8.0.0/24", "fd08::/64"}, pool, Discard},
+		{[]string{"0.0.0.0/0", "::/0"}, pool, Discard},
+		{nil, nil, Protect},
+		{nil, []string{"0.0.0.0/0", "::/0"}, Protect},
+		{pool, pool, Protect},
+		{pool, nil, Protect},
+	} {
+		rule := Rule{Name: "callers", Action: Protect, With: "s", Forward: true, Selector: Selector{
+			Local: addrs(t, row.local...), Remote: addrs(t, row.remote...), Interfaces: []string{"wan0"}}}
+		for _, lines := range [][2]string{
+			{"forward udp 10.9.0.5:6000 -> 10.9.0.66:7", "forward udp 10.9.0.5:6000 -> 192.0.2.7:7"},
+			{"forward tcp [fd09::5]:6000 -> [fd09::66]:7", "forward tcp [fd09::5]:6000 -> [2001:db8::7]:7"},
+		} {
+			g := newSecondPass(t, rule)
+			if r := g.comes(lines[0], "s", "wan0"); r.Verdict != Protect {
+				t.Fatalf("local %v, remote %v, %s, arriving: %v (%v)", row.local, row.remote, lines[0], r.Verdict, r.Reason)
+			}
+			for range 2 { // the second time it is known
+				r := g.goesOn(lines[0], "wan0")
+				if r.Verdict != row.want || r.Verdict == Discard && r.Reason != ReasonMustSeal {
+					t.Errorf("local %v, remote %v, %s: %v (%v), want %v", row.local, row.remote, lines[0], r.Verdict, r.Reason, row.want)
+				}
+			}
+			// To the world it goes on, with any local side that has it.
+			if row.local == nil {
+				g.comes(lines[1], "s", "wan0")
+				if r := g.goesOn(lines[1], "wan0"); r.Verdict != Protect {
+					t.Errorf("remote %v, %s: %v (%v)", row.remote, lines[1], r.Verdict, r.Reason)
+				}
+			}
+		}
+	}
+}
+
 // A packet counts once: where it is let through as it arrives, and where it is
 // discarded after that for its reason.
 func TestOpenedCountsOnce(t *testing.T) {
