@@ -153,9 +153,6 @@ func (c *Core) updateChildren(p *Peer, list []*Child) {
 // expel ends all that a peer has: its traffic at once, its IKE SAs with a
 // Delete.
 func (c *Core) expel(p *Peer) {
-	if len(c.again) > 0 {
-		c.again = slices.DeleteFunc(c.again, func(r restart) bool { return r.peer == p })
-	}
 	c.eachOf(p, func(sa *ikeSA) {
 		sa.surplus = true
 		children := sa.children
@@ -166,6 +163,10 @@ func (c *Core) expel(p *Peer) {
 		}
 		c.deleteIKE(sa)
 	})
+	// A handshake that ends has just planned another.
+	if len(c.again) > 0 {
+		c.again = slices.DeleteFunc(c.again, func(r restart) bool { return r.peer == p })
+	}
 	// Another policy may have another pool.
 	c.leases.forget(p.Name)
 }

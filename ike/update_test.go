@@ -142,3 +142,22 @@ func TestPeerIsFollowed(t *testing.T) {
 		}
 	}
 }
+
+// Who is called while a reload takes it out of the policy is not called again.
+func TestExpelledWhileCalled(t *testing.T) {
+	s, a, _ := upTwo(t, func(a, b *Peer) {})
+	next, _ := pskPeers()
+	next.Name, next.Children[0].Start, next.Local = "gone", true, netip.MustParseAddr("192.0.2.1")
+	for _, peers := range [][]*Peer{{next}, nil} { // nobody answers: b is another there
+		o, err := a.Update(s.now, peers)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.take(a, o)
+	}
+	s.run(5 * time.Minute)
+	if len(a.sas) != 0 || len(a.again) != 0 {
+		s.dump()
+		t.Errorf("%d IKE SAs and %d calls planned with a peer that is in no policy", len(a.sas), len(a.again))
+	}
+}
