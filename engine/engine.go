@@ -63,10 +63,9 @@ type Options struct {
 	// Inherited says whether an earlier ipfw had let through the flow of a
 	// packet that came out of an SA, and that no mark tells of; nil: no.
 	Inherited func(*packet.Packet) bool
-	// Found says whether a TCP connection of this host, that no ipfw has let
-	// through, was there before it, and whether the other side had opened it
-	// (accepted); nil: there was none.
-	Found func(local, remote netip.AddrPort) (accepted, found bool)
+	// Opener says which side has opened a TCP connection of this host that was
+	// there before this ipfw; OpenedByEither: it is not known. nil: there was none.
+	Opener func(local, remote netip.AddrPort) Opener
 	// IsLocal says whether an address is this host's own.
 	IsLocal func(netip.Addr) bool
 	// Rekey hears, once, that an SA has reached its soft lifetime.
@@ -298,36 +297,38 @@ func (e *Engine) begin(s *spd, shard *flowShard, in *Input, key flowKey, side ui
 // was there.
 func (e *Engine) recall(in *Input) (accepted bool) {
 	p := &in.Packet
-	switch {
-	case p.Protocol == packet.TCP && p.TCPFlags&(packet.SYN|packet.ACK) == packet.SYN:
+	if p.Protocol == packet.TCP && p.TCPFlags&(packet.SYN|packet.ACK) == packet.SYN {
 		in.Tracked, in.Reply = false, false // it opens, whatever was between these ends
-	case in.Tracked:
-	default:
-		var found bool
-		if accepted, found = e.found(in); found {
-			// Connection tracking that has begun in its middle takes whoever it
-			// saw first for the one who opened it.
-			in.Reply = accepted == (in.Dir == Out)
-		} else if in.from != nil && !in.Reply {
-			in.Tracked = e.options.Inherited != nil && e.options.Inherited(p)
-		}
+		return false
 	}
-	return accepted
+	// Connection tracking that has begun in the middle of a connection takes
+	// whoever it saw first for the one who opened it.
+	switch e.opener(in) {
+	case OpenedByRemote:
+		in.Reply = in.Dir == Out
+		return true
+	case OpenedByLocal:
+		in.Reply = in.Dir == In
+		return false
+	}
+	if in.from != nil && !in.Reply && !in.Tracked {
+		in.Tracked = e.options.Inherited != nil && e.options.Inherited(p)
+	}
+	return false
 }
 
-// found asks about a packet of a connection that may be older than this ipfw.
-func (e *Engine) found(in *Input) (accepted, found bool) {
+// opener asks about a packet of a connection that may be older than this ipfw.
+func (e *Engine) opener(in *Input) Opener {
 	p := &in.Packet
 	src, dst := netip.AddrPortFrom(p.Src, p.SrcPort), netip.AddrPortFrom(p.Dst, p.DstPort)
 	switch {
-	case e.options.Found == nil || p.Protocol != packet.TCP || in.SA != "":
-		return false, false
+	case e.options.Opener == nil || p.Protocol != packet.TCP || in.SA != "":
 	case in.Dir == Out:
-		return e.options.Found(src, dst)
+		return e.options.Opener(src, dst)
 	case in.Dir == In:
-		return e.options.Found(dst, src)
+		return e.options.Opener(dst, src)
 	}
-	return false, false
+	return OpenedByEither
 }
 
 // ask looks up the packet that opened a flow, of which in is one packet, sent

@@ -179,11 +179,17 @@ func TestAcceptedConnections(t *testing.T) {
 		{"out tcp 198.51.100.10:40000 -> 203.0.113.9:443", false, true, true, Bypass, ""},
 		{"in tcp [2001:db8::9]:443 -> [2001:db8::10]:40000", false, true, false, Bypass, ""},
 	} {
-		e := New(p, Options{Found: func(local, remote netip.AddrPort) (accepted, found bool) {
+		e := New(p, Options{Opener: func(local, remote netip.AddrPort) Opener {
 			if local.Addr() != netip.MustParseAddr("198.51.100.10") && local.Addr() != netip.MustParseAddr("2001:db8::10") {
 				t.Errorf("%s: asked about %v", row.line, local)
 			}
-			return row.accepted, row.accepted || row.found
+			switch {
+			case row.accepted:
+				return OpenedByRemote
+			case row.found:
+				return OpenedByLocal
+			}
+			return OpenedByEither
 		}})
 		for range 2 {
 			in := (&bench{TB: t, now: second}).input(row.line, flags(packet.ACK))

@@ -25,7 +25,7 @@ func (d *daemon) tellFound() {
 // address, ssh is $SSH_CONNECTION. Nothing is said if there are none.
 func (d *daemon) fates(list []nfq.Connection, devices map[netip.Addr]string, ssh string) string {
 	p := d.engine.Policy()
-	all, goOn := 0, 0
+	all, goOn, unknown := 0, 0, 0
 	sealed, cut := map[string]int{}, map[string]int{}
 	own := ""
 	for _, c := range list {
@@ -33,9 +33,13 @@ func (d *daemon) fates(list []nfq.Connection, devices map[netip.Addr]string, ssh
 			continue // loopback passes
 		}
 		all++
+		if c.Opener == engine.OpenedByEither {
+			unknown++
+			continue
+		}
 		in := engine.Input{Dir: engine.Out, OutIf: devices[c.Local.Addr()]}
 		src, dst := c.Local, c.Remote
-		if c.Accepted {
+		if c.Opener == engine.OpenedByRemote {
 			in.Dir, in.InIf, in.OutIf = engine.In, in.OutIf, ""
 			src, dst = dst, src
 		}
@@ -67,7 +71,11 @@ func (d *daemon) fates(list []nfq.Connection, devices map[netip.Addr]string, ssh
 	}
 	m := fmt.Sprintf("found %s: %s", counted(all, "connection"), verbs(goOn, "goes on", "go on"))
 	m += parts(sealed, "goes on under its SA alone", "go on under their SAs alone")
-	return m + parts(cut, "is cut", "are cut") + own
+	m += parts(cut, "is cut", "are cut")
+	if unknown > 0 {
+		m += fmt.Sprintf(", of %d the kernel does not tell who opened it", unknown)
+	}
+	return m + own
 }
 
 // parts counts connections by what decides, most first.

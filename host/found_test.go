@@ -21,7 +21,11 @@ func TestFates(t *testing.T) {
 	p.Default[engine.Out] = engine.Bypass
 	d := &daemon{engine: engine.New(p, engine.Options{}), firewall: newFakeKernel()}
 	of := func(local, remote string, accepted bool) nfq.Connection {
-		return nfq.Connection{Local: netip.MustParseAddrPort(local), Remote: netip.MustParseAddrPort(remote), Accepted: accepted}
+		opener := engine.OpenedByLocal
+		if accepted {
+			opener = engine.OpenedByRemote
+		}
+		return nfq.Connection{Local: netip.MustParseAddrPort(local), Remote: netip.MustParseAddrPort(remote), Opener: opener}
 	}
 	devices := map[netip.Addr]string{netip.MustParseAddr("192.0.2.1"): "eth0", netip.MustParseAddr("2001:db8::1"): "eth0"}
 	for _, row := range []struct {
@@ -30,6 +34,8 @@ func TestFates(t *testing.T) {
 		want string
 	}{
 		{nil, "", ""},
+		{[]nfq.Connection{{Local: netip.MustParseAddrPort("192.0.2.1:80"), Remote: netip.MustParseAddrPort("203.0.113.8:40000")}}, "",
+			"found 1 connection: 0 go on, of 1 the kernel does not tell who opened it"},
 		{[]nfq.Connection{of("127.0.0.1:80", "127.0.0.1:40000", true)}, "", ""},
 		{[]nfq.Connection{of("192.0.2.1:80", "203.0.113.8:40000", true)}, "", "found 1 connection: 1 goes on"},
 		{[]nfq.Connection{of("192.0.2.1:22", "203.0.113.8:40000", true)}, "203.0.113.8 40000 192.0.2.1 22",

@@ -170,7 +170,7 @@ func run(ctx context.Context, o Options, kernel opener) (err error) {
 		Hold: d.exchange.wait, Carries: d.keeper.agreed.carries, Opened: d.exchange.opened, Rekey: d.exchange.rekey, Early: d.exchange.early.add,
 		IsLocal:   func(a netip.Addr) bool { return d.firewall.IsLocal(a) },
 		Inherited: func(p *packet.Packet) bool { return d.firewall.Inherited(p) },
-		Found:     func(local, remote netip.AddrPort) (accepted, found bool) { return d.firewall.Accepted(local, remote) },
+		Opener:    func(local, remote netip.AddrPort) engine.Opener { return d.firewall.Opener(local, remote) },
 	})
 	d.logRate.Store(first.Settings.LogRate)
 	blocks, err := d.keeper.prepare(first.Policy, d.now())

@@ -81,7 +81,7 @@ func (k *fakeKernel) Reload(l *loaded) error {
 
 func (k *fakeKernel) Inherited(*packet.Packet) bool { return false }
 
-func (k *fakeKernel) Accepted(_, _ netip.AddrPort) (accepted, found bool) { return false, false }
+func (k *fakeKernel) Opener(_, _ netip.AddrPort) engine.Opener { return engine.OpenedByEither }
 
 func (k *fakeKernel) Found() []nfq.Connection { return nil }
 

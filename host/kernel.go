@@ -28,10 +28,9 @@ type firewall interface {
 	// Inherited says whether a daemon before had let through the flow of a
 	// packet that came out of an SA.
 	Inherited(*packet.Packet) bool
-	// Accepted says of a TCP connection of this host whether it was there at
-	// the start, and whether the other side had opened it; Found gives all
-	// that were there.
-	Accepted(local, remote netip.AddrPort) (accepted, found bool)
+	// Opener says who has opened a TCP connection of this host that was there
+	// at the start; Found gives all that were.
+	Opener(local, remote netip.AddrPort) engine.Opener
 	Found() []nfq.Connection
 	// Decided says that the policy in force has got another
 	// engine.Generation, and is the same as before.
@@ -82,12 +81,15 @@ type kernel struct {
 }
 
 func holdKernel(first *loaded, cores int, log *slog.Logger) (bool, error) {
+	// Without them it is not known of some connections who opened them, which
+	// Open says as well.
+	first.older, _ = nfq.FindConnections()
 	return nfq.Hold(kernelConfig(first, cores, log))
 }
 
 func openKernel(first *loaded, cores int, log *slog.Logger, ike func(*nfq.Datagram)) (firewall, error) {
 	cfg := kernelConfig(first, cores, log)
-	cfg.IKE = ike
+	cfg.IKE, cfg.Older = ike, first.older
 	fw, err := nfq.Open(cfg)
 	if err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ipfw/ipfw/nfq"
 	"github.com/ipfw/ipfw/rules"
 )
 
@@ -20,6 +21,8 @@ type loaded struct {
 	generation uint64 // 0 until it is in force
 	// decides is the engine.Generation under which the engine has it.
 	decides uint32
+	// older are the TCP connections from before the host was shut for a start.
+	older []nfq.Connection
 }
 
 // PolicyError says that a policy is not good, and why.

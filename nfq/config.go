@@ -49,6 +49,9 @@ const (
 // Config says how the kernel is to be set up. The zero value of each field
 // takes the default.
 type Config struct {
+	// Older are the TCP connections that were there before Hold; nil: Hold did
+	// nothing, or was not asked.
+	Older []Connection
 	// Table is the name of the nftables table. Whatever stands in a table of
 	// this name is replaced.
 	Table string

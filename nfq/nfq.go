@@ -39,6 +39,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/ipfw/ipfw/engine"
 )
 
 // Firewall is an nftables table and the queues it sends packets to.
@@ -52,8 +54,8 @@ type Firewall struct {
 	inherited inherited
 	// found are the connections that were there at the start, accepted those
 	// that the other side has opened, by local and remote end.
-	found    []Connection
-	accepted map[[2]netip.AddrPort]bool
+	found   []Connection
+	openers map[[2]netip.AddrPort]engine.Opener
 
 	can       abilities
 	receivers []receiver

@@ -5,19 +5,27 @@ import (
 	"log/slog"
 	"net/netip"
 
+	"github.com/ipfw/ipfw/engine"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
 // This file is about TCP connections that are older than the table. Connection
 // tracking may not know them, and then the next packet does not tell who opened
-// them. The sockets do: the other side has opened what ends at a port on which
-// this host listens.
+// them. The sockets do. Of what this host has opened the far end has acknowledged a
+// SYN, which counts as one byte that nobody has written; the SYN of who accepts
+// is not counted (tcpi_bytes_acked, struct tcp_info in linux/tcp.h):
+//
+//	acknowledged + still to be acknowledged - sent, repetitions left out
+//	    = 1: this host opened it    = 0: the other side did
+//
+// Where that is not to be had (a FIN of ours counts as well; Linux before 4.19),
+// the other side has opened what ends at a port on which this host listens.
 
 // Connection is a TCP connection of this host that was there at the start.
 type Connection struct {
 	Local, Remote netip.AddrPort
-	Accepted      bool // the other side opened it
+	Opener        engine.Opener // OpenedByEither: it is not known
 }
 
 // Of linux/inet_diag.h and linux/sock_diag.h, which x/sys has not.
@@ -25,31 +33,69 @@ const (
 	sockDiagByFamily    = 20
 	sizeofInetDiagReqV2 = 56
 	sizeofInetDiagMsg   = 72
-	inetDiagID          = 4 // struct inet_diag_sockid in struct inet_diag_msg
+	inetDiagID          = 4  // struct inet_diag_sockid in struct inet_diag_msg
+	inetDiagQueue       = 60 // idiag_wqueue in it: bytes that are not acknowledged
+	inetDiagInfo        = 2  // attribute: struct tcp_info
+	sizeofTCPInfo       = 216
 
-	tcpListen = 10
+	// Offsets in struct tcp_info: 64-bit bytes_acked, bytes_sent and
+	// bytes_retrans, 32-bit notsent_bytes.
+	tcpiAcked, tcpiNotSent, tcpiSent, tcpiRetrans = 120, 144, 200, 208
+
+	tcpEstablished, tcpCloseWait, tcpListen = 1, 8, 10
 	// Connections: established, SYN received, closing by either side.
 	tcpConnected = 1<<1 | 1<<3 | 1<<4 | 1<<5 | 1<<8 | 1<<9 | 1<<11
 )
 
-// findConnections asks the kernel for the TCP connections of the namespace, and
-// tells by its listening sockets which of them it has accepted.
-func findConnections() ([]Connection, error) {
+// FindConnections asks the kernel for the TCP connections of the network namespace,
+// and tells who has opened them. It asks twice: what is sent between two looks of
+// the kernel at one socket shifts the sum. So does what a firewall of this host
+// drops on its way out, for it counts as sent: ask before there is one.
+func FindConnections() ([]Connection, error) {
 	conn, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, nil)
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
-	var list []Connection
-	listens := map[netip.AddrPort]bool{}
+	first, _, err := dumpSockets(conn)
+	if err != nil {
+		return nil, err
+	}
+	second, listens, err := dumpSockets(conn)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]Connection, 0, len(second))
+	for ends, opener := range second {
+		switch was := first[ends]; {
+		case opener == engine.OpenedByEither:
+			opener = was
+		case was != engine.OpenedByEither && was != opener:
+			opener = engine.OpenedByEither
+		}
+		c := Connection{Local: ends[0], Remote: ends[1], Opener: opener}
+		any4 := netip.AddrPortFrom(netip.IPv4Unspecified(), c.Local.Port())
+		any6 := netip.AddrPortFrom(netip.IPv6Unspecified(), c.Local.Port()) // takes IPv4 as well
+		if opener == engine.OpenedByEither && (listens[c.Local] || listens[any6] || c.Local.Addr().Is4() && listens[any4]) {
+			c.Opener = engine.OpenedByRemote
+		}
+		list = append(list, c)
+	}
+	return list, nil
+}
+
+// dumpSockets gives the TCP connections by their ends, local first, and where
+// somebody listens.
+func dumpSockets(conn *netlink.Conn) (all map[[2]netip.AddrPort]engine.Opener, listens map[netip.AddrPort]bool, err error) {
+	all, listens = map[[2]netip.AddrPort]engine.Opener{}, map[netip.AddrPort]bool{}
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
 		req := make([]byte, sizeofInetDiagReqV2)
-		req[0], req[1] = family, unix.IPPROTO_TCP
+		req[0], req[1], req[2] = family, unix.IPPROTO_TCP, 1<<(inetDiagInfo-1)
 		binary.NativeEndian.PutUint32(req[4:], tcpConnected|1<<tcpListen)
 		msgs, err := conn.Execute(netlink.Message{
 			Header: netlink.Header{Type: sockDiagByFamily, Flags: netlink.Request | netlink.Dump}, Data: req})
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for _, m := range msgs {
 			local, remote, state, ok := parseSocket(m.Data)
@@ -58,17 +104,11 @@ func findConnections() ([]Connection, error) {
 			case state == tcpListen:
 				listens[local] = true
 			default:
-				list = append(list, Connection{Local: local, Remote: remote})
+				all[[2]netip.AddrPort{local, remote}] = openerOf(m.Data)
 			}
 		}
 	}
-	for i := range list {
-		local := list[i].Local
-		any4 := netip.AddrPortFrom(netip.IPv4Unspecified(), local.Port())
-		any6 := netip.AddrPortFrom(netip.IPv6Unspecified(), local.Port()) // takes IPv4 as well
-		list[i].Accepted = listens[local] || listens[any6] || local.Addr().Is4() && listens[any4]
-	}
-	return list, nil
+	return all, listens, nil
 }
 
 // parseSocket reads a struct inet_diag_msg: family, state, timer, retransmits, and
@@ -88,27 +128,60 @@ func parseSocket(b []byte) (local, remote netip.AddrPort, state uint8, ok bool) 
 	return end(id[4:20], id), end(id[20:36], id[2:]), b[1], true
 }
 
+// openerOf tells by the counters of a connection that parseSocket has read, and
+// that has sent no FIN.
+func openerOf(b []byte) engine.Opener {
+	if state := b[1]; state != tcpEstablished && state != tcpCloseWait {
+		return engine.OpenedByEither
+	}
+	attrs, err := netlink.UnmarshalAttributes(b[sizeofInetDiagMsg:])
+	if err != nil {
+		return engine.OpenedByEither
+	}
+	for _, a := range attrs {
+		if a.Type != inetDiagInfo || len(a.Data) < sizeofTCPInfo {
+			continue
+		}
+		i := a.Data
+		waiting := binary.NativeEndian.Uint32(b[inetDiagQueue:]) - binary.NativeEndian.Uint32(i[tcpiNotSent:])
+		sent := binary.NativeEndian.Uint64(i[tcpiSent:]) - binary.NativeEndian.Uint64(i[tcpiRetrans:])
+		switch binary.NativeEndian.Uint64(i[tcpiAcked:]) + uint64(waiting) - sent {
+		case 0:
+			return engine.OpenedByRemote
+		case 1:
+			return engine.OpenedByLocal
+		}
+	}
+	return engine.OpenedByEither
+}
+
 // keepFound finds out what connections there are. From now on every new one is
 // judged.
 func (f *Firewall) keepFound() {
-	list, err := findConnections()
+	list, err := FindConnections()
 	if err != nil {
 		f.cfg.Logger.Warn("the kernel does not tell which connections there are: of those that are older than ipfw it is not known who opened them", slog.Any("error", err))
 		return
 	}
 	f.found = list
-	f.accepted = make(map[[2]netip.AddrPort]bool, len(list))
-	for _, c := range list {
-		f.accepted[[2]netip.AddrPort{c.Local, c.Remote}] = c.Accepted
+	f.openers = make(map[[2]netip.AddrPort]engine.Opener, len(list))
+	for _, c := range f.cfg.Older {
+		f.openers[[2]netip.AddrPort{c.Local, c.Remote}] = c.Opener
+	}
+	for i := range list {
+		c := &list[i]
+		if older := f.Opener(c.Local, c.Remote); older != engine.OpenedByEither {
+			c.Opener = older
+		}
+		f.openers[[2]netip.AddrPort{c.Local, c.Remote}] = c.Opener
 	}
 }
 
 // Found gives the TCP connections that were there at the start.
 func (f *Firewall) Found() []Connection { return f.found }
 
-// Accepted says whether a TCP connection of this host was there at the start, and
-// whether the other side had opened it.
-func (f *Firewall) Accepted(local, remote netip.AddrPort) (accepted, found bool) {
-	accepted, found = f.accepted[[2]netip.AddrPort{local, remote}]
-	return accepted, found
+// Opener says who has opened a TCP connection of this host that was there at the
+// start; of any other it is not known.
+func (f *Firewall) Opener(local, remote netip.AddrPort) engine.Opener {
+	return f.openers[[2]netip.AddrPort{local, remote}]
 }
