@@ -14,6 +14,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/ipfw/ipfw/engine"
+	"golang.org/x/sys/unix"
 )
 
 // states gives the tables of the name on the host.
@@ -256,4 +257,46 @@ func programs(t *testing.T, pid int) (ids []ebpf.ProgramID) {
 		}
 	}
 	return ids
+}
+
+// An owner whose last descriptor is closed while a system call is at its socket
+// owns the table until that returns. The next daemon waits for it.
+func TestOwnerThatIsGoing(t *testing.T) {
+	t.Parallel()
+	_, server := pair(t)
+	server.needOwners()
+	const long = 300 * time.Millisecond
+	server.try(func() error {
+		r, err := openRuleset()
+		if err != nil {
+			return err
+		}
+		r.own = true
+		if err := r.install(&tableSpec{name: "ipfw", marks: marks(DefaultMask), queue: DefaultQueue, queues: 1, shut: true, first: true},
+			families(true)); err != nil {
+			return errors.Join(err, r.close())
+		}
+		raw, err := r.raw.SyscallConn()
+		if err != nil {
+			return errors.Join(err, r.close())
+		}
+		held := -1
+		if e := raw.Control(func(fd uintptr) { held, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) }); e != nil || err != nil {
+			return errors.Join(e, err, r.close())
+		}
+		if err := errors.Join(r.close(), unix.SetNonblock(held, false),
+			unix.SetsockoptTimeval(held, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: long.Microseconds()})); err != nil {
+			return err
+		}
+		began := make(chan struct{})
+		go func() {
+			close(began)
+			_, _, _ = unix.Recvfrom(held, make([]byte, 1), 0)
+		}()
+		<-began
+		time.Sleep(long / 10) // it is in the call, or the test shows nothing
+		return unix.Close(held)
+	})
+	fw := server.start(Config{}, drop)
+	server.kept(t, "started", tableOwner|tablePersist, fw.rules.raw.PID())
 }

@@ -3,6 +3,7 @@ package nfq
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -58,19 +59,23 @@ func queueOwner(queue uint16) string {
 	}
 	for _, q := range parseQueues(b) {
 		if q.Queue == queue {
-			return portOwner(q.Port)
+			return cmp.Or(portOwner(q.Port), unseen(q.Port))
 		}
 	}
 	return ""
 }
 
-// portOwner names the process with a netfilter netlink socket of that port.
+// portOwner names the process with a netfilter netlink socket of that port, "" if
+// it cannot be seen.
 func portOwner(port uint32) string {
 	if inode := socketInode(port); inode != "" {
-		if owner := inodeOwner(inode); owner != "" {
-			return owner
-		}
+		return inodeOwner(inode)
 	}
+	return ""
+}
+
+// unseen is for the owner of a netlink socket that is in no process of this /proc.
+func unseen(port uint32) string {
 	return fmt.Sprintf("a process that cannot be seen from here (netlink port %d)", port)
 }
 

@@ -1,10 +1,12 @@
 package nfq
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -98,6 +100,9 @@ func (r *ruleset) install(t *tableSpec, fams []nftables.TableFamily) error {
 
 // remove deletes the table from every family, in one transaction.
 func (r *ruleset) remove(name string) error {
+	if err := r.ownedByOther(name); err != nil {
+		return err
+	}
 	there, err := r.tables(name)
 	if err != nil {
 		return err
@@ -126,18 +131,30 @@ func (r *ruleset) refused(name string, err error) error {
 
 // ownedByOther says who has the table, if it belongs to a socket that is not
 // ours.
+//
+// A socket that nobody has open any more may be an owner for a moment longer: the
+// kernel ends it when the last system call on it has returned. That is waited for.
 func (r *ruleset) ownedByOther(name string) error {
-	there, err := r.tables(name)
-	if err != nil {
-		return err
-	}
-	for _, t := range there {
-		if t.owner != 0 && t.owner != r.raw.PID() {
-			return fmt.Errorf("nftables table %q belongs to %s: stop it, or choose another table name and queue number", name, portOwner(t.owner))
+	for end := time.Now().Add(ownerGoes); ; time.Sleep(ownerGoes / 100) {
+		there, err := r.tables(name)
+		if err != nil {
+			return err
 		}
+		i := slices.IndexFunc(there, func(t tableState) bool { return t.owner != 0 && t.owner != r.raw.PID() })
+		if i < 0 {
+			return nil
+		}
+		owner := portOwner(there[i].owner)
+		if owner == "" && time.Now().Before(end) {
+			continue
+		}
+		owner = cmp.Or(owner, unseen(there[i].owner))
+		return fmt.Errorf("nftables table %q belongs to %s: stop it, or choose another table name and queue number", name, owner)
 	}
-	return nil
 }
+
+// ownerGoes is how long the end of an owner that no process has open is waited for.
+const ownerGoes = 2 * time.Second
 
 // tableState is a table as the kernel tells it.
 type tableState struct {
