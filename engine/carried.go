@@ -138,12 +138,16 @@ func (f *flow) isAnother(in *Input, side uint8) bool {
 // one that had the same ends.
 func (f *flow) follows(old *flow) {
 	f.unended = old.unended
-	if old.offloaded {
-		f.unended.ends++
-		for i := range f.unended.packets {
-			f.unended.packets[i] += old.packets[i] - old.base.packets[i]
-			f.unended.bytes[i] += old.bytes[i] - old.base.bytes[i]
-		}
+	if !old.offloaded {
+		return
+	}
+	if f.unended == nil {
+		f.unended = new(unended)
+	}
+	f.unended.ends++
+	for i := range f.unended.packets {
+		f.unended.packets[i] += old.packets[i] - old.base.packets[i]
+		f.unended.bytes[i] += old.bytes[i] - old.base.bytes[i]
 	}
 }
 
@@ -189,10 +193,10 @@ func (e *Engine) Carried(now int64, c *Carried) {
 	var total counts
 	total.packets[side], total.packets[1-side] = c.Packets[0], c.Packets[1]
 	total.bytes[side], total.bytes[1-side] = c.Bytes[0], c.Bytes[1]
-	if c.Ended && f.unended.ends > 0 {
+	if c.Ended && f.unended != nil {
 		e.credit(s, f, f.unended.missing(&total))
 		if f.unended.ends--; f.unended.ends == 0 {
-			f.unended = unended{}
+			f.unended = nil
 		}
 		return
 	}

@@ -32,12 +32,12 @@ type flow struct {
 	counts
 
 	// See carried.go.
-	offloaded bool   // the kernel was told to answer for the rest
-	unbased   bool   // it began before it was first seen, and base is not known yet
-	isn       uint32 // of TCP: the sequence number after the opener's SYN
-	heard     int64  // when a packet of it last came up
-	base      counts // what the kernel had counted before the flow was first seen
-	unended   unended
+	offloaded bool     // the kernel was told to answer for the rest
+	unbased   bool     // it began before it was first seen, and base is not known yet
+	isn       uint32   // of TCP: the sequence number after the opener's SYN
+	heard     int64    // when a packet of it last came up
+	base      counts   // what the kernel had counted before the flow was first seen
+	unended   *unended // nil: there are none
 
 	older, newer *flow // in order of last use within the shard
 }
