@@ -79,3 +79,25 @@ func TestPathMTU(t *testing.T) {
 		})
 	}
 }
+
+// Behind the far gateway lies a link that carries less than the tunnel. Its
+// error comes back sealed, and from then on a server's segments fit it, also
+// those that the kernel hands over many in one packet.
+func TestNarrowNetworkBehindTheTunnel(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		name string
+		m    lab.Manual
+	}{{"native", lab.Manual{Mode: "tunnel"}}, {"udp", lab.Manual{Mode: "tunnel", Extra: `  encapsulation = "udp"`}}} {
+		t.Run(row.name, func(t *testing.T) {
+			s := newSite(t, siteOptions{mtu: 1300, ipsec: row.m, far: true})
+			startNginx(t, s.Lab, s.far, 80)
+			big(s.Lab, "www/big", 8<<20)
+			for _, server := range []string{"10.2.0.5", "[fd00:2::5]"} {
+				if got := s.lan.Run("sh", "-c", "curl -s -g -m 60 'http://"+server+"/big' | sha256sum"); got != sum(s.Lab, "www/big") {
+					t.Errorf("from %s the file did not come whole: %s\n%s", server, got, s.f.Ask("status"))
+				}
+			}
+		})
+	}
+}

@@ -18,6 +18,7 @@ type flow struct {
 	replied    bool      // both sides have been heard
 	outgoing   bool      // it was opened towards the remote side of its rule
 	state      tcpState
+	longest    [2]uint16 // of TCP, by side: the longest packet that it may send, in bytes; 0: nobody has said
 	rule       int32
 	generation uint32 // of the policy that last let it through
 	inIf       string // interfaces that its opener's packets use, or last used

@@ -146,6 +146,9 @@ func (e *Engine) relatedTo(s *spd, in, quoted *Input, forward bool) (r Result, k
 	if r = s.conductError(f, in, 1-sender); r.Verdict != Discard {
 		r = e.conform(s, in, r, leaving)
 	}
+	if r.Verdict != Discard {
+		f.hearPathMTU(&in.Packet, sender)
+	}
 	return r, true, true
 }
 

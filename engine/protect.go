@@ -119,6 +119,7 @@ func (e *Engine) sealPieces(in *Input, r *Result, out *Output, most int) {
 // path carries.
 func (e *Engine) sealTCP(in *Input, r *Result, out *Output, most int) {
 	sa := r.sa
+	most = segmentLength(&in.Packet, most, r.longest)
 	if err := out.segment.Reset(&in.Packet, most); err != nil {
 		*r = Result{Reason: ReasonTooBig, Rule: r.Rule}
 		return

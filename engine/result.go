@@ -35,6 +35,9 @@ type Result struct {
 	sa     *esp.SA   // that must seal the packet
 	opened Direction // of the packet that opened the flow
 	alone  bool      // the packet was judged without a flow of its own
+	// longest is how long a TCP packet of this side of its flow may be, in
+	// bytes, where packets are put together; 0 if nobody has said.
+	longest uint16
 
 	// Audits are the first audit rules (rule attribute `audit`) that matched
 	// before the rule that decided, by index; NAudits of them are valid.

@@ -86,6 +86,7 @@ func (f *flow) updateTCP(p *packet.Packet, side uint8) {
 	length := uint32(max(0, p.Len-p.Payload))
 	if flags&packet.SYN != 0 {
 		length++
+		f.hearMSS(p, side)
 	}
 	if flags&packet.FIN != 0 {
 		length++

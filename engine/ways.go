@@ -39,7 +39,7 @@ func (f *flow) way(in *Input, side uint8) (inIf, outIf string) {
 // conduct gives what policy says of a packet of a flow that it lets pass, and
 // whether it goes towards the remote side.
 func (s *spd) conduct(f *flow, in *Input, side uint8) (r Result, leaving bool) {
-	r = Result{Verdict: f.verdict, Reason: ReasonFlow, Rule: f.rule, Established: true, opened: f.dir}
+	r = Result{Verdict: f.verdict, Reason: ReasonFlow, Rule: f.rule, Established: true, opened: f.dir, longest: f.longest[side]}
 	leaving = f.leaves(in, side)
 	if !s.interfaces {
 		return r, leaving

@@ -120,15 +120,16 @@ func TestClampMSS(t *testing.T) {
 		most    uint16
 		changed bool
 		want    []byte
+		mss     uint16 // that is offered; 0: the options cannot be read
 	}{
-		{[]byte{2, 4, 5, 180}, 1300, true, []byte{2, 4, 5, 20}},
-		{[]byte{2, 4, 5, 20}, 1300, false, []byte{2, 4, 5, 20}},
-		{[]byte{1, 2, 4, 5, 180, 1, 1, 1}, 1300, true, []byte{1, 2, 4, 5, 20, 1, 1, 1}},
-		{[]byte{1, 1, 1, 2, 4, 255, 255, 0}, 536, true, []byte{1, 1, 1, 2, 4, 2, 24, 0}},
-		{[]byte{3, 3, 7, 1, 2, 4, 5, 180}, 1300, true, []byte{3, 3, 7, 1, 2, 4, 5, 20}},
-		{[]byte{0, 2, 4, 5}, 1300, false, []byte{0, 2, 4, 5}},
-		{[]byte{3, 0, 2, 4}, 1300, false, []byte{3, 0, 2, 4}},
-		{[]byte{2, 9, 5, 180}, 1300, false, []byte{2, 9, 5, 180}},
+		{[]byte{2, 4, 5, 180}, 1300, true, []byte{2, 4, 5, 20}, 1460},
+		{[]byte{2, 4, 5, 20}, 1300, false, []byte{2, 4, 5, 20}, 1300},
+		{[]byte{1, 2, 4, 5, 180, 1, 1, 1}, 1300, true, []byte{1, 2, 4, 5, 20, 1, 1, 1}, 1460},
+		{[]byte{1, 1, 1, 2, 4, 255, 255, 0}, 536, true, []byte{1, 1, 1, 2, 4, 2, 24, 0}, 0xffff},
+		{[]byte{3, 3, 7, 1, 2, 4, 5, 180}, 1300, true, []byte{3, 3, 7, 1, 2, 4, 5, 20}, 1460},
+		{[]byte{0, 2, 4, 5}, 1300, false, []byte{0, 2, 4, 5}, defaultMSS6},
+		{[]byte{3, 0, 2, 4}, 1300, false, []byte{3, 0, 2, 4}, 0},
+		{[]byte{2, 9, 5, 180}, 1300, false, []byte{2, 9, 5, 180}, 0},
 	} {
 		for _, flags := range []uint8{SYN, SYN | ACK, ACK} {
 			b, err := Build(Spec{Src: netip.MustParseAddr("fd00::1"), Dst: netip.MustParseAddr("fd00::2"), Protocol: TCP, TCPFlags: flags, TCPOptions: row.options})
@@ -138,6 +139,9 @@ func TestClampMSS(t *testing.T) {
 			var p Packet
 			if f := Parse(&p, b, len(b)); f != OK {
 				t.Fatal(f)
+			}
+			if mss, ok := MSS(&p); ok != (row.mss != 0 && flags&SYN != 0) || ok && mss != row.mss {
+				t.Errorf("%v, flags %#x: offers %d, %v", row.options, flags, mss, ok)
 			}
 			changed := ClampMSS(&p, row.most, false)
 			if changed != (row.changed && flags&SYN != 0) {
