@@ -33,6 +33,7 @@ import (
 	"time"
 
 	"github.com/ipfw/ipfw/engine"
+	"github.com/ipfw/ipfw/nfq"
 	"github.com/ipfw/ipfw/packet"
 )
 
@@ -114,7 +115,7 @@ const (
 // Run is the daemon. It returns when ctx ends, nil if it stopped as asked,
 // or when something fails. Errors are sentences for the administrator.
 func Run(ctx context.Context, o Options) error {
-	return run(ctx, o, opener{hold: holdKernel, open: openKernel})
+	return run(ctx, o, opener{find: nfq.FindConnections, hold: holdKernel, open: openKernel})
 }
 
 // run is Run with its outer seam, the kernel.
@@ -140,6 +141,13 @@ func run(ctx context.Context, o Options, kernel opener) (err error) {
 		return err
 	}
 	defer socket.Close()
+	// Without them it is not known of some connections who opened them, which
+	// open says as well.
+	openers := newOpeners(o.StateDir, o.Logger)
+	if kernel.find != nil {
+		first.older, _ = kernel.find()
+		openers.recall(first.older)
+	}
 	// Now that the policy is good, and nobody else enforces one, the host is not
 	// to be open whatever fails below. A start that asked to be confirmed is
 	// one that may go wrong.
@@ -196,6 +204,7 @@ func run(ctx context.Context, o Options, kernel opener) (err error) {
 	if d.firewall, err = kernel.open(first, o.Cores, o.Logger, d.exchange.heard); err != nil {
 		return err
 	}
+	openers.keep(d.firewall.Found())
 	held = false // by a daemon that runs, and knows what to do at its end
 	return d.serve(ctx, socket, peers)
 }

@@ -63,6 +63,8 @@ type firewall interface {
 
 // opener is the kernel's side before there is a firewall.
 type opener struct {
+	// find gives the TCP connections that there are; see nfq.FindConnections.
+	find func() ([]nfq.Connection, error)
 	// hold shuts a host that has no table, until open; it says whether there
 	// was none.
 	hold func(first *loaded, cores int, log *slog.Logger) (bool, error)
@@ -81,9 +83,6 @@ type kernel struct {
 }
 
 func holdKernel(first *loaded, cores int, log *slog.Logger) (bool, error) {
-	// Without them it is not known of some connections who opened them, which
-	// Open says as well.
-	first.older, _ = nfq.FindConnections()
 	return nfq.Hold(kernelConfig(first, cores, log))
 }
 

@@ -21,7 +21,7 @@ type loaded struct {
 	generation uint64 // 0 until it is in force
 	// decides is the engine.Generation under which the engine has it.
 	decides uint32
-	// older are the TCP connections from before the host was shut for a start.
+	// older are the TCP connections from before a start.
 	older []nfq.Connection
 }
 

@@ -26,6 +26,7 @@ import (
 type Connection struct {
 	Local, Remote netip.AddrPort
 	Opener        engine.Opener // OpenedByEither: it is not known
+	Cookie        uint64        // names the socket until the next boot, SO_COOKIE of socket(7)
 }
 
 // Of linux/inet_diag.h and linux/sock_diag.h, which x/sys has not.
@@ -34,6 +35,7 @@ const (
 	sizeofInetDiagReqV2 = 56
 	sizeofInetDiagMsg   = 72
 	inetDiagID          = 4  // struct inet_diag_sockid in struct inet_diag_msg
+	inetDiagCookie      = 44 // two 32-bit halves, low first
 	inetDiagQueue       = 60 // idiag_wqueue in it: bytes that are not acknowledged
 	inetDiagInfo        = 2  // attribute: struct tcp_info
 	sizeofTCPInfo       = 216
@@ -66,14 +68,15 @@ func FindConnections() ([]Connection, error) {
 		return nil, err
 	}
 	list := make([]Connection, 0, len(second))
-	for ends, opener := range second {
-		switch was := first[ends]; {
+	for ends, s := range second {
+		opener := s.opener
+		switch was := first[ends].opener; {
 		case opener == engine.OpenedByEither:
 			opener = was
 		case was != engine.OpenedByEither && was != opener:
 			opener = engine.OpenedByEither
 		}
-		c := Connection{Local: ends[0], Remote: ends[1], Opener: opener}
+		c := Connection{Local: ends[0], Remote: ends[1], Opener: opener, Cookie: s.cookie}
 		any4 := netip.AddrPortFrom(netip.IPv4Unspecified(), c.Local.Port())
 		any6 := netip.AddrPortFrom(netip.IPv6Unspecified(), c.Local.Port()) // takes IPv4 as well
 		if opener == engine.OpenedByEither && (listens[c.Local] || listens[any6] || c.Local.Addr().Is4() && listens[any4]) {
@@ -84,10 +87,15 @@ func FindConnections() ([]Connection, error) {
 	return list, nil
 }
 
+type socket struct {
+	opener engine.Opener
+	cookie uint64
+}
+
 // dumpSockets gives the TCP connections by their ends, local first, and where
 // somebody listens.
-func dumpSockets(conn *netlink.Conn) (all map[[2]netip.AddrPort]engine.Opener, listens map[netip.AddrPort]bool, err error) {
-	all, listens = map[[2]netip.AddrPort]engine.Opener{}, map[netip.AddrPort]bool{}
+func dumpSockets(conn *netlink.Conn) (all map[[2]netip.AddrPort]socket, listens map[netip.AddrPort]bool, err error) {
+	all, listens = map[[2]netip.AddrPort]socket{}, map[netip.AddrPort]bool{}
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
 		req := make([]byte, sizeofInetDiagReqV2)
 		req[0], req[1], req[2] = family, unix.IPPROTO_TCP, 1<<(inetDiagInfo-1)
@@ -104,7 +112,9 @@ func dumpSockets(conn *netlink.Conn) (all map[[2]netip.AddrPort]engine.Opener, l
 			case state == tcpListen:
 				listens[local] = true
 			default:
-				all[[2]netip.AddrPort{local, remote}] = openerOf(m.Data)
+				cookie := m.Data[inetDiagCookie:]
+				all[[2]netip.AddrPort{local, remote}] = socket{openerOf(m.Data),
+					uint64(binary.NativeEndian.Uint32(cookie)) | uint64(binary.NativeEndian.Uint32(cookie[4:]))<<32}
 			}
 		}
 	}
