@@ -269,6 +269,9 @@ func certRequests(peers ...*Peer) []payload {
 func (p *Peer) ownID(sa *ikeSA) Identity {
 	switch {
 	case !p.LocalID.IsZero():
+		if id, ok := p.certifiedID(); ok {
+			return id
+		}
 		return p.LocalID
 	case len(p.Certificates) > 0:
 		c := p.Certificates[0]
@@ -278,4 +281,22 @@ func (p *Peer) ownID(sa *ikeSA) Identity {
 		return Identity{idDN, string(c.RawSubject)}
 	}
 	return addrIdentity(sa.local.Addr())
+}
+
+// certifiedID is LocalID as our certificate has it. A subject is copied byte for
+// byte (RFC 4945 section 3.1.5): there are peers that compare bytes. Whoever has
+// written it in the order of the other kind of program means this one as well.
+func (p *Peer) certifiedID() (id Identity, ok bool) {
+	if len(p.Certificates) == 0 {
+		return id, false
+	}
+	c := p.Certificates[0]
+	subject := Identity{idDN, string(c.RawSubject)}
+	switch {
+	case p.LocalID.same(subject), p.LocalID.turned().same(subject):
+		return subject, true
+	case p.LocalID.inCertificate(c):
+		return p.LocalID, true
+	}
+	return id, false
 }

@@ -224,7 +224,10 @@ func (p *Peer) Check() error {
 			bad("with a raw public key, local_id must be set")
 		}
 	}
-	if len(p.Certificates) > 0 && !p.LocalID.IsZero() && !p.LocalID.inCertificate(p.Certificates[0]) {
+	if err := CheckPattern(p.RemoteID); err != nil {
+		bad("remote_id: %v", err)
+	}
+	if id, _ := p.certifiedID(); len(p.Certificates) > 0 && !p.LocalID.IsZero() && id.IsZero() {
 		bad("local_id %s is not in the certificate, which speaks for %s", p.LocalID, identitiesOf(p.Certificates[0]))
 	}
 	if len(p.PSK) == 0 && len(p.CAs) == 0 && len(p.PublicKeys) == 0 {

@@ -1,14 +1,13 @@
 package ike
 
 import (
-	"bytes"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/hex"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/ipfw/ipfw/packet"
@@ -24,6 +23,9 @@ const (
 	idKeyID  = 11
 )
 
+// maxIDData is the longest identity taken, in bytes.
+const maxIDData = 1024
+
 // Identity is an identification payload's content. The zero value is no
 // identity.
 type Identity struct {
@@ -32,8 +34,8 @@ type Identity struct {
 }
 
 // ParseIdentity reads an identity as policies write it: an address, an e-mail
-// address, a distinguished name ("CN=gw,O=Example", in the order of RFC 4514),
-// "key-id:" and bytes, or else a domain name.
+// address, a distinguished name ("CN=gw,O=Example" or "O=Example, CN=gw", see
+// parseDNPattern), "key-id:" and bytes, or else a domain name.
 func ParseIdentity(s string) (Identity, error) {
 	switch {
 	case s == "":
@@ -41,7 +43,14 @@ func ParseIdentity(s string) (Identity, error) {
 	case strings.HasPrefix(s, "key-id:"):
 		return Identity{idKeyID, s[len("key-id:"):]}, nil
 	case strings.Contains(s, "="):
-		der, err := parseDN(s)
+		p, err := parseDNPattern(s)
+		if err != nil {
+			return Identity{}, err
+		}
+		if p.star {
+			return Identity{}, fmt.Errorf("%q has a star in it, which stands for many names; as a part of one it is written \\*", s)
+		}
+		der, err := p.der()
 		return Identity{idDN, string(der)}, err
 	case strings.Contains(s, "@"):
 		return Identity{idRFC822, s}, nil
@@ -91,7 +100,7 @@ func (id Identity) String() string {
 func (id Identity) body() []byte { return append([]byte{id.Type, 0, 0, 0}, id.Data...) }
 
 func parseID(b []byte) (Identity, error) {
-	if len(b) < 5 || len(b) > 4+1024 {
+	if len(b) < 5 || len(b) > 4+maxIDData {
 		return Identity{}, syntaxError("ID payload of %d bytes, 5 to 1028 allowed", len(b))
 	}
 	id := Identity{b[0], string(b[4:])}
@@ -111,6 +120,14 @@ func (id Identity) matches(pattern string) bool {
 		return !id.IsZero()
 	}
 	kind := patternKind(pattern)
+	if kind == idDN {
+		if id.Type != idDN {
+			return false
+		}
+		p, err := parseDNPattern(pattern)
+		n, err2 := readDN([]byte(id.Data))
+		return err == nil && err2 == nil && p.fits(n)
+	}
 	if !strings.Contains(pattern, "*") {
 		want, err := ParseIdentity(pattern)
 		return err == nil && id.same(want)
@@ -128,7 +145,40 @@ func (id Identity) matches(pattern string) bool {
 	case idKeyID:
 		return glob(strings.TrimPrefix(pattern, "key-id:"), id.Data)
 	}
-	return glob(pattern, id.String())
+	return false
+}
+
+// CheckPattern says why nobody can fit a pattern of the policy, as remote_id is
+// one; nil: somebody can.
+func CheckPattern(s string) error {
+	star := strings.Contains(s, "*")
+	switch kind := patternKind(s); {
+	case s == "":
+		return nil
+	case kind == idDN:
+		_, err := parseDNPattern(s)
+		return err
+	case kind != idFQDN || s == "*":
+		return nil
+	case star && strings.Trim(s, "0123456789.*") == "", star && strings.Contains(s, ":"):
+		return fmt.Errorf("%q is no pattern of addresses: there a star does not count; say in remote_endpoint where the peers may be", s)
+	}
+	if _, err := netip.ParsePrefix(s); err == nil {
+		return fmt.Errorf("%q is no identity but a range of addresses: say in remote_endpoint where the peers may be", s)
+	}
+	return nil
+}
+
+// CheckIdentity says why a host cannot call itself so, as local_id has it.
+func CheckIdentity(s string) error {
+	id, err := ParseIdentity(s)
+	if err == nil && strings.Contains(s, "*") && id.Type != idKeyID && id.Type != idDN {
+		return fmt.Errorf("%q is a pattern, and this host has one name", s)
+	}
+	if err == nil && len(id.Data) > maxIDData {
+		return fmt.Errorf("an identity of %d bytes is too long, peers take %d", len(id.Data), maxIDData)
+	}
+	return err
 }
 
 // patternKind is the kind of identity that a pattern is for.
@@ -146,9 +196,13 @@ func patternKind(pattern string) uint8 {
 
 // glob matches s with a pattern in which "*" is any run of characters.
 func glob(pattern, s string) bool {
-	parts := strings.Split(pattern, "*")
+	return globParts(strings.Split(pattern, "*"), s)
+}
+
+// globParts is glob for a pattern that is cut at its stars.
+func globParts(parts []string, s string) bool {
 	if len(parts) == 1 {
-		return pattern == s
+		return parts[0] == s
 	}
 	first, last := parts[0], parts[len(parts)-1]
 	if len(s) < len(first)+len(last) || !strings.HasPrefix(s, first) || !strings.HasSuffix(s, last) {
@@ -174,7 +228,7 @@ func cutLast(s, sep string) (before, after string, ok bool) {
 }
 
 // same compares two identities, names of domains without regard to case and
-// distinguished names without regard to string types.
+// distinguished names as RFC 5280 section 7.1 has it (see canonical).
 func (id Identity) same(o Identity) bool {
 	if id.Type != o.Type {
 		return false
@@ -185,9 +239,27 @@ func (id Identity) same(o Identity) bool {
 	case idDN:
 		a, err := readDN([]byte(id.Data))
 		b, err2 := readDN([]byte(o.Data))
-		return err == nil && err2 == nil && strings.EqualFold(a.String(), b.String())
+		if err != nil || err2 != nil {
+			return id.Data == o.Data
+		}
+		return a.canonical() == b.canonical()
 	}
 	return id.Data == o.Data
+}
+
+// turned is a distinguished name with its parts the other way round; other
+// identities have no parts.
+func (id Identity) turned() Identity {
+	var list []asn1.RawValue
+	if id.Type != idDN {
+		return id
+	}
+	if rest, err := asn1.Unmarshal([]byte(id.Data), &list); err != nil || len(rest) > 0 {
+		return id
+	}
+	slices.Reverse(list)
+	der, _ := asn1.Marshal(list)
+	return Identity{idDN, string(der)}
 }
 
 // inCertificate says that a certificate speaks for the identity (RFC 7296
@@ -213,7 +285,9 @@ func (id Identity) inCertificate(c *x509.Certificate) bool {
 			}
 		}
 	case idDN:
-		return bytes.Equal(c.RawSubject, []byte(id.Data))
+		// By value: a peer that is asked for its name in our encoding answers
+		// in ours. That the certificate is of the peer, its signature proves.
+		return id.same(Identity{idDN, string(c.RawSubject)})
 	}
 	return false
 }
@@ -244,35 +318,5 @@ func identitiesOf(c *x509.Certificate) string {
 	for _, a := range c.IPAddresses {
 		names = append(names, a.String())
 	}
-	return packet.Printable(strings.Join(append(names, c.Subject.String()), ", "))
-}
-
-func readDN(der []byte) (pkix.RDNSequence, error) {
-	var n pkix.RDNSequence
-	rest, err := asn1.Unmarshal(der, &n)
-	if err == nil && len(rest) != 0 {
-		err = fmt.Errorf("bytes after the name")
-	}
-	return n, err
-}
-
-var dnTypes = map[string]asn1.ObjectIdentifier{
-	"CN": {2, 5, 4, 3}, "SERIALNUMBER": {2, 5, 4, 5}, "C": {2, 5, 4, 6}, "L": {2, 5, 4, 7},
-	"ST": {2, 5, 4, 8}, "STREET": {2, 5, 4, 9}, "O": {2, 5, 4, 10}, "OU": {2, 5, 4, 11},
-}
-
-// parseDN reads a simple RFC 4514 string, most specific part first, without
-// escapes and multi-valued parts.
-func parseDN(s string) ([]byte, error) {
-	var n pkix.RDNSequence
-	parts := strings.Split(s, ",")
-	for i := len(parts) - 1; i >= 0; i-- {
-		k, v, ok := strings.Cut(strings.TrimSpace(parts[i]), "=")
-		oid := dnTypes[strings.ToUpper(k)]
-		if !ok || oid == nil || v == "" {
-			return nil, fmt.Errorf("%q is not a part of a distinguished name that ipfw reads (CN, O, OU, C, L, ST, STREET, SERIALNUMBER)", parts[i])
-		}
-		n = append(n, pkix.RelativeDistinguishedNameSET{{Type: oid, Value: v}})
-	}
-	return asn1.Marshal(n)
+	return packet.Printable(strings.Join(append(names, Identity{idDN, string(c.RawSubject)}.String()), ", "))
 }

@@ -81,7 +81,7 @@ func TestNamesOfPeersArePrintable(t *testing.T) {
 			t.Errorf("type %d: %q", id.Type, s)
 		}
 	}
-	names := identitiesOf(&x509.Certificate{Subject: pkix.Name{CommonName: hostile}, DNSNames: []string{hostile}, EmailAddresses: []string{hostile}})
+	names := identitiesOf(&x509.Certificate{RawSubject: der, DNSNames: []string{hostile}, EmailAddresses: []string{hostile}})
 	if names != packet.Printable(names) {
 		t.Errorf("%q", names)
 	}

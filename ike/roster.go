@@ -83,7 +83,7 @@ func (id Identity) folded() Identity {
 		id.Data = strings.ToLower(id.Data)
 	case idDN:
 		if dn, err := readDN([]byte(id.Data)); err == nil {
-			id.Data = strings.ToLower(dn.String())
+			id.Data = dn.canonical()
 		}
 	}
 	return id
