@@ -61,7 +61,7 @@ func (c *Core) Initiate(now time.Time, call Call) (Output, error) {
 		c.want(p, wish{ch, call.Packet}, local, remote, 0)
 		return c.end(), nil
 	}
-	probe := &ikeSA{peer: p, local: local, remote: remote}
+	probe := &ikeSA{peer: p, local: local, remote: remote, shown: remote.Addr()}
 	if len(probe.localTS(ch)) == 0 || len(probe.remoteTS(ch)) == 0 {
 		return c.end(), fmt.Errorf("ipsec block %q is not for what goes from %s to %s", ch.Name, local.Addr(), remote.Addr())
 	}

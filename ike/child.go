@@ -286,6 +286,8 @@ func (c *Core) serveChild(sa *ikeSA, list []payload, ns notifies, neg negotiatio
 		if len(remote) == 0 || len(local) == 0 {
 			switch {
 			case ev.Failure != NoSelectors:
+			case sa.unshown() && sa.ownAddress(cfg):
+				ev.Detail = "the peer has not shown that it hears us at " + sa.remote.Addr().String() + ", only at " + sa.shown.String() + ": for what is its own address it has to call from there"
 			case sa.unlent(cfg):
 				ev.Failure, ev.Setting = NoAddress, "pool"
 				ev.Detail = "the caller has asked for no address, and nobody has one of the pool that was not lent: have it ask for one as it calls (ipfw: request_address = true)"

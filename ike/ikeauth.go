@@ -332,6 +332,9 @@ func (c *Core) admit(sa *ikeSA, m, asked *opened, ns notifies, d Datagram, list 
 	}
 	ni, nr := hs.ni, hs.nr
 	c.establish(sa, lowest(ni, nr), ns.has(nInitialContact))
+	if sa.mobike && sa.unshown() && sa.state == stUp {
+		sa.askThere()
+	}
 	var n *negotiated
 	var ev Event
 	if _, child := find(asked.payloads, plSA); child {
@@ -375,7 +378,7 @@ func (c *Core) candidates(sa *ikeSA, cl *claim, want Identity) (list []candidate
 	fail = authFail(UnknownPeer, "remote_id", "no ike block is for %s calling from %s", cl.id, sa.remote.Addr())
 	for _, p := range c.peers.callers(sa.local.Addr(), sa.remote.Addr()) {
 		id, ok := cl.fits(p)
-		if !ok {
+		if !ok || sa.unshown() && !p.mayCallFrom(sa.shown) {
 			continue
 		}
 		if bad := p.suits(sa, want); bad != nil {

@@ -109,7 +109,7 @@ func (c *Core) peerDeletes(sa *ikeSA, proto uint8, spis []uint32) (ours []uint32
 		}
 		lost := ch.next == nil && !ch.surplus && ch.state == chUp
 		c.removeChild(home, ch)
-		if lost && ch.cfg.Start && home.began {
+		if lost && ch.cfg.Start && home.began && !home.plans(ch.cfg) {
 			home.enqueueAt(&createTask{wish: wish{ch.cfg, ch.packet}}, c.now.Add(c.jitter(10*time.Second)))
 		}
 		if home != sa {
@@ -141,16 +141,16 @@ func (c *Core) serveMobike(sa *ikeSA, ns notifies, d Datagram) (reply []payload)
 	if n, ok := ns.get(nCookie2); ok && len(n.data) >= 8 && len(n.data) <= 64 {
 		reply = append(reply, note(nCookie2, n.data...))
 	}
-	if ns.has(nUpdateSAAddrs) && sa.mobike && sa.state == stUp {
+	if ns.has(nUpdateSAAddrs) && sa.mobike && !sa.began && sa.state == stUp { // the side that began says so
 		if len(sa.peer.From) > 0 && !sa.peer.mayCallFrom(d.Remote.Addr()) {
 			return append(reply, note(nUnacceptableAddrs))
 		}
-		sa.local, sa.remote = d.Local, d.Remote
+		sa.goTo(d.Local, d.Remote)
 		sa.learnNAT(ns)
 		reply = append(reply, c.natNotes(sa)...)
 		c.moved(sa)
 		// RFC 4555 section 3.7: ask at the new address whether it is there.
-		sa.enqueueFirst(&routeTask{})
+		sa.askThere()
 	} else if ns.has(nNATSource) && sa.mobike {
 		reply = append(reply, natNotes(sa, d.Local, d.Remote)...)
 	}

@@ -70,7 +70,11 @@ func (l *leases) release(k leaseKey, holder uint64) {
 	if delete(x.holders, holder); len(x.holders) == 0 {
 		l.clock++
 		x.freed = l.clock
-		l.freed[k.peer] = append(l.freed[k.peer], freedLease{x, l.clock})
+		list := append(l.freed[k.peer], freedLease{x, l.clock})
+		if len(list) > 2*len(l.m)+64 { // most of them have been held again since
+			list = slices.DeleteFunc(list, func(f freedLease) bool { return !l.waits(f) })
+		}
+		l.freed[k.peer] = list
 	}
 }
 
@@ -174,12 +178,17 @@ func (l *leases) free(a netip.Addr) {
 	}
 }
 
+// waits says that a lease is free, and has been since.
+func (l *leases) waits(f freedLease) bool {
+	return len(f.holders) == 0 && f.lease.freed == f.at && l.m[f.key.who()] == f.lease
+}
+
 // reclaim forgets the lease that has been free for longest.
 func (l *leases) reclaim(peer string) bool {
 	for len(l.freed[peer]) > 0 {
 		f := l.freed[peer][0]
 		l.freed[peer] = l.freed[peer][1:]
-		if len(f.holders) != 0 || f.lease.freed != f.at || l.m[f.key.who()] != f.lease {
+		if !l.waits(f) {
 			continue
 		}
 		for _, a := range f.key.addrs() {

@@ -296,7 +296,7 @@ func (c *Core) dropRequest(sa *ikeSA) {
 		if t.ch == nil {
 			again = nil
 		}
-	case *moveTask:
+	case *moveTask, *routeTask:
 	default:
 		again = nil
 	}

@@ -17,7 +17,7 @@ func (sa *ikeSA) remoteTS(cfg *Child) []TrafficSelector {
 	if cfg.Endpoint.IsValid() && cfg.Endpoint != sa.remote.Addr() {
 		return nil // this child is for another peer
 	}
-	if sa.unlent(cfg) {
+	if sa.unlent(cfg) || sa.unshown() && sa.ownAddress(cfg) {
 		return nil
 	}
 	return sa.limitTS(cfg, cfg.RemoteTS, sa.lease.addrs(), sa.remote.Addr())

@@ -36,14 +36,17 @@ func (t *moveTask) answer(c *Core, sa *ikeSA, m *opened, ns notifies) {
 
 // routeTask is the return routability check, RFC 4555 section 3.7: a peer that
 // claims to be elsewhere must hear us there.
-type routeTask struct{ cookie []byte }
+type routeTask struct {
+	cookie []byte
+	at     netip.Addr // where it was asked; zero: the peer has moved since
+}
 
 func (t *routeTask) build(c *Core, sa *ikeSA) (uint8, []payload, bool) {
 	b, err := c.random(16)
 	if err != nil || sa.state != stUp {
 		return 0, nil, false
 	}
-	t.cookie = b
+	t.cookie, t.at = b, sa.remote.Addr()
 	return exInformational, []payload{note(nCookie2, b...)}, true
 }
 
@@ -51,6 +54,10 @@ func (t *routeTask) answer(c *Core, sa *ikeSA, m *opened, ns notifies) {
 	if n, _ := ns.get(nCookie2); !hmac.Equal(n.data, t.cookie) {
 		c.fail(sa, Event{Failure: Malformed, Detail: "the peer does not answer at its new address (COOKIE2)"})
 		c.deleteIKE(sa)
+		return
+	}
+	for ; t.at.IsValid() && sa != nil; sa = sa.next {
+		sa.shown = t.at
 	}
 }
 

@@ -32,6 +32,7 @@ type ikeSA struct {
 	peer      *Peer // nil at the responder until IKE_AUTH
 	local     netip.AddrPort
 	remote    netip.AddrPort
+	shown     netip.Addr // where the peer has shown that it hears us
 	remoteID  Identity
 	localID   Identity
 

@@ -26,7 +26,7 @@ func (c *Core) serveCreate(sa *ikeSA, m *opened, ns notifies) []payload {
 		}
 		return c.serveRekeyIKE(sa, m)
 	}
-	if mine != nil && mine.purpose == rekeyIKE {
+	if mine != nil && mine.purpose == rekeyIKE || sa.checking() {
 		return temporary()
 	}
 	in := &rekeyIn{}

@@ -226,6 +226,6 @@ func (c *Core) roam(sa *ikeSA, local, remote netip.AddrPort) {
 		sa.mobike && sa.remote.Addr() != remote.Addr() || len(sa.peer.From) > 0 && !sa.peer.mayCallFrom(remote.Addr()) {
 		return
 	}
-	sa.remote = remote
+	sa.goTo(sa.local, remote)
 	c.moved(sa)
 }

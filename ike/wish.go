@@ -55,7 +55,7 @@ var errHasToCall = errors.New("the peer gets its address from the pool of this s
 func (c *Core) want(p *Peer, w wish, local, remote netip.AddrPort, tries int) {
 	var home *ikeSA
 	for _, sa := range c.index.at[spot{p, remote.Addr()}] {
-		if sa.surplus || sa.state > stUp || sa.unlent(w.cfg) || sa.remote.Addr() != remote.Addr() && sa.callee != remote {
+		if sa.surplus || sa.state > stUp || sa.unlent(w.cfg) || sa.unshown() && sa.ownAddress(w.cfg) || sa.remote.Addr() != remote.Addr() && sa.callee != remote {
 			continue
 		}
 		if sa.granted(w) || sa.plans(w.cfg) {

@@ -47,7 +47,7 @@ func TestPacketIsOfferedFirst(t *testing.T) {
 			s.run(3 * time.Second)
 		}
 		p := a.cfg.Peers[0]
-		o, err := a.offerChild(&ikeSA{peer: p, local: netip.AddrPortFrom(a.addr, 500), remote: p.Endpoint}, wish{p.Children[0], flow}, !second)
+		o, err := a.offerChild(&ikeSA{peer: p, local: netip.AddrPortFrom(a.addr, 500), remote: p.Endpoint, shown: p.Endpoint.Addr()}, wish{p.Children[0], flow}, !second)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -25,6 +25,17 @@ type seals struct {
 // gateway's, its keys come from the nonces.
 func (c *initiator) child(s *site, from netip.Addr, list []payloadOf, ni, nr []byte) *seals {
 	s.Helper()
+	return c.sealing(s, esp.Tunnel, from, list, ni, nr)
+}
+
+// transport is child in transport mode.
+func (c *initiator) transport(s *site, from netip.Addr, list []payloadOf, ni, nr []byte) *seals {
+	s.Helper()
+	return c.sealing(s, esp.Transport, from, list, ni, nr)
+}
+
+func (c *initiator) sealing(s *site, mode esp.Mode, from netip.Addr, list []payloadOf, ni, nr []byte) *seals {
+	s.Helper()
 	p := find(list, plSA)
 	if len(p) < 12 {
 		s.Fatalf("no SA in the answer: %s", notice(list))
@@ -35,7 +46,7 @@ func (c *initiator) child(s *site, from netip.Addr, list []payloadOf, ni, nr []b
 	if err != nil {
 		s.Fatal(err)
 	}
-	sa, err := esp.New(esp.Config{SPI: binary.BigEndian.Uint32(p[8:]), Direction: esp.Out, Mode: esp.Tunnel, Suite: suite,
+	sa, err := esp.New(esp.Config{SPI: binary.BigEndian.Uint32(p[8:]), Direction: esp.Out, Mode: mode, Suite: suite,
 		EncryptionKey: esp.NewKey(key[:36]), Src: from, Dst: s.v.self})
 	if err != nil {
 		s.Fatal(err)

@@ -46,7 +46,8 @@ type initiator struct {
 	d, ei, er      []byte
 	pi, pr         []byte
 	mid            uint32
-	lastNi, lastNr []byte // of the last child
+	lastNi, lastNr []byte      // of the last child
+	more           []payloadOf // in IKE_SA_INIT
 }
 
 // payloadOf is one payload of a message.
@@ -199,7 +200,7 @@ func (c *initiator) ask(b []byte, tries int, ok func(b []byte) bool) ([]byte, er
 // begin does IKE_SA_INIT and gives the payloads of the answer; a cookie that is
 // asked for is sent back.
 func (c *initiator) begin(group uint16, tries int) ([]payloadOf, error) {
-	msg := c.first(group)
+	msg := c.first(group, c.more...)
 	for range 2 {
 		answer, err := c.ask(msg, tries, func(b []byte) bool { return [8]byte(b[:8]) == c.spiI && b[18] == exInit && b[19]&0x20 != 0 })
 		if err != nil {
