@@ -107,6 +107,10 @@ func (e *Event) byOthers() bool {
 	return false
 }
 
+// byPeers says that the event tells what a peer that has authenticated does: as
+// many children as it likes, one after the other.
+func (e *Event) byPeers() bool { return e.Kind == KindIKE && e.IKE != nil && e.IKE.Failure == "" }
+
 // Diagnostic is one thing a policy was refused for, or is warned of.
 type Diagnostic = rules.Diagnostic
 

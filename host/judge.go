@@ -103,10 +103,12 @@ func ruleAt(p *engine.Policy, i int32) *engine.Rule {
 // logEvents writes events to the log until the ring is closed. It reads the
 // ring like any other reader, so a log that stalls never stalls a packet.
 // Events that others cause are held to the policy's log rate, so that nobody can
-// fill a disk from outside.
+// fill a disk from outside. What peers that have authenticated do is held to the
+// same rate by itself, of which they may use much at once: all of them may come back
+// at the same time.
 func (d *daemon) logEvents(rd *ringReader) {
 	defer rd.close()
-	var rate throttle
+	var others, peers throttle
 	next := uint64(1)
 	rd.follow(context.Background(), func(es []Event) error {
 		for i := range es {
@@ -115,11 +117,12 @@ func (d *daemon) logEvents(rd *ringReader) {
 				d.o.Logger.Warn("events lost: the log is too slow", "count", e.Seq-next)
 			}
 			next = e.Seq + 1
-			if e.byOthers() && !rate.allowAt(d.logRate.Load(), int64(e.Time.Sub(d.started))) {
+			now, rate := int64(e.Time.Sub(d.started)), d.logRate.Load()
+			if e.byOthers() && !others.allowAt(rate, 1, now) || e.byPeers() && !peers.allowAt(rate, logPeersAtOnce, now) {
 				d.unlogged.Add(1)
 				continue
 			}
-			if n := rate.take(); n > 0 {
+			if n := others.take() + peers.take(); n > 0 {
 				d.o.Logger.Warn("events not logged: over the policy's log_rate", "count", n)
 			}
 			d.logEvent(e)
@@ -127,6 +130,10 @@ func (d *daemon) logEvents(rd *ringReader) {
 		return nil
 	})
 }
+
+// logPeersAtOnce is for how many seconds' worth of the log rate peers that have
+// authenticated may be logged at once.
+const logPeersAtOnce = 100
 
 func (d *daemon) logEvent(e *Event) {
 	level := slog.LevelInfo

@@ -38,7 +38,8 @@ func TestLogRate(t *testing.T) {
 		{Event{Kind: KindIPsec, Packet: Packet{Direction: "in"}}, rate},
 		{Event{Kind: KindMalformed}, rate},
 		{Event{Kind: KindIKE, IKE: failed, Message: failed.String()}, rate},
-		{Event{Kind: KindIKE, IKE: &IKEEvent{What: "ike-up"}}, many},
+		{Event{Kind: KindIKE, IKE: &IKEEvent{What: "ike-up"}}, rate * logPeersAtOnce},
+		{Event{Kind: KindIKE, Message: "an address was looked up"}, many},
 		{Event{Kind: KindTable, Count: 1}, many},
 		{Event{Kind: KindReload}, many},
 	} {

@@ -42,13 +42,13 @@ func (t *throttle) allow(now int64) bool {
 }
 
 // allowAt is allow at a rate that may have changed: perSecond tokens in a
-// second and as many at once; 0 means no limit.
-func (t *throttle) allowAt(perSecond uint32, now int64) bool {
+// second, and those of so many seconds at once; 0 means no limit.
+func (t *throttle) allowAt(perSecond uint32, seconds, now int64) bool {
 	if perSecond == 0 {
 		return true
 	}
 	t.mu.Lock()
-	t.perSecond, t.burst = int64(perSecond), int64(perSecond)
+	t.perSecond, t.burst = int64(perSecond), int64(perSecond)*seconds
 	t.mu.Unlock()
 	return t.allow(now)
 }

@@ -423,12 +423,14 @@ func (c *Core) use(ch *child) {
 	}
 }
 
-// dropChild removes a child, at once or after it has lingered.
+// dropChild removes a child, at once or after it has lingered. A peer that rekeys
+// without end has no more of them linger than it may have children.
 func (c *Core) dropChild(ch *child, failed bool, linger time.Duration) {
 	delete(c.spis, ch.SPIIn)
 	delete(c.index.ids, ch.ID)
-	if linger > 0 {
-		c.going = append(c.going, lingering{c.now.Add(linger), ch.ChildSA})
+	if n := ch.home.lingers; linger > 0 && *n < c.cfg.Limits.Children {
+		*n++
+		c.going = append(c.going, lingering{c.now.Add(linger), ch.ChildSA, n})
 		c.gone[ch.SPIIn] = struct{}{}
 		return
 	}

@@ -117,6 +117,7 @@ func (c *Core) Tick(now time.Time) Output {
 	for len(c.going) > 0 && !c.going[0].at.After(c.now) {
 		c.act(Action{Kind: Remove, Child: c.going[0].child})
 		delete(c.gone, c.going[0].child.SPIIn)
+		*c.going[0].of--
 		c.going = c.going[1:]
 	}
 	c.restartDue()
@@ -256,6 +257,7 @@ func (c *Core) retryDelay() time.Time {
 type lingering struct {
 	at    time.Time
 	child ChildSA
+	of    *int // ikeSA.lingers
 }
 
 func sooner(a, b time.Time) time.Time {

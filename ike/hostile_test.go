@@ -254,6 +254,35 @@ func TestPeerFillsNoQueue(t *testing.T) {
 	}
 }
 
+// Of a peer that rekeys a child without end, and deletes the old one each time, no
+// more children linger than it may have.
+func TestPeerRekeysWithoutEnd(t *testing.T) {
+	s, a, b := upTwo(t, nil)
+	cfg := b.cfg.Peers[0].Children[0]
+	theirs := a.sad[a.out["net"]].SPIIn
+	h := s.turn(a, b)
+	for range 500 {
+		spi := []byte{byte(theirs >> 24), byte(theirs >> 16), byte(theirs >> 8), byte(theirs)}
+		next := 0x01020300 | uint32(byte(h.sa.nextOut))
+		h.ask("192.0.2.1:500", exCreateChildSA, append(h.child(cfg, "192.0.2.1", "192.0.2.2"), notify{proto: ProtoESP, kind: nRekeySA, spi: spi}.payload())...)
+		h.ask("192.0.2.1:500", exInformational, deletePayload(ProtoESP, theirs))
+		theirs = next
+	}
+	if n := b.has(ChildRekeyed); n != 500 {
+		s.dump()
+		t.Fatalf("%d rekeys", n)
+	}
+	if n := len(b.sad); n > 65 {
+		t.Errorf("%d children are there", n)
+	}
+	s.run(10 * time.Second)
+	for _, sa := range b.sas {
+		if len(b.sad) != 1 || *sa.lingers != 0 {
+			t.Errorf("%d children in the end, %d are said to linger", len(b.sad), *sa.lingers)
+		}
+	}
+}
+
 // Who comes and goes leaves nothing behind but its lease.
 func TestLeasesComeAndGo(t *testing.T) {
 	l := newLeases()

@@ -51,7 +51,7 @@ const (
 // startIKE begins an IKE SA as its initiator.
 func (c *Core) startIKE(p *Peer, local, remote netip.AddrPort, want []wish) *ikeSA {
 	sa := &ikeSA{
-		initiator: true, state: stInitSent, peer: p, local: local, remote: remote, shown: remote.Addr(),
+		initiator: true, state: stInitSent, peer: p, local: local, remote: remote, shown: remote.Addr(), lingers: new(int),
 		created: c.now, heard: c.now, index: -1, began: true, caller: local, callee: remote,
 		hs: &handshake{offer: p.proposals(), want: want},
 	}

@@ -53,7 +53,7 @@ func allZero(b []byte) bool { return !slices.ContainsFunc(b, func(x byte) bool {
 // until it is adopted.
 func (c *Core) rekeyedIKE(old *ikeSA, a *agreement, initiator bool) *ikeSA {
 	sa := &ikeSA{
-		initiator: initiator, state: stUp, peer: old.peer, local: old.local, remote: old.remote, shown: old.shown,
+		initiator: initiator, state: stUp, peer: old.peer, local: old.local, remote: old.remote, shown: old.shown, lingers: old.lingers,
 		remoteID: old.remoteID, localID: old.localID, suite: a.suite, low: old.low,
 		fragment: old.fragment, mobike: old.mobike, peerNATT: old.peerNATT, natHere: old.natHere, natPeer: old.natPeer, prefersUDP: old.prefersUDP,
 		assigned: old.assigned, dns: old.dns, began: old.began, caller: old.caller, callee: old.callee,

@@ -64,6 +64,7 @@ type ikeSA struct {
 	mapping          []byte // the hash of what the peer last saw as our address
 
 	children []*child
+	lingers  *int           // how many more linger; shared with what it is rekeyed to
 	rekeyIn  *rekeyIn       // a rekey by the peer that collides with ours
 	pending  *pendingCreate // a CREATE_CHILD_SA by the peer that wants IKE_FOLLOWUP_KE
 	next     *ikeSA         // its replacement

@@ -133,7 +133,7 @@ func (c *Core) chooseIKE(d Datagram, theirs []Proposal, group uint16, ns notifie
 // openHalf makes a half-open IKE SA and answers.
 func (c *Core) openHalf(h header, d Datagram, s suite, chosen Proposal, ni, public []byte, ns notifies, asked []payload, hears bool) {
 	sa := &ikeSA{
-		state: stHalfOpen, spiI: h.spiI, local: d.Local, remote: d.Remote, shown: d.Remote.Addr(), suite: s, nextIn: 1, index: -1,
+		state: stHalfOpen, spiI: h.spiI, local: d.Local, remote: d.Remote, shown: d.Remote.Addr(), lingers: new(int), suite: s, nextIn: 1, index: -1,
 		created: c.now, heard: c.now, expireAt: c.now.Add(c.cfg.Limits.HalfOpenTime), hears: hears,
 		hs: &handshake{ni: slices.Clone(ni), peerKE: slices.Clone(public), initI: slices.Clone(d.Data)},
 	}
