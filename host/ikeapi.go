@@ -33,6 +33,9 @@ type IKESA struct {
 	Rekey  float64 `json:"rekey"`
 	NAT    bool    `json:"nat"`    // a NAT is in the way: ESP travels in UDP
 	MOBIKE bool    `json:"mobike"` // survives a change of address
+	// FullTranscript says that both sides have authenticated both IKE_SA_INIT
+	// messages, so that nobody between them has weakened what they agreed on.
+	FullTranscript bool `json:"full_transcript_auth"`
 	// Assigned are addresses that the peer gave this host, Leased such as
 	// this host gave the peer.
 	Assigned []netip.Addr `json:"assigned,omitempty"`
@@ -155,7 +158,7 @@ func (x *exchange) ikeSAs() (list []IKESA) {
 		o := IKESA{
 			Peer: k.Peer, State: "connecting", Initiator: k.Initiator, Local: k.Local, Remote: k.Remote,
 			SPIi: fmt.Sprintf("%016x", k.SPIi), SPIr: fmt.Sprintf("%016x", k.SPIr), Suite: k.Suite,
-			Rekey: until(k.Rekey), NAT: k.NAT, MOBIKE: k.MOBIKE, Assigned: k.Assigned, Leased: k.Leased, Children: []IKEChild{},
+			Rekey: until(k.Rekey), NAT: k.NAT, MOBIKE: k.MOBIKE, FullTranscript: k.Transcript, Assigned: k.Assigned, Leased: k.Leased, Children: []IKEChild{},
 		}
 		if k.Up {
 			o.State, o.Age = "up", now.Sub(k.Since).Seconds()

@@ -50,6 +50,12 @@ func peerOf(p *rules.Policy, k *rules.IKE) (*ike.Peer, error) {
 	if !k.MOBIKE {
 		x.MOBIKE = ike.Off
 	}
+	switch k.FullTranscript {
+	case rules.TranscriptRequire:
+		x.FullTranscript = ike.TranscriptRequired
+	case rules.TranscriptNever:
+		x.FullTranscript = ike.TranscriptNever
+	}
 	for i := range p.IPsec {
 		if s := &p.IPsec[i]; s.IKE == k.Name {
 			ch, err := childOf(p, s, k)

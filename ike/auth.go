@@ -17,7 +17,8 @@ import (
 // RFC 7296 section 2.15 and RFC 9242 section 3.3.
 type authContext struct {
 	prf          uint16
-	initI, initR []byte // RealMessage1 and RealMessage2: the IKE_SA_INIT messages
+	full         bool   // both IKE_SA_INIT messages go into each AUTH
+	initI, initR []byte // RealMessage1 and RealMessage2: the IKE_SA_INIT messages, the last of each
 	ni, nr       []byte
 	intI, intR   []byte // IntAuth of the last IKE_INTERMEDIATE; nil: there was none
 	mid          uint32 // message ID of IKE_AUTH
@@ -37,14 +38,25 @@ func (k *ikeKeys) authKeys() ikeKeys {
 	return ikeKeys{d: bytes.Clone(k.d), pi: bytes.Clone(k.pi), pr: bytes.Clone(k.pr)}
 }
 
+// zeroPrefix stands before what both IKE_SA_INIT messages make, and makes it
+// differ from all that one message makes: that begins with the initiator's SPI,
+// which is never zero.
+const zeroPrefix = "\x00\x00\x00\x00\x00\x00\x00\x00"
+
 // octets is what one side signs: its own IKE_SA_INIT message, the other
-// side's nonce, the MAC of its identity, and IntAuth.
+// side's nonce, the MAC of its identity, and IntAuth. With full transcript
+// authentication the message that it has received stands before its own
+// (draft-ietf-ipsecme-ikev2-downgrade-prevention).
 func (a *authContext) octets(initiator bool, skp []byte, id Identity) []byte {
-	msg, nonce := a.initR, a.ni
+	sent, received, nonce := a.initR, a.initI, a.ni
 	if initiator {
-		msg, nonce = a.initI, a.nr
+		sent, received, nonce = a.initI, a.initR, a.nr
 	}
-	b := append(append([]byte(nil), msg...), nonce...)
+	var b []byte
+	if a.full {
+		b = append(append(b, zeroPrefix...), received...)
+	}
+	b = append(append(b, sent...), nonce...)
 	b = append(b, prf(a.prf, skp, id.body())...)
 	if a.intI != nil {
 		b = append(append(b, a.intI...), a.intR...)
@@ -137,6 +149,19 @@ func (e *authError) Error() string { return e.text }
 
 func authFail(why Failure, setting, format string, a ...any) *authError {
 	return &authError{why: why, text: fmt.Sprintf(format, a...), setting: setting}
+}
+
+// noTranscript refuses a peer without full transcript authentication. The
+// block that requires it is known at IKE_AUTH only, so the responder offers it to
+// everybody; whoever has not taken it then is not let in by that block.
+func noTranscript(who string) *authError {
+	return authFail(NoTranscript, "full_transcript_auth",
+		"%s does not authenticate both IKE_SA_INIT messages (IKE_SA_INIT_FULL_TRANSCRIPT_AUTH), and the policy requires it", who)
+}
+
+// event is the failure for people.
+func (e *authError) event() Event {
+	return Event{Failure: e.why, Detail: e.text, Setting: e.setting, Peer: e.peer}
 }
 
 // verifyPeer checks who the peer is. It returns nil only if the peer has

@@ -125,6 +125,10 @@ type Peer struct {
 	PreferEncap bool
 	Childless   bool // RFC 6023: as initiator, make the IKE SA without a child
 
+	// FullTranscript says whether both sides authenticate both IKE_SA_INIT
+	// messages, so that no one between them can weaken what they agree on.
+	FullTranscript Transcript
+
 	// As a gateway: addresses and resolvers for callers (RFC 7296 section 3.15).
 	Pools []netip.Prefix
 	DNS   []netip.Addr
@@ -141,6 +145,18 @@ type Switch uint8
 const (
 	On Switch = iota
 	Off
+)
+
+// Transcript says what a peer is asked for of IKE_SA_INIT_FULL_TRANSCRIPT_AUTH
+// (draft-ietf-ipsecme-ikev2-downgrade-prevention).
+type Transcript uint8
+
+// The zero value uses it with every peer that has it. TranscriptRequired refuses
+// peers without. TranscriptNever does not offer it: for peers whose own is broken.
+const (
+	TranscriptAuto Transcript = iota
+	TranscriptRequired
+	TranscriptNever
 )
 
 // Child is what a peer may hold, an ipsec block bound to the ike block.

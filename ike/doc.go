@@ -15,7 +15,8 @@
 // Extensions: fragmentation (RFC 7383), IKE_INTERMEDIATE (RFC 9242), additional
 // key exchanges with ML-KEM-768 (RFC 9370), post-quantum pre-shared keys
 // (RFC 8784), signatures by RFC 7427 and 8420, raw public keys (RFC 7670),
-// MOBIKE (RFC 4555), childless IKE SAs (RFC 6023), EAP at the responder.
+// MOBIKE (RFC 4555), childless IKE SAs (RFC 6023), EAP at the responder, full
+// transcript authentication (draft-ietf-ipsecme-ikev2-downgrade-prevention-08).
 //
 // Limits: no EAP as initiator, no IPComp, no redirect, no session resumption, no IKEv1. The
 // window is one request each way. MODP groups are not constant time (see

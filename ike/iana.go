@@ -130,6 +130,7 @@ const (
 	nNoPPKAuth         = 16437
 	nIntermediate      = 16438
 	nAdditionalKE      = 16441
+	nFullTranscript    = 16447 // IKE_SA_INIT_FULL_TRANSCRIPT_AUTH, draft-ietf-ipsecme-ikev2-downgrade-prevention
 )
 
 var notifyNames = map[uint16]string{

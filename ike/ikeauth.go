@@ -59,7 +59,7 @@ func (t *authTask) signing(c *Core, sa *ikeSA) func() signed {
 }
 
 func (hs *handshake) authContext(prf uint16, mid uint32) *authContext {
-	return &authContext{prf: prf, initI: hs.initI, initR: hs.initR, ni: hs.ni, nr: hs.nr,
+	return &authContext{prf: prf, full: hs.full, initI: hs.initI, initR: hs.initR, ni: hs.ni, nr: hs.nr,
 		intI: hs.intI, intR: hs.intR, mid: mid}
 }
 
@@ -456,6 +456,8 @@ func (p *Peer) suits(sa *ikeSA, want Identity) (fail *authError) {
 		fail = authFail(WrongIdentity, "local_id", "the peer asks for %s, we are %s", want, p.ownID(sa))
 	} else if _, _, ok := choose(p.proposals(), []Proposal{sa.suite.proposal()}, negotiation{}); !ok {
 		fail = authFail(NoProposal, "proposals", "the agreed %s is not what the policy has for %s", &sa.suite, sa.remoteID)
+	} else if p.FullTranscript == TranscriptRequired && !sa.hs.full {
+		fail = noTranscript(sa.remoteID.String())
 	} else {
 		return nil
 	}

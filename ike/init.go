@@ -24,6 +24,8 @@ type handshake struct {
 	retries   int
 	doom      Event // an unauthenticated error answer; believed if nothing better comes
 	hashes    []uint16
+	saidFull  bool // initiator: our last IKE_SA_INIT offers full transcript authentication
+	full      bool // both sides have offered it: it is in use
 	ppk       bool // both sides know RFC 8784
 	childless bool // the responder knows RFC 6023
 	askedRaw  bool // the responder asks for a raw public key (RFC 7670)
@@ -94,6 +96,9 @@ func (c *Core) sendInit(sa *ikeSA) {
 	list = append(list, hashesNotify(), note(nIntermediate))
 	if len(sa.peer.PPKs) > 0 {
 		list = append(list, note(nUsePPK))
+	}
+	if hs.saidFull = sa.peer.FullTranscript != TranscriptNever; hs.saidFull {
+		list = append(list, note(nFullTranscript))
 	}
 	hs.initI = encodePlain(sa.header(exIKESAInit, 0, false), list)
 	sa.nextOut = 0
@@ -187,11 +192,8 @@ func (c *Core) initAnswer(sa *ikeSA, h header, d Datagram, list []payload, ns no
 		if n.kind == nNoProposalChosen {
 			why, ev.Ours, ev.Setting = NoProposal, proposalText(hs.offer), "proposals"
 		}
-		if hs.doom.Failure == NoFailure {
-			hs.doom = ev
-			hs.doom.Failure = why
-			sa.expireAt = c.now.Add(doomGrace)
-		}
+		ev.Failure = why
+		c.doom(sa, ev)
 		return
 	}
 	sap, ok := find(list, plSA)
@@ -216,6 +218,10 @@ func (c *Core) initAnswer(sa *ikeSA, h header, d Datagram, list []payload, ns no
 		c.stats.Dropped++
 		return
 	}
+	if sa.peer.FullTranscript == TranscriptRequired && !ns.has(nFullTranscript) {
+		c.doom(sa, noTranscript("the peer").event())
+		return
+	}
 	kex, next := hs.kex, func(r secret) {
 		defer wipe(r.shared)
 		if r.err != nil {
@@ -227,6 +233,15 @@ func (c *Core) initAnswer(sa *ikeSA, h header, d Datagram, list []payload, ns no
 	work(c, sa, false, len(d.Data), func() (r secret) { r.shared, r.err = kex.shared(public); return r }, next)
 }
 
+// doom ends a call that has got an answer of no use, if nothing better comes:
+// nobody has authenticated it.
+func (c *Core) doom(sa *ikeSA, ev Event) {
+	if hs := sa.hs; hs.doom.Failure == NoFailure {
+		hs.doom = ev
+		sa.expireAt = c.now.Add(doomGrace)
+	}
+}
+
 // initAgreed goes on as initiator with the shared secret of IKE_SA_INIT.
 func (c *Core) initAgreed(sa *ikeSA, h header, d Datagram, list []payload, ns notifies, s suite, nr, shared []byte) {
 	hs := sa.hs
@@ -236,6 +251,8 @@ func (c *Core) initAgreed(sa *ikeSA, h header, d Datagram, list []payload, ns no
 	sa.expireAt = c.now.Add(c.cfg.Limits.HalfOpenTime * 4)
 	hs.hashes, hs.childless, hs.askedRaw = parseHashes(ns), ns.has(nChildless), asksRaw(list)
 	hs.ppk = len(sa.peer.PPKs) > 0 && ns.has(nUsePPK)
+	hs.full = hs.saidFull && ns.has(nFullTranscript)
+	sa.transcript = hs.full
 	sa.fragment = sa.peer.Fragments == On && ns.has(nFragmentation)
 	sa.learnNAT(ns)
 	sa.prefersUDP = sa.peerNATT && sa.peer.PreferEncap && saysPrefersUDP(list)

@@ -61,6 +61,7 @@ type ikeSA struct {
 	peerNATT         bool   // the peer sent NAT detection payloads
 	natHere, natPeer bool   // who is behind a NAT
 	prefersUDP       bool   // both ends said so
+	transcript       bool   // both IKE_SA_INIT messages went into both AUTH payloads
 	mapping          []byte // the hash of what the peer last saw as our address
 
 	children []*child

@@ -197,6 +197,14 @@ func (c *Core) answerHalf(sa *ikeSA, d Datagram, chosen Proposal, ns notifies, a
 		hs.ppk = true
 		list = append(list, note(nUsePPK))
 	}
+	// It is offered to those as well who have not: if their offer was taken out
+	// on the way, they find the difference. With "never" in all blocks that take
+	// the call it is not.
+	if len(callers) == 0 || anyPeer(func(p *Peer) bool { return p.FullTranscript != TranscriptNever }) {
+		hs.full = ns.has(nFullTranscript)
+		sa.transcript = hs.full
+		list = append(list, note(nFullTranscript))
+	}
 	// Who is asked for no certificate need not send one (RFC 7296 section 1.2).
 	list = append(list, certRequests(callers...)...)
 	list = append(list, note(nChildless))

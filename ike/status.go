@@ -19,6 +19,7 @@ type IKEStatus struct {
 	Since         time.Time
 	Rekey         time.Time // when it is due; zero: under way
 	NAT, MOBIKE   bool
+	Transcript    bool         // both sides have authenticated both IKE_SA_INIT messages
 	Assigned      []netip.Addr // to us
 	Leased        []netip.Addr // by us
 	Children      []ChildStatus
@@ -52,7 +53,7 @@ func (c *Core) StatusOf(spis []uint64) []IKEStatus {
 		}
 		s := IKEStatus{ID: sa.id, Up: sa.state == stUp, Initiator: sa.began, SPIi: sa.spiI, SPIr: sa.spiR,
 			Local: sa.local, Remote: sa.remote, LocalID: sa.localID, RemoteID: sa.remoteID, Since: sa.up, Rekey: sa.rekeyAt,
-			NAT: sa.natHere || sa.natPeer, MOBIKE: sa.mobike, Assigned: sa.assigned, Leased: sa.lease.addrs()}
+			NAT: sa.natHere || sa.natPeer, MOBIKE: sa.mobike, Transcript: sa.transcript, Assigned: sa.assigned, Leased: sa.lease.addrs()}
 		if sa.peer != nil {
 			s.Peer = sa.peer.Name
 		}

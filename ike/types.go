@@ -161,6 +161,7 @@ const (
 	BadCertificate  // does not chain, has expired, is revoked, or names someone else
 	WrongMethod     // authenticates in a way the policy does not have for it
 	NoPPK           // post-quantum pre-shared key missing or unknown
+	NoTranscript    // does not authenticate both IKE_SA_INIT messages, and the policy requires it
 	NoAddress       // no lease to be had
 	RefusedByPeer   // an error notification that says no more
 	Malformed       // a message that breaks RFC 7296
@@ -174,7 +175,7 @@ const (
 
 var failureNames = [failureCount]string{
 	"none", "no-answer", "no-proposal-in-common", "selectors-do-not-overlap", "wrong-mode", "unknown-peer",
-	"wrong-identity", "wrong-key", "bad-certificate", "wrong-auth-method", "no-ppk", "no-address",
+	"wrong-identity", "wrong-key", "bad-certificate", "wrong-auth-method", "no-ppk", "no-full-transcript-auth", "no-address",
 	"refused-by-peer", "malformed", "too-many", "bad-randomness", "unexpected-nat", "authentication-refused-by-peer",
 	"internal-failure",
 }

@@ -28,7 +28,7 @@ func (l *loader) ike(b *hclsyntax.Block) IKE {
 	k := l.open(b, []string{"local_endpoint", "remote_endpoint", "local_id", "remote_id",
 		"certificate", "private_key", "ca", "crl", "public_keys", "psk_file", "ppk_file", "ppk_id", "ppk_required", "remote_auth",
 		"pool", "dns", "request_address", "mobike", "encryption", "integrity", "prf", "key_exchange", "lifetime", "dead_peer_detection", "initiate",
-		"max_sas_per_identity"}, nil)
+		"max_sas_per_identity", "full_transcript_auth"}, nil)
 	i := IKE{Name: k.name, Place: l.place(b.DefRange()), Places: k.places()}
 	i.LocalEndpoint = k.address("local_endpoint")
 	if linkLocal(i.LocalEndpoint) {
@@ -45,6 +45,7 @@ func (l *loader) ike(b *hclsyntax.Block) IKE {
 	i.KeyExchange = k.algorithms("key_exchange", keyExchanges)
 	k.integrityFits(i.Encryption, i.Integrity)
 	i.MOBIKE = k.flag("mobike", true)
+	i.FullTranscript = Transcript(k.word("full_transcript_auth", transcriptNames, int(TranscriptAuto)))
 	i.RequestAddress = k.flag("request_address", false)
 	i.MaxSAsPerIdentity = int(k.integer("max_sas_per_identity", 1, 100000, DefaultMaxSAs))
 	if i.RequestAddress && k.has("pool") {

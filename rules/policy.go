@@ -156,6 +156,7 @@ type IKE struct {
 
 	RequestAddress bool // as a caller: ask for an address (RFC 7296 section 3.15)
 	MOBIKE         bool // survive a change of address (RFC 4555)
+	FullTranscript Transcript
 	// MaxSAsPerIdentity is how many IKE SAs one identity may have at a time; of
 	// more, the one that has been silent for longest ends.
 	MaxSAsPerIdentity int
@@ -185,6 +186,22 @@ var initiateNames = []string{"traffic", "start", "never"}
 
 // String gives the word that a policy uses.
 func (i Initiate) String() string { return initiateNames[i] }
+
+// Transcript says whether both sides authenticate both IKE_SA_INIT messages
+// (draft-ietf-ipsecme-ikev2-downgrade-prevention).
+type Transcript uint8
+
+// The values of `full_transcript_auth`.
+const (
+	TranscriptAuto    Transcript = iota // with every peer that has it
+	TranscriptRequire                   // peers without it are refused
+	TranscriptNever                     // not offered
+)
+
+var transcriptNames = []string{"auto", "require", "never"}
+
+// String gives the word that a policy uses.
+func (t Transcript) String() string { return transcriptNames[t] }
 
 // Endpoint is where an IKE peer may be: a range of addresses or a DNS name.
 type Endpoint struct {

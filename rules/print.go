@@ -290,6 +290,7 @@ func (w *writer) ike(i *IKE) {
 	w.texts("dns", each(i.DNS, netip.Addr.String))
 	w.flag("request_address", i.RequestAddress)
 	w.raw("mobike", strconv.FormatBool(i.MOBIKE))
+	w.text("full_transcript_auth", i.FullTranscript.String())
 	w.raw("max_sas_per_identity", strconv.Itoa(i.MaxSAsPerIdentity))
 	w.texts("encryption", i.Encryption)
 	w.texts("integrity", i.Integrity)

@@ -38,7 +38,10 @@ func newIKEListCmd(a *app) *cobra.Command {
 		Use:   "list",
 		Short: "List the peers that keys are agreed on with",
 		Long: `List the IKE SAs: who the peer has proved to be, where it is, by what the
-exchange is protected, and what was agreed on. "ipfw sas" shows what the SAs of
+exchange is protected, and what was agreed on. Under TRANSCRIPT, "full" says that
+both sides have authenticated both messages of IKE_SA_INIT, so that nobody on the
+way has weakened what they agreed on; "own" that each did its own only, as peers
+do that lack the other. "ipfw sas" shows what the SAs of
 each ipsec block have carried.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -92,7 +95,7 @@ var errNoPeers = errors.New("no IKE SAs")
 
 // printIKE prints a line for each IKE SA, and one for each of its children.
 func (a *app) printIKE(ctx context.Context, client *host.Client) error {
-	t := textTable{head: []string{"PEER", "STATE", "REMOTE", "ID", "AGE", "REKEY IN", "SUITE"}, right: "    11"}
+	t := textTable{head: []string{"PEER", "STATE", "REMOTE", "ID", "AGE", "REKEY IN", "TRANSCRIPT", "SUITE"}, right: "    11"}
 	err := client.IKESAs(ctx, func(s host.IKESA) error {
 		color := style("")
 		if s.State != "up" {
@@ -102,13 +105,19 @@ func (a *app) printIKE(ctx context.Context, client *host.Client) error {
 		if name == "" {
 			name = "(unknown)"
 		}
-		t.add(color, name, s.State, s.Remote.String(), packet.Printable(s.RemoteID), age(s.Age), age(s.Rekey), s.Suite)
+		transcript := ""
+		if s.State == "up" {
+			if transcript = "own"; s.FullTranscript {
+				transcript = "full"
+			}
+		}
+		t.add(color, name, s.State, s.Remote.String(), packet.Printable(s.RemoteID), age(s.Age), age(s.Rekey), transcript, s.Suite)
 		for _, c := range s.Children {
 			state := c.State
 			if c.State == "up" && !c.Using {
 				state = "receives"
 			}
-			t.add(color, "  "+c.Name, state, c.Mode, strings.Join(c.Local, ", ")+" <-> "+strings.Join(c.Remote, ", "), "", age(c.Rekey), "")
+			t.add(color, "  "+c.Name, state, c.Mode, strings.Join(c.Local, ", ")+" <-> "+strings.Join(c.Remote, ", "), "", age(c.Rekey), "", "")
 		}
 		return nil
 	})

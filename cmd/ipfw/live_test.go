@@ -79,7 +79,7 @@ func busy() *fakeDaemon {
 		ike: []host.IKESA{
 			{Peer: "south", State: "up", Initiator: true, Local: netip.MustParseAddrPort("198.51.100.1:4500"), Remote: netip.MustParseAddrPort("203.0.113.7:4500"),
 				LocalID: "north.example.org", RemoteID: "south.example.org", SPIi: "0102030405060708", SPIr: "1112131415161718",
-				Suite: "aes-256-gcm-16,prf-hmac-sha2-256,x25519,+ml-kem-768", Age: 7384, Rekey: 7000, MOBIKE: true,
+				Suite: "aes-256-gcm-16,prf-hmac-sha2-256,x25519,+ml-kem-768", Age: 7384, Rekey: 7000, MOBIKE: true, FullTranscript: true,
 				Children: []host.IKEChild{{Name: "branch", State: "up", SPIIn: 0x1001, SPIOut: 0x1002, Mode: "tunnel", Using: true,
 					Local: []string{"10.1.0.0-10.1.255.255"}, Remote: []string{"10.2.0.0-10.2.255.255"}, Rekey: 1800}}},
 			{State: "connecting", Local: netip.MustParseAddrPort("198.51.100.1:500"), Remote: netip.MustParseAddrPort("192.0.2.66:500"), Suite: "aes-256-gcm-16", Children: []host.IKEChild{}},

@@ -103,6 +103,7 @@ ike "named" {
   ppk_id              = "one"
   ppk_required        = true
   mobike              = false
+  full_transcript_auth = "require"
   psk_file            = "keys/private.key"
   ppk_file            = "keys/private.key"
   encryption          = ["aes-256-gcm-16", "aes-256-cbc"]
