@@ -34,7 +34,7 @@ func TestMillionRandomFrames(t *testing.T) {
 	}
 	t.Logf("resident: %d KiB after 200,000 frames, %d KiB after a million", early, late)
 	for _, host := range both {
-		if !web(client, host, 80) {
+		if !opens(client, host, 80) {
 			t.Errorf("http://%s does not answer after the flood\n%s", host, tail(d.Output(), 2000))
 		}
 	}
@@ -77,7 +77,7 @@ func sendGarbage(t *testing.T, w *wire, r *rand.Rand, n int) {
 func TestScapyFuzz(t *testing.T) {
 	l, client, server := lab.Pair(t)
 	lab.Need(t, "nginx", "curl", "python3")
-	if _, err := client.Try(20*time.Second, "/usr/bin/python3", "-c", "import scapy.all"); err != nil {
+	if _, err := client.Try(waitLong, "/usr/bin/python3", "-c", "import scapy.all"); err != nil {
 		lab.Skip(t, "python3-scapy is not installed; `make test` as root installs it")
 	}
 	startNginx(t, l, server, 80)
@@ -99,7 +99,7 @@ print("sent")
 	if out, err := client.Try(2*time.Minute, "/usr/bin/python3", script); err != nil {
 		t.Fatalf("scapy: %v\n%s", err, out)
 	}
-	if !web(client, "10.77.0.1", 80) || !web(client, "[fd77::1]", 80) {
+	if !opens(client, "10.77.0.1", 80) || !opens(client, "[fd77::1]", 80) {
 		t.Errorf("the web does not answer after the fuzz\n%s", tail(d.Output(), 2000))
 	}
 }

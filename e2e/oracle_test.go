@@ -69,7 +69,7 @@ func TestKernelIsTheOracle(t *testing.T) {
 		}
 		// The last packets may still be on their way.
 		got := seenByNftables(server)
-		for end := time.Now().Add(2 * time.Second); len(got) < len(want) && time.Now().Before(end); {
+		for end := time.Now().Add(waitLong); len(got) < len(want) && time.Now().Before(end); {
 			got = seenByNftables(server)
 		}
 		for _, key := range sent {

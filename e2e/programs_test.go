@@ -40,6 +40,16 @@ http {
 	})
 }
 
+// opens fetches a page that can be had, however long it takes.
+func opens(h *lab.Host, host string, port int) bool {
+	for end := time.Now().Add(waitLong); !web(h, host, port); {
+		if time.Now().After(end) {
+			return false
+		}
+	}
+	return true
+}
+
 // web fetches a page and says whether it came.
 func web(h *lab.Host, host string, port int) bool {
 	out, err := h.Try(waitLong, "curl", "-s", "-g", "-m", "2", fmt.Sprintf("http://%s:%d/", host, port))

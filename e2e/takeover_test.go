@@ -144,10 +144,12 @@ func (s *session) moves(limit time.Duration) bool {
 func mustOpen(t *testing.T, from *lab.Host, address string) *session {
 	t.Helper()
 	s, err := openSession(t, from, address)
-	if err != nil {
-		t.Fatal(err)
+	for end := time.Now().Add(waitLong); err != nil; s, err = openSession(t, from, address) {
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
 	}
-	if !s.moves(3 * time.Second) {
+	if !s.moves(waitLong) {
 		t.Fatalf("%s: the session does not move after %d rounds", address, s.rounds.Load())
 	}
 	return s
@@ -177,7 +179,7 @@ func tryReloadUnderLoad(t *testing.T, _ string) {
 	d.Signal(syscall.SIGHUP)
 	time.Sleep(500 * time.Millisecond)
 	for i := range keep {
-		if !keep[i].moves(2*time.Second) || !cut[i].moves(2*time.Second) {
+		if !keep[i].moves(waitLong) || !cut[i].moves(waitLong) {
 			t.Fatalf("a bad policy has changed something:\n%s", d.Output())
 		}
 	}
@@ -198,7 +200,7 @@ func tryReloadUnderLoad(t *testing.T, _ string) {
 		return true
 	})
 	for i, s := range keep {
-		if !s.moves(3 * time.Second) {
+		if !s.moves(waitLong) {
 			t.Errorf("session %d was lost", i)
 		}
 	}
@@ -237,7 +239,7 @@ func tryKillAndTakeOver(t *testing.T, way string) {
 	}
 	server.IPFW(l.File("policy.hcl", twoPorts(false, "")))
 	for i, s := range keep {
-		if !s.moves(20 * time.Second) {
+		if !s.moves(waitLong) {
 			t.Errorf("session %d did not survive the restart (%v)", i, s.failed.Load())
 		}
 	}
@@ -267,7 +269,7 @@ func tryKillWithOnFailureOpen(t *testing.T, _ string) {
 		t.Error("7002 is open while the daemon lives")
 	}
 	d.Kill()
-	if !s.moves(3 * time.Second) {
+	if !s.moves(waitLong) {
 		t.Error("the flow stands still, and the policy says open")
 	}
 	mustOpen(t, client, "10.77.0.1:7002")

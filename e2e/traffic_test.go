@@ -59,7 +59,7 @@ func tryBigPing(t *testing.T, _ string) {
 				_, err := way.from.Try(3*time.Second, "ping", "-c", "1", "-W", "1", way.to)
 				return err == nil
 			})
-			out, err := way.from.Try(20*time.Second, "ping", "-c", "5", "-i", "0.1", "-W", "2", "-s", "60000", way.to)
+			out, err := way.from.Try(waitLong, "ping", "-c", "5", "-i", "0.1", "-W", "20", "-s", "60000", way.to)
 			if err != nil || !strings.Contains(out, " 0% packet loss") {
 				t.Errorf("%s to %s: %v\n%s", way.from.Name, way.to, err, out)
 			}
@@ -120,10 +120,10 @@ func tryOutboundUnderInboundDiscard(t *testing.T, _ string) {
 	startNginx(t, l, client, 80)
 	server.IPFW(l.File("policy.hcl", "policy {\n  inbound = \"discard\"\n  outbound = \"bypass\"\n}\n"))
 	for _, host := range []string{"10.77.0.2", "[fd77::2]"} {
-		if !web(server, host, 80) {
+		if !opens(server, host, 80) {
 			t.Errorf("the server cannot open http://%s", host)
 		}
-		if out, err := server.Try(5*time.Second, "ping", "-c", "1", "-W", "2", bare(host)); err != nil {
+		if out, err := server.Try(waitLong, "ping", "-c", "1", "-W", "60", bare(host)); err != nil {
 			t.Errorf("the server cannot ping %s: %v\n%s", host, err, out)
 		}
 	}

@@ -21,7 +21,7 @@ func tryWebServerProfile(t *testing.T, _ string) {
 	startNginx(t, l, server, 80, 443, 22, 5432)
 	for _, host := range both {
 		for _, port := range []int{80, 443, 22, 5432} {
-			if !web(client, host, port) {
+			if !opens(client, host, port) {
 				t.Fatalf("without a firewall %s:%d does not answer; the test would prove nothing", host, port)
 			}
 		}
@@ -29,7 +29,7 @@ func tryWebServerProfile(t *testing.T, _ string) {
 	d := server.IPFW("profile:web-server")
 	for _, host := range both {
 		for _, port := range []int{80, 443} {
-			if !web(client, host, port) {
+			if !opens(client, host, port) {
 				t.Errorf("%s:%d is shut", host, port)
 			}
 		}

@@ -64,7 +64,7 @@ func TestDamagedState(t *testing.T) {
 				if again > 0 {
 					t.Errorf("%d packets are sealed with sequence numbers that were used before", again)
 				}
-				told := until(t, 2*time.Second, func() bool { // by the log, or by an event
+				told := until(t, patience, func() bool { // by the log, or by an event
 					out, _ := s.gateway.Try(patience, lab.Binary(t), "events", "--socket", d.Socket)
 					return strings.Contains(d.Output()+out, ".seq")
 				})

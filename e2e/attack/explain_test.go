@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/ipfw/ipfw/e2e/lab"
 )
@@ -19,7 +18,7 @@ func TestExplainAboutLoopback(t *testing.T) {
 		text := marker("loopback")
 		sender := receive(t, s.gateway, at(v.loopback, 0))
 		_ = sender.send(at(v.loopback, 9999), text) // refused says the same as lost
-		passes := until(t, 2*time.Second, func() bool { return box.has(text) })
+		passes := until(t, patience, func() bool { return box.has(text) })
 		words := fmt.Sprintf("in udp %v:40000 -> %v:9999 on lo", v.loopback, v.loopback)
 		if v.name == "v6" {
 			words = "in udp [::1]:40000 -> [::1]:9999 on lo"
