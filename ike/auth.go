@@ -159,6 +159,17 @@ func noTranscript(who string) *authError {
 		"%s does not authenticate both IKE_SA_INIT messages (IKE_SA_INIT_FULL_TRANSCRIPT_AUTH), and the policy requires it", who)
 }
 
+// transcriptText says by what both sides have authenticated IKE_SA_INIT.
+func (sa *ikeSA) transcriptText() string {
+	switch {
+	case sa.transcript:
+		return "both sides have authenticated all of IKE_SA_INIT"
+	case sa.peer.FullTranscript == TranscriptNever:
+		return "without full transcript authentication: the policy does not offer it"
+	}
+	return "without full transcript authentication: the peer does not offer it"
+}
+
 // event is the failure for people.
 func (e *authError) event() Event {
 	return Event{Failure: e.why, Detail: e.text, Setting: e.setting, Peer: e.peer}

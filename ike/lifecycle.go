@@ -29,13 +29,7 @@ func (c *Core) establish(sa *ikeSA, low []byte, initialContact bool) {
 	c.stats.Up++
 	c.enroll(sa)
 	c.keepFew(sa, nil)
-	up := Event{Kind: IKEUp, Suite: sa.suite.String(), Detail: "both sides have authenticated all of IKE_SA_INIT"}
-	if !sa.transcript {
-		if up.Detail = "without full transcript authentication: the peer does not offer it"; sa.peer.FullTranscript == TranscriptNever {
-			up.Detail = "without full transcript authentication: the policy does not offer it"
-		}
-	}
-	c.event(sa, up)
+	c.event(sa, Event{Kind: IKEUp, Suite: sa.suite.String(), Detail: sa.transcriptText()})
 	c.watchProof(sa)
 	if initialContact {
 		c.dropOlder(sa)
