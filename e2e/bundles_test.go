@@ -261,12 +261,16 @@ var appleSets = map[string][]string{
 	"RemoteAddress": nil, "LocalIdentifier": nil, "RemoteIdentifier": nil, "ServerCertificateIssuerCommonName": nil, "PayloadCertificateUUID": nil,
 	"AuthenticationMethod": {"None", "SharedSecret", "Certificate"}, "CertificateType": {"RSA", "ECDSA256", "ECDSA384", "ECDSA521", "RSA-PSS"},
 	"ExtendedAuthEnabled": {"0", "1"}, "EnablePFS": {"0", "1"},
+	"AllowPostQuantumKeyExchangeFallback": {"1"}, // 0 would keep it from gateways without
 }
 
 var appleSuite = map[string][]string{
 	"EncryptionAlgorithm": {"DES", "3DES", "AES-128", "AES-256", "AES-128-GCM", "AES-256-GCM", "ChaCha20Poly1305"},
 	"IntegrityAlgorithm":  {"SHA1-96", "SHA1-160", "SHA2-256", "SHA2-384", "SHA2-512"},
-	"DiffieHellmanGroup":  {"1", "2", "5", "14", "15", "16", "17", "18", "19", "20", "21", "31", "32"},
+	// Up to seven of "none", ML-KEM-768 and ML-KEM-1024, by their transform IDs
+	// (NEVPNIKEv2PostQuantumKeyExchangeMethod, from version 26 on).
+	"PostQuantumKeyExchangeMethods": {"[36]"},
+	"DiffieHellmanGroup":            {"1", "2", "5", "14", "15", "16", "17", "18", "19", "20", "21", "31", "32"},
 }
 
 // The bundle for Apple's systems is a property list with all that its schema

@@ -54,6 +54,24 @@ func (k kexSource) start(method uint16) (keyExchange, error) {
 	return nil, fmt.Errorf("key exchange method %d is not known", method)
 }
 
+// answer is our half of a key exchange as the responder of IKE_SA_INIT, which
+// computes the shared secret later: until then nobody has shown that it hears us.
+// A KEM has both in one step, and costs no more than half of another exchange.
+func (k kexSource) answer(method uint16, peer []byte) (keyExchange, error) {
+	if method != KEMLKEM768 {
+		return k.start(method)
+	}
+	ct, shared, err := k.encapsulate768(peer)
+	return encapsulated{ct, shared}, err
+}
+
+// encapsulated is a KEM's answer; the secret is there already.
+type encapsulated struct{ ciphertext, secret []byte }
+
+func (e encapsulated) method() uint16                { return KEMLKEM768 }
+func (e encapsulated) public() []byte                { return e.ciphertext }
+func (e encapsulated) shared([]byte) ([]byte, error) { return e.secret, nil }
+
 // respond does the responder's half in one step.
 func (k kexSource) respond(method uint16, peer []byte) (public, shared []byte, err error) {
 	if method == KEMLKEM768 {

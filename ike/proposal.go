@@ -82,7 +82,7 @@ func (p Proposal) check() error {
 			gmac := t.ID == IntegGMAC128 || t.ID == IntegGMAC192 || t.ID == IntegGMAC256
 			bad = s.integKeyLen() == 0 || gmac && p.Protocol != ProtoAH
 		case t.Type == TransformKE, isAddKE(t.Type):
-			bad = t.ID != KENone && !knownKE(t.ID) || t.Type == TransformKE && t.ID == KEMLKEM768
+			bad = t.ID != KENone && !knownKE(t.ID)
 		case t.Type == TransformESN:
 			bad = t.ID > esnYes || p.Protocol == ProtoIKE
 		default:
@@ -157,7 +157,7 @@ func (p Proposal) group() uint16 {
 
 // negotiation is what choose needs to know beside the proposals.
 type negotiation struct {
-	ke   uint16 // key exchange for which the KE payload at hand is; preferred
+	ke   uint16 // key exchange for which the KE payload at hand is; preferred to others that are no stronger
 	noKE bool   // no key exchange in this exchange (the child of IKE_AUTH)
 }
 
@@ -174,6 +174,20 @@ func choose(ours, theirs []Proposal, n negotiation) (s suite, answer Proposal, o
 		}
 	}
 	return suite{}, Proposal{}, false
+}
+
+// strength ranks key exchanges. The KE payload at hand may be for a weaker one
+// than both sides would take, because somebody in between has answered with
+// INVALID_KE_PAYLOAD: so both say again all that they have (RFC 7296 section
+// 1.2), and the stronger one is insisted on.
+func strength(method uint16) int {
+	switch method {
+	case KEMLKEM768:
+		return 2 // quantum computers do not break it
+	case KEMODP2048, KENone:
+		return 0
+	}
+	return 1
 }
 
 // match picks one transform of every type. miss is the type in which the two
@@ -196,7 +210,7 @@ func match(ours, theirs Proposal, n negotiation) (s suite, miss uint8) {
 		i := slices.IndexFunc(a, func(t Transform) bool { return slices.ContainsFunc(b, t.same) })
 		if kind == TransformKE && n.ke != KENone {
 			want := Transform{Type: kind, ID: n.ke}
-			if slices.Contains(a, want) && slices.Contains(b, want) {
+			if slices.Contains(a, want) && slices.Contains(b, want) && strength(n.ke) >= strength(a[max(i, 0)].ID) {
 				i = slices.Index(a, want)
 			}
 		}

@@ -153,10 +153,15 @@ func (c *Core) openHalf(h header, d Datagram, s suite, chosen Proposal, ni, publ
 	sa.initFrom = initKey{d.Remote, h.spiI}
 	c.inits[sa.initFrom] = sa
 	c.guard.enter(sa)
-	work(c, sa, false, len(d.Data), func() (r half) { r.kex, r.err = c.kex.start(s.ke); return r }, func(r half) {
+	peer := slices.Clone(hs.peerKE) // the Core wipes its own when the handshake ends
+	work(c, sa, false, len(d.Data), func() (r half) { r.kex, r.err = c.kex.answer(s.ke, peer); return r }, func(r half) {
 		if r.err != nil {
-			c.stats.Failures[BadRandomness]++
-			sa.hears = false // it is not to blame
+			if s.ke == KEMLKEM768 { // no valid key (FIPS 203 section 7.2)
+				c.stats.Dropped++
+			} else {
+				c.stats.Failures[BadRandomness]++
+				sa.hears = false // it is not to blame
+			}
 			c.destroy(sa, true)
 			return
 		}

@@ -70,6 +70,7 @@ var keyExchanges = map[string]algorithm{
 	"x25519": {}, "p-256": {}, "p-384": {}, "p-521": {},
 	"modp-2048": {weak: "RFC 8247 wants it for old peers; x25519 and p-256 are stronger and faster"},
 	"modp-3072": {}, "modp-4096": {},
+	"ml-kem-768":           {},
 	"x25519+ml-kem-768":    {},
 	"p-256+ml-kem-768":     {},
 	"p-384+ml-kem-768":     {},
@@ -91,7 +92,7 @@ var algorithmHints = map[string]string{
 	"sha1": "write \"hmac-sha1-96\"", "sha256": "write \"hmac-sha2-256-128\"", "sha2-256": "write \"hmac-sha2-256-128\"", "hmac-sha2-256": "write \"hmac-sha2-256-128\"",
 	"hmac-sha256": "write \"hmac-sha2-256-128\"", "sha384": "write \"hmac-sha2-384-192\"", "sha512": "write \"hmac-sha2-512-256\"",
 	"curve25519": "write \"x25519\"", "ecp-256": "write \"p-256\"", "ecp256": "write \"p-256\"", "ecp-384": "write \"p-384\"", "ecp384": "write \"p-384\"", "ecp-521": "write \"p-521\"",
-	"ml-kem-768": "ML-KEM runs on top of another exchange: write \"x25519+ml-kem-768\"", "mlkem768": "write \"x25519+ml-kem-768\"",
+	"mlkem768":  "write \"x25519+ml-kem-768\", or \"ml-kem-768\" for ML-KEM alone",
 	"modp-1024": "groups below 2048 bits can be broken (RFC 8247 section 2.4); write \"x25519\"", "modp-1536": "groups below 2048 bits can be broken (RFC 8247 section 2.4); write \"x25519\"",
 }
 

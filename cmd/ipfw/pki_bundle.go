@@ -152,11 +152,13 @@ Set-VpnConnectionIPsecConfiguration -ConnectionName ipfw -AuthenticationTransfor
 				<key>PayloadCertificateUUID</key><string>{{index .UUIDs 2}}</string>
 				<key>ServerCertificateIssuerCommonName</key><string>{{xml .Issuer}}</string>
 				<key>EnablePFS</key><integer>0</integer>
+				<key>AllowPostQuantumKeyExchangeFallback</key><integer>1</integer>
 				<key>IKESecurityAssociationParameters</key>
 				<dict>
 					<key>EncryptionAlgorithm</key><string>AES-256-GCM</string>
 					<key>IntegrityAlgorithm</key><string>SHA2-256</string>
 					<key>DiffieHellmanGroup</key><integer>19</integer>
+					<key>PostQuantumKeyExchangeMethods</key><array><integer>36</integer></array>
 				</dict>
 				<key>ChildSecurityAssociationParameters</key>
 				<dict>

@@ -74,7 +74,7 @@ ipsec "users" {
   ike              = "remote-users"
   encapsulation    = "udp"
   encryption       = ["aes-256-gcm-16", "chacha20-poly1305"]
-  key_exchange     = ["x25519+ml-kem-768", "x25519"]
+  key_exchange     = ["x25519+ml-kem-768", "ml-kem-768", "x25519"]
   replay_window    = 4096
   esn              = false
   lifetime         = "90m"
