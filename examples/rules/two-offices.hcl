@@ -28,13 +28,22 @@ rule "offices" {
   remote_address = local.there
 }
 
-# The gateway itself talks to the other office through the tunnel too.
+# The gateway itself talks to the other office through the tunnel too, by its
+# address in here (ping -I, or a route with "src"). By its address outside, which
+# Linux takes by itself, it does not, and never in the clear.
 rule "gateway-to-office" {
   action         = "protect"
   with           = "south"
   direction      = "both"
   local_address  = local.here
   remote_address = local.there
+}
+
+rule "office-never-in-the-clear" {
+  action         = "discard"
+  direction      = "out"
+  remote_address = local.there
+  reject         = true
 }
 
 rule "internet" {
@@ -83,6 +92,10 @@ test "from office to office through the tunnel, whoever opens" {
   expect "protect" {
     packets = ["out tcp 10.1.0.1:40000 -> 10.2.0.9:443", "in icmp echo-request 10.2.0.9 -> 10.1.0.1 protected south"]
     rule    = "gateway-to-office"
+  }
+  expect "discard" {
+    packets = ["out tcp 198.51.100.1:40000 -> 10.2.0.9:443", "out udp [2001:db8::1]:40000 -> [fd00:2::9]:53"]
+    rule    = "office-never-in-the-clear"
   }
 }
 

@@ -48,6 +48,14 @@ rule "callers-ping-the-gateway" {
   remote_address = local.callers
 }
 
+# What this host would open to a caller by itself has no tunnel to go through.
+rule "callers-never-in-the-clear" {
+  action         = "discard"
+  direction      = "out"
+  remote_address = local.callers
+  reject         = true
+}
+
 rule "ssh" {
   action         = "bypass"
   direction      = "in"
@@ -89,6 +97,10 @@ test "and nothing else" {
   expect "discard" {
     packets = ["forward tcp 10.99.0.7:40000 -> 10.99.0.8:445", "forward udp [fd99::7]:40000 -> [fd99::8]:5353"]
     rule    = "callers-apart"
+  }
+  expect "discard" {
+    packets = ["out tcp 10.1.0.1:40000 -> 10.99.0.7:22", "out udp [fd00:1::1]:40000 -> [fd99::7]:53"]
+    rule    = "callers-never-in-the-clear"
   }
   expect "discard" {
     packets = [
