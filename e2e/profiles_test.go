@@ -109,10 +109,8 @@ func TestTwoOfficesProfile(t *testing.T) {
 	}
 	s.Run("ping", "-c", "3", "-i", "0.2", "-W", "5", "10.1.0.5")
 	// From the gateway itself Linux takes the address outside, for which there is no tunnel.
-	for _, to := range []string{"10.2.0.9", "fd00:2::9"} {
-		if out, err := north.Try(waitLong, "ping", "-c", "1", "-W", "1", to); err == nil {
-			t.Errorf("the gateway's own ping by its address outside is answered:\n%s", out)
-		}
+	if out, err := north.Try(waitLong, "ping", "-c", "1", "-W", "1", "10.2.0.9"); err == nil {
+		t.Errorf("the gateway's own ping by its address outside is answered:\n%s", out)
 	}
 	sas := a.Ask("sas", "-v")
 	for _, want := range []string{"esp/udp tunnel", "aes-256-gcm-16", "198.51.100.1 -> 203.0.113.7", `keys from ike "south"`, "south.example.org",

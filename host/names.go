@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ipfw/ipfw/ike"
+	"github.com/ipfw/ipfw/rules"
 )
 
 // names are the addresses of peers that the policy knows by DNS names. Each is
@@ -191,6 +192,7 @@ func (n *names) place(peers []ikePeer) (list []*ike.Peer, call map[string]netip.
 			q.Children[i] = &own
 		}
 		q.Endpoint, q.From = endpointsOf(p.block, n.addr)
+		q.Named = slices.ContainsFunc(p.block.Remote, func(e rules.Endpoint) bool { return e.Name != "" })
 		if q.Endpoint.IsValid() {
 			call[q.Name] = q.Endpoint.Addr()
 		}

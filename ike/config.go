@@ -80,7 +80,9 @@ type Peer struct {
 	// Where we call, and from where. Endpoint is invalid for peers that only
 	// call in. A zero port means 500.
 	Endpoint netip.AddrPort
-	Local    netip.Addr // our address, which is also where it has to call; invalid: any
+	// Named says that Endpoint is where a name leads now, and may lead elsewhere.
+	Named bool
+	Local netip.Addr // our address, which is also where it has to call; invalid: any
 	// From is where it may call from; empty: anywhere.
 	From []netip.Prefix
 

@@ -10,8 +10,8 @@ import (
 
 // Update puts another list of peers in force. IKE SAs of peers that are the
 // same live on, those of others are deleted; of a peer that is the same, the
-// children live on that are. A peer whose Endpoint alone is another (its name
-// has another address now) is the same: calls go there from now on, also for
+// children live on that are. A peer that is Named and whose Endpoint alone is another
+// (its name has another address now) is the same: calls go there from now on, also for
 // the tunnels that we have called it for, whose IKE SA stays until another
 // takes its place. On error nothing has changed. The peers belong to the
 // Core from then on.
@@ -91,10 +91,12 @@ func (c *Core) supersede(sa *ikeSA) {
 	}
 }
 
-// samePeer says that nothing has changed but the endpoint and the children.
+// samePeer says that nothing has changed but where a name leads, and the children.
 func samePeer(a, b *Peer) bool {
 	x, y := *a, *b
-	x.Endpoint, y.Endpoint = netip.AddrPort{}, netip.AddrPort{}
+	if x.Named && y.Named {
+		x.Endpoint, y.Endpoint = netip.AddrPort{}, netip.AddrPort{}
+	}
 	x.Children, y.Children = nil, nil
 	x.known, y.known = nil, nil
 	return a.Endpoint.IsValid() == b.Endpoint.IsValid() && reflect.DeepEqual(x, y)

@@ -13,20 +13,23 @@ func TestUpdate(t *testing.T) {
 		change func(*Peer)
 		keep   bool // the IKE SA
 		child  bool
+		named  bool // where it is, a name says
 	}{
-		{"nothing", func(*Peer) {}, true, true},
-		{"another address of the same name, where nobody answers", func(p *Peer) { p.Endpoint = netip.MustParseAddrPort("192.0.2.9:500") }, true, true},
-		{"start", func(p *Peer) { p.Children[0].Start = true }, true, true},
-		{"another child beside it", func(p *Peer) { p.Children = append(p.Children, &Child{Name: "more"}) }, true, true},
-		{"key", func(p *Peer) { p.PSK = []byte("another pre-shared key of some length") }, false, false},
-		{"identity", func(p *Peer) { p.RemoteID = "c.example" }, false, false},
-		{"child", func(p *Peer) { p.Children[0].Mode = Transport }, true, false},
-		{"child gone", func(p *Peer) { p.Children = nil }, true, false},
-		{"peer gone", func(p *Peer) { p.Name = "other" }, false, false},
+		{"nothing", func(*Peer) {}, true, true, false},
+		{"another address of the same name, where nobody answers", func(p *Peer) { p.Endpoint = netip.MustParseAddrPort("192.0.2.9:500") }, true, true, true},
+		{"another address", func(p *Peer) { p.Endpoint = netip.MustParseAddrPort("192.0.2.9:500") }, false, false, false},
+		{"start", func(p *Peer) { p.Children[0].Start = true }, true, true, false},
+		{"another child beside it", func(p *Peer) { p.Children = append(p.Children, &Child{Name: "more"}) }, true, true, false},
+		{"key", func(p *Peer) { p.PSK = []byte("another pre-shared key of some length") }, false, false, false},
+		{"identity", func(p *Peer) { p.RemoteID = "c.example" }, false, false, false},
+		{"child", func(p *Peer) { p.Children[0].Mode = Transport }, true, false, false},
+		{"child gone", func(p *Peer) { p.Children = nil }, true, false, false},
+		{"peer gone", func(p *Peer) { p.Name = "other" }, false, false, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			s, a, b := upTwo(t, nil)
+			s, a, b := upTwo(t, func(pa, _ *Peer) { pa.Named = row.named })
 			next, _ := pskPeers()
+			next.Named = row.named
 			row.change(next)
 			o, err := a.Update(s.now, []*Peer{next})
 			if err != nil {
@@ -107,7 +110,7 @@ func TestPeerIsFollowed(t *testing.T) {
 		}
 		more(pa, "10.1.0.0/16", "10.2.0.0/16")
 		more(pb, "10.2.0.0/16", "10.1.0.0/16")
-		pb.Endpoint = netip.AddrPort{} // it is called, and takes calls from anywhere
+		pb.Endpoint, pa.Named = netip.AddrPort{}, true // it is called, and takes calls from anywhere
 		source := "192.0.2.1"
 		a := s.add("a", source, Config{Peers: []*Peer{pa}, Source: func(netip.Addr) netip.Addr { return netip.MustParseAddr(source) }})
 		b := s.add("b", "192.0.2.2", Config{Peers: []*Peer{pb}})
@@ -123,7 +126,7 @@ func TestPeerIsFollowed(t *testing.T) {
 			a.others = append(a.others, netip.MustParseAddr(source))
 		}
 		b.others = append(b.others, netip.MustParseAddr(to))
-		next.Endpoint = netip.AddrPortFrom(netip.MustParseAddr(to), 0)
+		next.Endpoint, next.Named = netip.AddrPortFrom(netip.MustParseAddr(to), 0), true
 		o, err := a.Update(s.now, []*Peer{next})
 		if err != nil {
 			t.Fatal(err)
