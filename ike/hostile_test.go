@@ -299,3 +299,53 @@ func TestLeasesComeAndGo(t *testing.T) {
 		t.Errorf("%d notes of 5 leases", n)
 	}
 }
+
+// A child that a peer was in the middle of asking for when a policy without it came
+// in force is not made any more.
+func TestPendingChildOfOldPolicy(t *testing.T) {
+	withKEM := func(bits uint16) []Proposal {
+		return []Proposal{{Protocol: ProtoESP, Transforms: []Transform{{TransformENCR, EncrAESGCM16, bits}, {TransformKE, KEX25519, 0}, {TransformADDKE, KEMLKEM768, 0}, {TransformESN, esnYes, 0}}}}
+	}
+	for _, rekey := range []bool{false, true} {
+		s, a, b := upTwo(t, func(a, b *Peer) {
+			a.Children = append(a.Children, &Child{Name: "more", Proposals: withKEM(128)})
+			b.Children[0].Name = "net"
+			b.Children = append(b.Children, &Child{Name: "more", Proposals: withKEM(128)})
+		})
+		asked := false
+		stop := func(d Datagram) (Datagram, bool) {
+			h, err := parseHeader(d.Data)
+			asked = asked || err == nil && h.exchange == exFollowupKE
+			return d, err != nil || h.exchange != exFollowupKE
+		}
+		if rekey {
+			s.call(a, "b", "more")
+			s.run(3 * time.Second)
+			s.nat = stop
+			s.take(a, a.Rekey(s.now, "", "more"))
+		} else {
+			s.nat = stop
+			s.call(a, "b", "more")
+		}
+		s.run(500 * time.Millisecond)
+		if !asked {
+			s.dump()
+			t.Fatal("IKE_FOLLOWUP_KE is not under way")
+		}
+		_, next := pskPeers()
+		next.Children = append(next.Children, &Child{Name: "more", Proposals: withKEM(256)})
+		o, err := b.Update(s.now, []*Peer{next})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.take(b, o)
+		s.nat = nil
+		s.run(20 * time.Second)
+		for _, x := range b.sad {
+			if x.Name == "more" {
+				s.dump()
+				t.Errorf("rekey %v: a child of the old policy has been made: %s", rekey, x.Encryption)
+			}
+		}
+	}
+}

@@ -138,6 +138,9 @@ func (c *Core) updateChildren(p *Peer, list []*Child) {
 			t, ok := q.task.(*createTask)
 			return ok && t.purpose == newChild && gone(t.cfg)
 		})
+		if p := sa.pending; p != nil && p.n != nil && gone(p.n.cfg) {
+			c.dropPending(sa)
+		}
 		if sa.req != nil {
 			if t, ok := sa.req.task.(*createTask); ok && t.cfg != nil && gone(t.cfg) {
 				c.deleteIKE(sa) // what is being made cannot be called off
