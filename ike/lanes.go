@@ -2,6 +2,7 @@ package ike
 
 import (
 	"encoding/binary"
+	"sync"
 	"sync/atomic"
 )
 
@@ -21,7 +22,25 @@ type lanes struct {
 	lost   [4]atomic.Uint64
 	ready  chan struct{} // something has been added
 	turn   int
+
+	mu   sync.Mutex
+	ofSA map[spiPair]share // of laneRest
 }
+
+// spiPair are the SPIs of a message.
+type spiPair [16]byte
+
+// share is what waits of one IKE SA.
+type share struct{ n, bytes int }
+
+// mostOfSA and mostBytesOfSA bound it: a peer that has authenticated may make the Core work for each
+// message, and whoever heeds the window of RFC 7296 section 2.3, which is one each
+// way, has no more under way than the fragments of a request and of an answer, and
+// those of before. Others would stand behind all that it sends.
+const (
+	mostOfSA      = 4 * maxFragments
+	mostBytesOfSA = 4 * maxMessage
+)
 
 const (
 	laneRest = iota
@@ -39,7 +58,7 @@ var laneLengths = [...]int{laneRest: 8192, laneCookie: 1024, laneCall: 1024, lan
 var laneBytes = [...]int64{laneRest: 16 << 20, laneCookie: 2 << 20, laneCall: 2 << 20, laneSuspect: 2 << 20}
 
 func newLanes() *lanes {
-	l := &lanes{ready: make(chan struct{}, 1)}
+	l := &lanes{ready: make(chan struct{}, 1), ofSA: map[spiPair]share{}}
 	for i := range l.queues {
 		l.queues[i] = make(chan Datagram, laneLengths[i])
 	}
@@ -66,12 +85,50 @@ func (l *lanes) add(d Datagram) {
 		l.lost[i].Add(1)
 		return
 	}
+	if i == laneRest && !l.within(d) {
+		l.lost[i].Add(1)
+		return
+	}
 	if !l.put(i, d) {
+		if i == laneRest {
+			l.gone(d)
+		}
 		return
 	}
 	select {
 	case l.ready <- struct{}{}:
 	default:
+	}
+}
+
+// spisOf are zero for what has no header.
+func spisOf(d Datagram) (s spiPair) {
+	copy(s[:], d.Data)
+	return s
+}
+
+// within books a datagram of an IKE SA that has not too many; gone takes it out.
+func (l *lanes) within(d Datagram) bool {
+	s := spisOf(d)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	x := l.ofSA[s]
+	if x.n++; x.n > mostOfSA || x.bytes+len(d.Data) > mostBytesOfSA {
+		return false
+	}
+	x.bytes += len(d.Data)
+	l.ofSA[s] = x
+	return true
+}
+
+func (l *lanes) gone(d Datagram) {
+	s := spisOf(d)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	x := l.ofSA[s]
+	x.n, x.bytes = x.n-1, x.bytes-len(d.Data)
+	if l.ofSA[s] = x; x.n <= 0 {
+		delete(l.ofSA, s)
 	}
 }
 
@@ -117,6 +174,9 @@ func (l *lanes) take(i int) (Datagram, bool) {
 	select {
 	case d := <-l.queues[i]:
 		l.bytes[i].Add(-int64(len(d.Data)))
+		if i == laneRest {
+			l.gone(d)
+		}
 		return d, true
 	default:
 		return Datagram{}, false

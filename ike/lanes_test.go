@@ -1,6 +1,7 @@
 package ike
 
 import (
+	"encoding/binary"
 	"testing"
 )
 
@@ -26,8 +27,8 @@ func TestLanes(t *testing.T) {
 	}
 	for flood, b := range messages {
 		l := newLanes()
-		for range laneLengths[flood] + 5 {
-			l.add(Datagram{Data: b})
+		for i := range laneLengths[flood] + 5 {
+			l.add(Datagram{Data: ofSA(b, i)})
 		}
 		for _, o := range messages {
 			l.add(Datagram{Data: o})
@@ -61,6 +62,46 @@ func TestLanes(t *testing.T) {
 	}
 }
 
+// ofSA is a message that does not begin an IKE SA, as one of another; others stay
+// as they are.
+func ofSA(b []byte, i int) []byte {
+	if laneOf(b) != laneRest {
+		return b
+	}
+	b = append([]byte(nil), b...)
+	binary.BigEndian.PutUint32(b[12:], uint32(i))
+	return b
+}
+
+// Who sends more for one IKE SA than its window allows loses the rest of it, and
+// whatever comes for others is heard behind no more than that.
+func TestLaneShares(t *testing.T) {
+	auth := initMessage(t, 1)
+	auth[18], auth[8] = exIKEAuth, 1
+	for _, size := range []int{len(auth), 60000} {
+		l := newLanes()
+		for range 20000 {
+			l.add(Datagram{Data: append(ofSA(auth, 1), make([]byte, size-len(auth))...)})
+		}
+		l.add(Datagram{Data: ofSA(auth, 2)})
+		for n := 0; ; n++ {
+			d, ok := l.next(func(Datagram) bool { return false })
+			if !ok {
+				t.Fatalf("%d bytes each: the other IKE SA is not heard", size)
+			}
+			if d.Data[15] == 2 {
+				if n == 0 || n > 300 {
+					t.Errorf("%d bytes each: it stands behind %d others", size, n)
+				}
+				break
+			}
+		}
+		if len(l.ofSA) != 0 {
+			t.Errorf("%d shares are booked of nothing", len(l.ofSA))
+		}
+	}
+}
+
 // Datagrams of suspects wait behind all others, have their turn, and are lost when
 // they are too many.
 func TestSuspectLane(t *testing.T) {
@@ -71,8 +112,8 @@ func TestSuspectLane(t *testing.T) {
 	honest[0] ^= 1
 	suspect := func(d Datagram) bool { return d.Data[0] == auth[0] }
 	const flood = 3000
-	for range flood {
-		l.add(Datagram{Data: auth})
+	for i := range flood {
+		l.add(Datagram{Data: ofSA(auth, i)})
 	}
 	for range 100 {
 		l.add(Datagram{Data: honest})
@@ -104,8 +145,8 @@ func TestLaneBytes(t *testing.T) {
 	auth[18], auth[8] = exIKEAuth, 1
 	l := newLanes()
 	long := append(auth, make([]byte, 65507-len(auth))...)
-	for range laneLengths[laneRest] {
-		l.add(Datagram{Data: long})
+	for i := range laneLengths[laneRest] {
+		l.add(Datagram{Data: ofSA(long, i)})
 	}
 	if n := len(l.queues[laneRest]) * len(long); n > 16<<20 || n < 15<<20 || l.lost[laneRest].Load() == 0 {
 		t.Errorf("%d bytes wait, %d are lost", n, l.lost[laneRest].Load())
@@ -129,8 +170,8 @@ func TestLaneBytes(t *testing.T) {
 			t.Errorf("lane %d is empty and counts %d bytes", i, n)
 		}
 	}
-	for range full {
-		l.add(Datagram{Data: long})
+	for i := range full {
+		l.add(Datagram{Data: ofSA(long, i)})
 	}
 	if len(l.queues[laneRest]) != full {
 		t.Errorf("%d of %d find room again", len(l.queues[laneRest]), full)
