@@ -80,6 +80,8 @@ type Event struct {
 	Diagnostics []Diagnostic `json:"diagnostics,omitempty"`
 	Generation  uint64       `json:"generation,omitempty"` // of the policy in force, for start and reload
 	Count       uint64       `json:"count,omitempty"`
+
+	caused bool // by what somebody has sent, beside those kinds of which all are
 }
 
 // textBytes is how much memory the texts of an event hold, in bytes. Those of
@@ -102,7 +104,7 @@ func (e *Event) byOthers() bool {
 	case KindPacket, KindAudit, KindMalformed, KindIPsec:
 		return true
 	case KindIKE:
-		return e.IKE != nil && e.IKE.Failure != ""
+		return e.caused || e.IKE != nil && e.IKE.Failure != ""
 	}
 	return false
 }

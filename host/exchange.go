@@ -241,7 +241,7 @@ func (x *exchange) wait(r *engine.Rule, in *engine.Input) bool {
 		s.Post(func(core *ike.Core, now time.Time) ike.Output {
 			o, err := core.Initiate(now, ike.Call{Peer: c.peer, Child: name, Local: portless(c.local), Remote: portless(c.remote), Packet: flow})
 			if err != nil {
-				x.tell(fmt.Sprintf("no SA for a packet of rule %q: %s", r.Name, err))
+				x.tellCaused(fmt.Sprintf("no SA for a packet of rule %q: %s", r.Name, err))
 			}
 			return o
 		})
@@ -306,14 +306,14 @@ func (x *exchange) install(a *ike.Action) {
 	if b.Encap == rules.EncapNone && a.Child.UDPEncap {
 		a.Child.In.Wipe()
 		a.Child.Out.Wipe()
-		x.tell(fmt.Sprintf("a NAT is between this host and %s of ike %q, and ipsec %q says encapsulation = \"none\": what goes there is discarded; look at encapsulation in %s", a.Child.Remote, a.Child.Peer, b.Name, b.Place))
+		x.tellCaused(fmt.Sprintf("a NAT is between this host and %s of ike %q, and ipsec %q says encapsulation = \"none\": what goes there is discarded; look at encapsulation in %s", a.Child.Remote, a.Child.Peer, b.Name, b.Place))
 		if s, id := x.server.Load(), a.Child.ID; s != nil {
 			s.Post(func(c *ike.Core, now time.Time) ike.Output { return c.DeleteChild(now, id) })
 		}
 		return
 	}
 	if _, err := x.pairs.install(&a.Child, b.IPsec, a.Use, x.d.now()); err != nil {
-		x.tell(fmt.Sprintf("the SAs that ike %q has agreed for ipsec %q cannot be used: %s", a.Child.Peer, a.Child.Name, err))
+		x.tellCaused(fmt.Sprintf("the SAs that ike %q has agreed for ipsec %q cannot be used: %s", a.Child.Peer, a.Child.Name, err))
 		return
 	}
 	x.loans.begin(x.d.firewall, &a.Child, x.tell)
@@ -469,4 +469,9 @@ func (x *exchange) usage() []ike.Usage {
 
 func (x *exchange) tell(message string) {
 	x.d.ring.add(&Event{Kind: KindIKE, Message: packet.Printable(message)})
+}
+
+// tellCaused tells what peers, or packets of anybody, can cause again and again.
+func (x *exchange) tellCaused(message string) {
+	x.d.ring.add(&Event{Kind: KindIKE, Message: packet.Printable(message), caused: true})
 }

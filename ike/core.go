@@ -31,6 +31,7 @@ type Core struct {
 	again  []restart
 	due    time.Time // when the first of again is; zero: none
 	leases leases
+	calls  calls
 	jobs   jobs
 	// partings are to be ended as soon as possible.
 	partings []parting

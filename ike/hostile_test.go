@@ -300,6 +300,47 @@ func TestLeasesComeAndGo(t *testing.T) {
 	}
 }
 
+// A program that sends to every address of a network has no more calls under way than
+// there are places for them, and a host that is there is called all the same.
+func TestCallsOfOneNetwork(t *testing.T) {
+	s := newSim(t, 7)
+	pa, pb := pskPeers()
+	net := []TrafficSelector{SelectorOf(netip.MustParsePrefix("0.0.0.0/0"))}
+	pa.Endpoint, pa.RemoteID, pb.Endpoint = netip.AddrPort{}, "*.example", netip.AddrPort{}
+	for _, ch := range []*Child{pa.Children[0], pb.Children[0]} {
+		ch.Mode, ch.LocalTS, ch.RemoteTS = Transport, net, net
+	}
+	a, b := s.twoNodes(pa, pb)
+	send := func(to netip.Addr) {
+		packet := Flow{selectorOfHost(a.addr), selectorOfHost(to)}
+		o, err := a.Initiate(s.now, Call{Peer: "b", Child: "net", Local: netip.AddrPortFrom(a.addr, 0), Remote: netip.AddrPortFrom(to, 0), Packet: packet})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.take(a, o)
+	}
+	const many = 3 * maxCalls
+	to := netip.MustParseAddr("10.0.0.1")
+	for i := range many {
+		if i == many/2 {
+			send(b.addr)
+			s.run(time.Second) // in which it answers
+		}
+		to = to.Next()
+		send(to)
+	}
+	if n := len(a.sas); n > maxCalls+1 {
+		t.Errorf("%d calls are under way", n)
+	}
+	if len(s.pairs(a, b, "net")) != 1 {
+		t.Error("the host that is there has not been called")
+	}
+	s.run(2 * time.Minute)
+	if n := len(a.sas); n != 1 {
+		t.Errorf("%d IKE SAs in the end", n)
+	}
+}
+
 // A child that a peer was in the middle of asking for when a policy without it came
 // in force is not made any more.
 func TestPendingChildOfOldPolicy(t *testing.T) {

@@ -70,8 +70,14 @@ func (c *Core) want(p *Peer, w wish, local, remote netip.AddrPort, tries int) {
 		c.tell(Event{Kind: Failed, Failure: NoAddress, Peer: p.Name, Child: w.cfg.Name, Local: local, Remote: remote,
 			Detail: errHasToCall.Error(), Setting: "pool"})
 	case home == nil:
+		if w.packet != (Flow{}) {
+			c.roomForCall()
+		}
 		if sa := c.startIKE(p, local, remote, []wish{w}); sa != nil {
 			sa.tries = tries
+			if w.packet != (Flow{}) {
+				c.calls = append(c.calls, sa)
+			}
 		}
 	case home.hs != nil:
 		home.hs.want = append(home.hs.want, w)
