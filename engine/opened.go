@@ -125,7 +125,7 @@ func (s *spd) conformClear(in *Input, r Result) Result {
 	rule := &s.policy.Rules[r.Rule]
 	q := queryOf(in)
 	switch {
-	case in.OutIf != "" && in.OutIf == in.InIf && !rule.names(in.OutIf):
+	case in.OutIf != "" && in.OutIf == in.InIf && !rule.Names(in.OutIf):
 		r.Verdict, r.Reason = Discard, ReasonTurnsBack
 	case s.seals(&q, r.Rule), in.OutIf != "" && in.OutIf == in.InIf && rule.beyond(in.Packet.Dst):
 		r.Verdict, r.Reason = Discard, ReasonMustSeal

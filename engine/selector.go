@@ -114,14 +114,14 @@ func (r *Rule) matchesICMP(q *query) bool {
 func (r *Rule) matchesInterface(q *query) bool {
 	switch {
 	case len(r.Interfaces) == 0,
-		q.dir != Out && r.names(q.inIf), q.dir != In && r.names(q.outIf):
+		q.dir != Out && r.Names(q.inIf), q.dir != In && r.Names(q.outIf):
 		return true
 	}
 	return q.brought != "" && r.Action == Protect && r.With == q.brought
 }
 
-// names says whether an interface is among those that the selector names.
-func (s *Selector) names(dev string) bool {
+// Names says whether an interface is among those that the selector names.
+func (s *Selector) Names(dev string) bool {
 	return slices.ContainsFunc(s.Interfaces, func(pattern string) bool { return matchInterface(pattern, dev) })
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -57,6 +58,11 @@ func newLoader(o Options) *loader {
 // load reads the policy; on error nothing of it is used.
 func (l *loader) load(ssh string) (*loaded, *PolicyError) {
 	o := rules.LoadOptions{CheckFiles: true, SSHConnection: ssh}
+	if list, err := net.Interfaces(); err == nil {
+		for _, i := range list {
+			o.Interfaces = append(o.Interfaces, i.Name)
+		}
+	}
 	if slices.Contains(l.paths, "-") {
 		text, err := l.stdin()
 		if err != nil {

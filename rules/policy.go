@@ -72,6 +72,9 @@ type LoadOptions struct {
 	// SSHInterface is the interface that session comes in by; empty: the one
 	// that has the server's address.
 	SSHInterface string
+	// Interfaces are the names of this host's; when set, Load warns of rules
+	// that protect and name none of them.
+	Interfaces []string
 }
 
 // IPsec is an ipsec block: how the traffic of a protect rule is sealed.

@@ -250,3 +250,54 @@ ike "x" {
 		}
 	}
 }
+
+// A rule that protects by an interface that is not there protects nothing, and
+// what it is for meets the rules behind it.
+func TestWarnsOfMissingInterface(t *testing.T) {
+	const text = `policy {
+  inbound  = "discard"
+  outbound = "discard"
+  forward  = "bypass"
+}
+rule "offices" {
+  action         = "protect"
+  with           = "x"
+  direction      = "forward"
+  interface      = %s
+  remote_address = "10.2.0.0/16"
+}
+ipsec "x" {
+  mode = "tunnel"
+  ike  = "x"
+}
+ike "x" {
+  psk_file        = "nowhere"
+  remote_endpoint = "203.0.113.7"
+}
+`
+	for _, tt := range []struct {
+		named string
+		have  []string
+		want  string
+	}{
+		{`"lan"`, []string{"lo", "lan0"}, `Rule "offices" protects what uses lan, and this host has lo, lan0: until it has one of that name, the rules behind decide.`},
+		{`["lan", "wg*"]`, []string{"lo", "lan0"}, `Rule "offices" protects what uses lan, wg*, and this host has lo, lan0: until it has one of that name, the rules behind decide.`},
+		{`"lan*"`, []string{"lo", "lan0"}, ""},
+		{`["eth0", "lan0"]`, []string{"lo", "lan0"}, ""},
+		{`"lan"`, nil, ""},
+	} {
+		p, d := Load([]string{"-"}, LoadOptions{Stdin: strings.NewReader(fmt.Sprintf(text, tt.named)), Interfaces: tt.have})
+		if p == nil {
+			t.Fatal(d.Err())
+		}
+		got := ""
+		for _, w := range p.Warnings {
+			if w.Summary == "No such interface" {
+				got = w.Detail
+			}
+		}
+		if got != tt.want {
+			t.Errorf("%s, host has %q: %q, want %q", tt.named, tt.have, got, tt.want)
+		}
+	}
+}

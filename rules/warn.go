@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/ipfw/ipfw/engine"
@@ -54,6 +55,7 @@ func (l *loader) warn() {
 		}
 	}
 	l.warnIKE()
+	l.warnInterfaces()
 	if l.opts.SSHConnection != "" {
 		l.warnSSH()
 	}
@@ -106,6 +108,18 @@ func families(list []engine.AddrRange) (v4, v6 bool) {
 		v4, v6 = v4 || a.First.Is4(), v6 || a.First.Is6()
 	}
 	return v4 || len(list) == 0, v6 || len(list) == 0
+}
+
+// warnInterfaces warns of rules that protect nothing for want of their interface:
+// what they are for meets the rules behind them.
+func (l *loader) warnInterfaces() {
+	for i := range l.policy.Engine.Rules {
+		r := &l.policy.Engine.Rules[i]
+		if r.Action == engine.Protect && len(r.Interfaces) > 0 && len(l.opts.Interfaces) > 0 && !slices.ContainsFunc(l.opts.Interfaces, r.Names) {
+			l.caution(l.places[r.Name], "No such interface", "Rule %q protects what uses %s, and this host has %s: until it has one of that name, the rules behind decide.",
+				r.Name, strings.Join(r.Interfaces, ", "), strings.Join(l.opts.Interfaces, ", "))
+		}
+	}
 }
 
 // warnSSH warns when the policy would not let the ssh session in that the

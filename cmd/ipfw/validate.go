@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ipfw/ipfw/host"
 	"github.com/ipfw/ipfw/rules"
 )
 
@@ -44,7 +45,7 @@ cut) do not change the exit status.`,
 func (a *app) validate(paths []string, show, asJSON bool) error {
 	p, diags := rules.Load(paths, rules.LoadOptions{
 		Stdin:         a.stdin,
-		SSHConnection: a.getenv("SSH_CONNECTION"),
+		SSHConnection: host.FindSSH(a.getenv),
 	})
 	var v validation
 	v.Diagnostics = diags.All()
