@@ -17,6 +17,7 @@
 # make ike-model  IKE through 100,000 random schedules (FIRST=20000 SCHEDULES=20000 for some)
 # make ike-figures  handshakes, memory, floods; beside strongSwan in the same run
 # make ike-rates  of them the handshakes in a second (BEFORE=PATH: beside another build of ipfw)
+# make list-figures  lists of 5,000 to 1,000,000 addresses beside nft (as root)
 # make lint       formatting, vet, staticcheck
 #
 # As root, make test and test-peers install what the end-to-end tests use (Debian packages,
@@ -31,7 +32,7 @@ ROWS     ?= all
 TAGS     := $(if $(CLASSBENCH_DIR),-tags classbench)
 export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 
-.PHONY: build test test-peers unit e2e fuzz bench bench-esp microbench lint race clean soak matrix ike-matrix ike-model ike-figures ike-rates attack
+.PHONY: build test test-peers unit e2e fuzz bench bench-esp microbench lint race clean soak matrix ike-matrix ike-model ike-figures ike-rates attack list-figures
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ipfw ./cmd/ipfw
@@ -50,6 +51,9 @@ unit:
 e2e:
 	@./e2e/install.sh peers
 	IPFW_E2E_OFFLOAD=$(OFFLOAD) $(GO) test -count=1 -v -timeout 60m ./e2e/...
+
+list-figures:
+	IPFW_LIST_FIGURES=1 $(GO) test -count=1 -v -timeout 30m -run TestListFigures ./cmd/ipfw
 
 attack:
 	@./e2e/install.sh

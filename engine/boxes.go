@@ -67,8 +67,9 @@ func (r *Rule) Boxes(d Direction, v6 bool, index int32) (boxes []classify.Box, e
 
 // boxesOf multiplies the lists of a selector out for one family.
 func boxesOf(s *Selector, a, b side, v6 bool, index int32) (boxes []classify.Box, exact bool) {
-	exact = true
-	as, bs := spans(a.addrs, v6), spans(b.addrs, v6)
+	as, all := spans(a.addrs, v6)
+	bs, all2 := spans(b.addrs, v6)
+	exact = all && all2
 	protos := protocolRanges(s)
 	aPorts, bPorts := portRanges(a.ports), portRanges(b.ports)
 	if len(s.ICMP) > 0 {
@@ -139,22 +140,31 @@ func icmpBoxes(s *Selector, as, bs []span, index int32) (boxes []classify.Box) {
 }
 
 // spans are the address ranges of one family; all of it if none is named at
-// all, and none if only the other family is named.
-func spans(list []AddrRange, v6 bool) []span {
+// all, and none if only the other family is named. Of more than maxBoxes it gives
+// the one range that holds them, and exact is false.
+func spans(list []AddrRange, v6 bool) (out []span, exact bool) {
 	if len(list) == 0 {
 		s := span{last: classify.Addr{Lo: 1<<32 - 1}}
 		if v6 {
 			s.last = classify.Addr{Hi: ^uint64(0), Lo: ^uint64(0)}
 		}
-		return []span{s}
+		return []span{s}, true
 	}
-	var out []span
-	for _, r := range list {
-		if r.First.Is6() == v6 {
-			out = append(out, span{classify.AddrFrom(r.First), classify.AddrFrom(r.Last)})
+	exact = true
+	for i := range list {
+		r := &list[i]
+		if r.First.Is6() != v6 {
+			continue
 		}
+		if len(out) == maxBoxes {
+			out, exact = hull(out), false
+		}
+		out = append(out, span{classify.AddrFrom(r.First), classify.AddrFrom(r.Last)})
 	}
-	return out
+	if !exact {
+		out = hull(out)
+	}
+	return out, exact
 }
 
 // hull is the one range that holds all of the list.

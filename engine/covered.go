@@ -153,5 +153,5 @@ func (s *spd) turns(q *query, rule int32, turned bool) bool {
 
 // mayCover says whether the rule may protect a packet between two addresses.
 func (r *Rule) mayCover(local, remote netip.Addr) bool {
-	return inAddrs(r.Local, local) && inAddrs(r.Remote, remote)
+	return r.isLocal(local) && r.isRemote(remote)
 }

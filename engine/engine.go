@@ -125,7 +125,7 @@ func (e *Engine) Ask(in *Input) Result {
 }
 
 // Policy gives the policy in force. It must not be changed.
-func (e *Engine) Policy() *Policy { return e.spd.Load().policy }
+func (e *Engine) Policy() *Policy { return e.spd.Load().given }
 
 // Judge gives the verdict for one packet that packet.Parse has accepted.
 func (e *Engine) Judge(in *Input) Result {

@@ -138,15 +138,13 @@ func (s *spd) conformClear(in *Input, r Result) Result {
 // remote one in it, for its local side still wants that one sealed, as between
 // two callers. Where all local addresses are remote ones, it does not tell.
 func (r *Rule) beyond(a netip.Addr) bool {
-	if !inAddrs(r.Remote, a) {
+	if !r.isRemote(a) {
 		return false
 	}
-	if len(r.Local) == 0 {
-		return !coversAddrs(r.Remote, wholeFamily(a))
+	if r.index != nil {
+		return r.index.outside[familyOf(a)]
 	}
-	return slices.ContainsFunc(r.Local, func(l AddrRange) bool {
-		return l.First.BitLen() == a.BitLen() && !coversAddrs(r.Remote, l)
-	})
+	return r.localOutside(a)
 }
 
 // wholeFamily is all addresses of the family of one.

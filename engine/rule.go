@@ -67,6 +67,8 @@ type Selector struct {
 	Interfaces  []string // names, "*" at the end matches any rest; inbound interface in, outbound out, either one for Forward
 	ICMP        []ICMPSel
 	DSCP        []uint8
+
+	index *selectorIndex // nil: no list is long, or the policy is not in force
 }
 
 // AddrRange is all addresses from First to Last, both included, of one family.

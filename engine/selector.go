@@ -85,9 +85,9 @@ func (r *Rule) mismatchSides(q *query) field {
 
 func (r *Rule) mismatchEnds(local, remote netip.Addr, localPort, remotePort uint16) field {
 	switch {
-	case !inAddrs(r.Local, local):
+	case !r.isLocal(local):
 		return fieldLocal
-	case !inAddrs(r.Remote, remote):
+	case !r.isRemote(remote):
 		return fieldRemote
 	case !inPorts(r.LocalPorts, localPort):
 		return fieldLocalPort

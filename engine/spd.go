@@ -9,7 +9,8 @@ import (
 // spd is a policy made ready for lookup. It never changes, but for counters
 // and token buckets.
 type spd struct {
-	policy     *Policy
+	given      *Policy // as it came
+	policy     *Policy // the same, with its long lists sorted
 	generation uint32
 	tables     [directionCount][2]*classify.Classifier // by direction, then IPv4 and IPv6
 	state      []ruleState                             // by rule index
@@ -56,7 +57,8 @@ const (
 // compile makes a policy ready. Rules that were in force before under the
 // same name keep their counters and token buckets.
 func compile(p *Policy, old *spd) *spd {
-	s := &spd{policy: p, generation: 1, state: make([]ruleState, len(p.Rules))}
+	s := &spd{given: p, policy: indexed(p), generation: 1, state: make([]ruleState, len(p.Rules))}
+	p = s.policy
 	if old != nil {
 		s.generation = old.generation + 1
 	}

@@ -147,6 +147,9 @@ func childOf(p *rules.Policy, s *rules.IPsec, k *rules.IKE) (*ike.Child, error) 
 		r := &p.Engine.Rules[i]
 		if r.Action == engine.Protect && r.With == s.Name {
 			used = true
+			if n := max(len(ch.LocalTS)+combinations(r.Protocols, r.Local, r.LocalPorts), len(ch.RemoteTS)+combinations(r.Protocols, r.Remote, r.RemotePorts)); n > maxCombinations {
+				return nil, tooManySelectors(n)
+			}
 			ch.LocalTS = appendSelectors(ch.LocalTS, r.Protocols, r.Local, r.LocalPorts)
 			ch.RemoteTS = appendSelectors(ch.RemoteTS, r.Protocols, r.Remote, r.RemotePorts)
 		}
@@ -156,11 +159,25 @@ func childOf(p *rules.Policy, s *rules.IPsec, k *rules.IKE) (*ike.Child, error) 
 	}
 	ch.LocalTS, ch.RemoteTS = fewer(ch.LocalTS), fewer(ch.RemoteTS)
 	if n := max(len(ch.LocalTS), len(ch.RemoteTS)); n > maxSelectors {
-		return nil, fmt.Errorf("its rules name %d ranges of addresses, and IKE peers take %d at most: name larger ones, or use more ipsec blocks", n, maxSelectors)
+		return nil, tooManySelectors(n)
 	}
 	var err error
 	ch.Proposals, err = childProposals(s)
 	return ch, err
+}
+
+// tooManySelectors says that the rules of an ipsec block name n of them.
+func tooManySelectors(n int) error {
+	return fmt.Errorf("its rules name %d ranges of addresses, and IKE peers take %d at most: name larger ones, or use more ipsec blocks", n, maxSelectors)
+}
+
+// maxCombinations is how many selectors are compared with each other to find those
+// that others contain.
+const maxCombinations = 1 << 14
+
+// combinations is how many selectors one side of a rule makes.
+func combinations(protocols []uint8, addrs []engine.AddrRange, ports []engine.PortRange) int {
+	return max(len(protocols), 1) * max(len(addrs), len(anywhere)) * max(len(ports), 1)
 }
 
 // maxSelectors is how many traffic selectors a child may have for one side.

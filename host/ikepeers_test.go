@@ -207,3 +207,17 @@ func TestPrefixesOf(t *testing.T) {
 		t.Errorf("all of IPv6 is %v", got)
 	}
 }
+
+// A list of addresses that no IKE peer takes is refused before its entries are
+// compared with each other.
+func TestTooManySelectors(t *testing.T) {
+	list := make([]engine.AddrRange, 1000000)
+	for i := range list {
+		a := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+		list[i] = engine.AddrRange{First: a, Last: a}
+	}
+	p := &rules.Policy{Engine: engine.Policy{Rules: []engine.Rule{{Action: engine.Protect, With: "lan", Out: true, Selector: engine.Selector{Remote: list}}}}}
+	if _, err := childOf(p, &rules.IPsec{Name: "lan"}, &rules.IKE{}); err == nil || !strings.Contains(err.Error(), "name 1000000 ranges of addresses, and IKE peers take 64 at most") {
+		t.Fatal(err)
+	}
+}

@@ -38,6 +38,7 @@ type budget struct {
 	mistakes int       // of the expression in hand
 	at       hcl.Range // the function call in hand
 	over     bool      // too much was asked for: nothing is evaluated any more
+	readList func(hcl.Range, string) (*addressList, error)
 	fail     func(hcl.Range, string)
 }
 

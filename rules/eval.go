@@ -128,7 +128,7 @@ func (l *loader) flatten(v cty.Value, r hcl.Range, out []item) (items []item, is
 	switch t := v.Type(); {
 	case v.IsNull():
 		return out, true, true
-	case t.IsPrimitiveType():
+	case t.IsPrimitiveType(), t == addressListType:
 		return append(out, item{v, r}), true, true
 	case t.IsListType(), t.IsTupleType(), t.IsSetType():
 		for it := v.ElementIterator(); it.Next(); {

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/zclconf/go-cty/cty"
@@ -9,11 +10,11 @@ import (
 )
 
 // functions are what expressions may call: those of other HCL programs that
-// make lists out of lists. None reads files or the environment, and none makes
-// more than the budget has left.
+// make lists out of lists, and file, which reads a list of addresses. None reads
+// anything else, or the environment, and none makes more than the budget has left.
 func (b *budget) functions() map[string]function.Function {
 	all := map[string]function.Function{
-		"coalesce": stdlib.CoalesceFunc, "compact": stdlib.CompactFunc, "concat": stdlib.ConcatFunc,
+		"coalesce": stdlib.CoalesceFunc, "compact": stdlib.CompactFunc, "concat": concat,
 		"contains": stdlib.ContainsFunc, "distinct": distinct, "element": stdlib.ElementFunc,
 		"flatten": stdlib.FlattenFunc, "join": stdlib.JoinFunc, "keys": stdlib.KeysFunc,
 		"length": stdlib.LengthFunc, "lookup": stdlib.LookupFunc, "lower": stdlib.LowerFunc,
@@ -22,7 +23,7 @@ func (b *budget) functions() map[string]function.Function {
 		"setintersection": stdlib.SetIntersectionFunc, "setsubtract": stdlib.SetSubtractFunc,
 		"setunion": stdlib.SetUnionFunc, "slice": stdlib.SliceFunc, "sort": stdlib.SortFunc,
 		"split": stdlib.SplitFunc, "trimspace": stdlib.TrimSpaceFunc, "upper": stdlib.UpperFunc,
-		"values":   stdlib.ValuesFunc,
+		"values": stdlib.ValuesFunc, "file": b.fileFunction(),
 		"tolist":   stdlib.MakeToFunc(cty.List(cty.DynamicPseudoType)),
 		"toset":    stdlib.MakeToFunc(cty.Set(cty.DynamicPseudoType)),
 		"tostring": stdlib.MakeToFunc(cty.String), "tonumber": stdlib.MakeToFunc(cty.Number),
@@ -46,6 +47,24 @@ func (b *budget) bounded(name string, f function.Function) function.Function {
 		},
 		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) { return f.Call(args) },
 	})
+}
+
+// concat is stdlib's function of that name, to which what file gives is a list.
+var concat = function.New(&function.Spec{
+	VarParam: stdlib.ConcatFunc.VarParam(),
+	Type:     func(args []cty.Value) (cty.Type, error) { return stdlib.ConcatFunc.ReturnTypeForValues(listed(args)) },
+	Impl:     func(args []cty.Value, _ cty.Type) (cty.Value, error) { return stdlib.ConcatFunc.Call(listed(args)) },
+})
+
+// listed puts each list that a file gave into a list.
+func listed(args []cty.Value) []cty.Value {
+	out := slices.Clone(args)
+	for i, v := range out {
+		if v.Type() == addressListType {
+			out[i] = cty.TupleVal([]cty.Value{v})
+		}
+	}
+	return out
 }
 
 // call takes what a function is going to make out of its arguments. Hardly any

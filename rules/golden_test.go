@@ -47,6 +47,9 @@ func workdir(t *testing.T, file string) {
 		}
 	}
 	write(filepath.Base(file), 0o644, string(src))
+	write("lists/drop.txt", 0o644, "# who attacks us\r\n192.0.2.7\n198.51.100.0/24 ; SBL1\n\n2001:db8::1-2001:db8::9,\n192.0.2.7\n")
+	write("lists/none.txt", 0o644, "# nobody\n")
+	write("lists/wrong.txt", 0o644, "192.0.2.1\n192.0.2.1/24\nroot:$6$"+hexKey(8)+":19000:0:::\n")
 	write("keys/public.pem", 0o644, "only looked at for being there\n")
 	write("keys/private.key", 0o600, "only looked at for being there\n")
 	write("keys/open.key", 0o644, "only looked at for being there\n")

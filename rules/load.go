@@ -27,6 +27,7 @@ type loader struct {
 	localAttrs map[string]*hclsyntax.Attribute
 	blocks     map[string][]*hclsyntax.Block // top-level blocks by type, in order
 
+	lists   listFiles
 	policy  *Policy
 	places  map[string]hcl.Range // rule name -> where
 	inbound hcl.Range            // the policy block's inbound argument
@@ -47,7 +48,7 @@ func Load(paths []string, o LoadOptions) (*Policy, Diagnostics) {
 		places: map[string]hcl.Range{},
 		uses:   map[string]bool{},
 	}
-	l.budget = &budget{fail: func(r hcl.Range, why string) { l.fail(r, "Too much is made", "%s", why) }}
+	l.budget = &budget{fail: func(r hcl.Range, why string) { l.fail(r, "Too much is made", "%s", why) }, readList: l.readList}
 	sources, diags := readSources(paths, o.Stdin)
 	l.diags.list = append(l.diags.list, diags...)
 	l.partial = diags.HasErrors()

@@ -232,6 +232,8 @@ type rule struct {
 	engine.Rule
 	disabled bool
 	empty    []string // selectors that are an empty list: the rule matches nothing
+	// addresses says how the address selectors were written; nil: as they are.
+	addresses map[string]*addressArgument
 }
 
 // FindIPsec gives the ipsec block of that name.

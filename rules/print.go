@@ -133,8 +133,8 @@ func (w *writer) rule(r *rule) {
 	}
 	values := map[string][]string{
 		"protocol":       each(r.Protocols, func(n uint8) string { return numberOr(packet.ProtocolName(n)) }),
-		"local_address":  each(r.Local, func(a engine.AddrRange) string { return quote(a.String()) }),
-		"remote_address": each(r.Remote, func(a engine.AddrRange) string { return quote(a.String()) }),
+		"local_address":  r.addressWords("local_address", r.Local),
+		"remote_address": r.addressWords("remote_address", r.Remote),
 		"local_port":     each(r.LocalPorts, formatPorts),
 		"remote_port":    each(r.RemotePorts, formatPorts),
 		"interface":      each(r.Interfaces, quote),
@@ -142,7 +142,7 @@ func (w *writer) rule(r *rule) {
 		"dscp":           each(r.DSCP, func(n uint8) string { return numberOr(dscpName(n)) }),
 	}
 	for _, arg := range selectors {
-		if contains(r.empty, arg) {
+		if contains(r.empty, arg) && len(values[arg]) == 0 {
 			w.raw(arg, "[]")
 		}
 		w.list(arg, values[arg])
@@ -165,6 +165,25 @@ func (w *writer) rule(r *rule) {
 		w.close()
 	}
 	w.close()
+}
+
+// addressWords gives the elements of an address selector, the files it names as
+// such: a reload reads them again.
+func (r *rule) addressWords(arg string, list []engine.AddrRange) (words []string) {
+	var files []string
+	if from := r.addresses[arg]; from != nil {
+		list = from.written
+		for _, f := range from.files {
+			files = append(files, f.path)
+		}
+	}
+	for _, a := range list {
+		words = append(words, quote(a.String()))
+	}
+	for _, path := range files {
+		words = append(words, "file("+quote(path)+")")
+	}
+	return words
 }
 
 // numberOr writes a name in quotes and a number without.

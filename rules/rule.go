@@ -107,7 +107,7 @@ func (l *loader) rule(b *hclsyntax.Block) rule {
 	r.Reject, r.Log, r.Audit = k.flag("reject", false), k.flag("log", false), k.flag("audit", false)
 	k.action(&r)
 	k.direction(&r)
-	r.Selector, r.empty = k.selector()
+	r.Selector, r.empty, r.addresses = k.selector()
 	return r
 }
 

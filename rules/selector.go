@@ -19,9 +19,10 @@ import (
 var selectors = []string{"protocol", "local_address", "local_port", "remote_address", "remote_port", "interface", "icmp_type", "dscp"}
 
 // selector reads the selectors of a rule. empty names those that are an empty
-// list: nothing can match them.
-func (k block) selector() (s engine.Selector, empty []string) {
+// list: nothing can match them. from says how the addresses were written.
+func (k block) selector() (s engine.Selector, empty []string, from map[string]*addressArgument) {
 	ok := true
+	from = map[string]*addressArgument{"local_address": {}, "remote_address": {}}
 	each := func(arg string, take func(item) bool) {
 		items, set, good := k.list(arg)
 		ok = ok && good
@@ -36,12 +37,18 @@ func (k block) selector() (s engine.Selector, empty []string) {
 		}
 	}
 	each("protocol", into(k, &s.Protocols, parseProtocol))
-	each("local_address", into(k, &s.Local, parseAddrRange))
+	each("local_address", k.addresses(from["local_address"]))
 	each("local_port", into(k, &s.LocalPorts, parsePorts))
-	each("remote_address", into(k, &s.Remote, parseAddrRange))
+	each("remote_address", k.addresses(from["remote_address"]))
 	each("remote_port", into(k, &s.RemotePorts, parsePorts))
 	each("interface", into(k, &s.Interfaces, parseInterface))
 	each("dscp", into(k, &s.DSCP, parseDSCP))
+	s.Local, s.Remote = from["local_address"].all(), from["remote_address"].all()
+	for _, arg := range keys(from) {
+		if from[arg].nothing() {
+			empty = append(empty, arg)
+		}
+	}
 	protocolsRead := ok || len(s.Protocols) > 0
 	each("icmp_type", func(it item) bool {
 		if !protocolsRead || !k.icmpProtocols(s) {
@@ -55,7 +62,7 @@ func (k block) selector() (s engine.Selector, empty []string) {
 	if k.has("icmp_type") && !k.icmpProtocols(s) {
 		k.l.fail(k.at("icmp_type"), "Selectors do not fit", `icmp_type needs protocol = "icmp" or "icmpv6" (or both), and no other.`)
 	}
-	return s, empty
+	return s, empty, from
 }
 
 // into gives what parses one element and appends it to the list, if that does not
@@ -68,7 +75,11 @@ func into[T comparable](k block, list *[]T, parse func(string) (T, error)) func(
 	return func(it item) bool {
 		s, isText := asText(it.v)
 		if !isText {
-			k.l.fail(it.r, "Wrong value", "A number or text is wanted here, not true or false.")
+			what := "true or false"
+			if it.v.Type() == addressListType {
+				what = "a list of addresses"
+			}
+			k.l.fail(it.r, "Wrong value", "A number or text is wanted here, not %s.", what)
 			return false
 		}
 		v, err := parse(strings.TrimSpace(s))

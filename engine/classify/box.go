@@ -1,6 +1,7 @@
 package classify
 
 import (
+	"cmp"
 	"encoding/binary"
 	"net/netip"
 )
@@ -41,6 +42,9 @@ func (f Family) Last() Addr {
 func (a Addr) Less(b Addr) bool {
 	return a.Hi < b.Hi || a.Hi == b.Hi && a.Lo < b.Lo
 }
+
+// Compare gives -1, 0 or 1: a comes before b, is b, comes after it.
+func (a Addr) Compare(b Addr) int { return cmp.Or(cmp.Compare(a.Hi, b.Hi), cmp.Compare(a.Lo, b.Lo)) }
 
 // Box is a set of packets: five ranges, all bounds included, of which a packet
 // must be inside every one (RFC 4301 section 4.4.1.1 calls them selectors). A
