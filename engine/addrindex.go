@@ -35,9 +35,9 @@ type selectorIndex struct {
 }
 
 // indexed gives the policy with the long lists of its rules sorted. A policy
-// without any is given back as it is.
+// without any, or that has been through here, is given back as it is.
 func indexed(p *Policy) *Policy {
-	long := func(r Rule) bool { return len(r.Local) > longList || len(r.Remote) > longList }
+	long := func(r Rule) bool { return r.index == nil && (len(r.Local) > longList || len(r.Remote) > longList) }
 	if !slices.ContainsFunc(p.Rules, long) {
 		return p
 	}

@@ -43,7 +43,7 @@ func Pretend(may func(*Rule, *Input) bool) func(*Rule, *Input) *esp.SA {
 // has, with no flows known but those that the trial itself speaks of. e does
 // not change.
 func (t Trial) Run(e *Engine) (Outcome, error) {
-	scratch := New(e.Policy(), Options{MaxFlows: flowShards, MaxFragments: 1, Outbound: e.options.Outbound})
+	scratch := New(e.sorted(), Options{MaxFlows: flowShards, MaxFragments: 1, Outbound: e.options.Outbound})
 	in, err := t.input(t.Spec, t.Dir)
 	if err != nil {
 		return Outcome{}, err
@@ -70,7 +70,7 @@ func (t Trial) Run(e *Engine) (Outcome, error) {
 	}
 	o := Outcome{Verdict: r.Verdict, Result: r, Input: in}
 	if r.Rule >= 0 {
-		o.Rule = &scratch.Policy().Rules[r.Rule]
+		o.Rule = &scratch.sorted().Rules[r.Rule]
 	}
 	if r.Reason == ReasonClear || r.Reason == ReasonNoSA {
 		o.Verdict = Protect
@@ -142,10 +142,10 @@ func (t Trial) openFlow(e *Engine, sa string) error {
 		if in.Packet.HasICMP && isEchoReply(&in.Packet) {
 			continue // the other side asked
 		}
-		r := in.tryOn(e.Policy())
+		r := in.tryOn(e.sorted())
 		if r.Reason == ReasonClear { // such a flow opens under its SA
-			in.SA = e.Policy().Rules[r.Rule].With
-			r = in.tryOn(e.Policy())
+			in.SA = e.sorted().Rules[r.Rule].With
+			r = in.tryOn(e.sorted())
 		}
 		if r.Verdict != Discard && (first == nil || byDefault && r.Rule >= 0) {
 			first, byDefault = &in, r.Rule < 0
@@ -159,6 +159,10 @@ func (t Trial) openFlow(e *Engine, sa string) error {
 	}
 	return nil
 }
+
+// sorted gives the policy in force with its long lists sorted, so that no trial
+// sorts them again.
+func (e *Engine) sorted() *Policy { return e.spd.Load().policy }
 
 // tryOn judges the packet by a policy under which every SA is there.
 func (in Input) tryOn(p *Policy) Result {
