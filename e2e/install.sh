@@ -14,6 +14,8 @@ gcc            gcc
 ip             iproute2
 ping           iputils-ping
 nft            nftables
+iptables-nft   iptables
+wg-quick       wireguard-tools
 nginx          nginx-light
 curl           curl
 nmap           nmap

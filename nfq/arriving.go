@@ -2,7 +2,6 @@ package nfq
 
 import (
 	"encoding/binary"
-	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -26,15 +25,13 @@ const portNAT = 4500
 //		...                                      # IPv6: the same; most packets of a bulk transfer end here
 //		iiftype loopback  meta mark set meta mark & 0x00ffffff  accept
 //		meta mark & 0xff000000 != 0  meta mark set meta mark & 0x00ffffff
-//		iifname "ipfw0"  fib daddr type local      meta mark set meta mark | 0x06000000  accept    # opened
-//		iifname "ipfw0"  fib daddr type multicast  the same; and broadcast
-//		iifname "ipfw0"  meta mark set meta mark | 0x07000000  accept    # opened, crossing
+//		iifname "ipfw0"  accept                                          # opened
 //		fib daddr type != local  accept
 //		ip version . ihl 4 . 5  ip protocol esp  match bpf  drop         # from other devices too: taken into the ring of the
 //		ip6 nexthdr esp  ip6 daddr != fe80::/10  match bpf  drop         # intake, if there is one
-//		ip version . ihl 4 . 5  udp dport 4500  meta mark set meta mark | 0x02000000  accept    # encapsulated:
-//		ip6 nexthdr udp  ip6 daddr != fe80::/10  udp dport 4500  the same                         # to our socket
-//		...                                      udp dport 500   the same                         # IKE: to another
+//		ip version . ihl 4 . 5  udp dport 4500  accept                   # encapsulated: for our socket, see toSocket
+//		ip6 nexthdr udp  ip6 daddr != fe80::/10  udp dport 4500  accept
+//		...                                      udp dport 500   the same                         # IKE: for another
 //		meta l4proto esp  queue num 4302
 //		meta l4proto ah   queue num 4302
 //		meta nfproto ipv6  exthdr ah exists  queue num 4302
@@ -45,10 +42,6 @@ const portNAT = 4500
 // header there.
 func (t *tableSpec) arriving() [][]expr.Any {
 	up := t.queueExpr(queueWhole)
-	mine := uint32(t.marks)
-	marked := []expr.Any{meta(expr.MetaKeyMARK), and(mine), unequal(native32(0))}
-	opened := []expr.Any{meta(expr.MetaKeyIIFNAME), equal(ifname(t.device))}
-	opened = opened[:len(opened):len(opened)]
 	destination := &expr.Fib{Register: 1, ResultADDRTYPE: true, FlagDADDR: true}
 	var rules [][]expr.Any
 	if t.prog > 0 {
@@ -56,11 +49,8 @@ func (t *tableSpec) arriving() [][]expr.Any {
 	}
 	rules = append(rules, [][]expr.Any{
 		t.loopback(expr.MetaKeyIIFTYPE),
-		setMeta(marked, mine, 0),
-		append(setMeta(append(opened, destination, equal(native32(unix.RTN_LOCAL))), mine, t.marks.opened()), accept()),
-		append(setMeta(append(opened, destination, equal(native32(unix.RTN_MULTICAST))), mine, t.marks.opened()), accept()),
-		append(setMeta(append(opened, destination, equal(native32(unix.RTN_BROADCAST))), mine, t.marks.opened()), accept()),
-		append(setMeta(opened, mine, t.marks.opened()|t.marks.crossing()), accept()),
+		t.clean(),
+		append(t.fromDevice(), accept()),
 		{destination, unequal(native32(unix.RTN_LOCAL)), accept()},
 	}...)
 	if t.prog > 0 {
@@ -84,46 +74,122 @@ func (t *tableSpec) arriving() [][]expr.Any {
 	}...)
 }
 
+// inPlace notes of a packet that goes on as what it held, by the daemon's verdict
+// in the chain before, that it was opened. The packet's mark is no place for
+// that: others write it, and the kernel routes by it. So a word that nobody
+// knows stands in its priority until the input chain:
+//
+//	chain opened {
+//		type filter hook prerouting priority raw + 1; policy accept;
+//		meta mark & 0xff000000 == 0x06000000  meta priority set SECRET  meta mark set meta mark & 0x00ffffff
+//	}
+//
+// It is for this host. What is to be forwarded would lose it (ip_forward), and
+// comes by the device.
+func (t *tableSpec) inPlace() [][]expr.Any {
+	if t.shut {
+		return nil // nothing is opened
+	}
+	verdict := append(metaIs(uint32(t.marks), t.marks.opened()), setPriority(t.secret)...)
+	return [][]expr.Any{setMeta(verdict, uint32(t.marks), 0)}
+}
+
+// notMoved sends up what was opened in its place and has another destination by
+// now, in the chain that is behind all who translate addresses:
+//
+//	meta priority SECRET  ct direction original  ct status & 0x20 != 0  meta mark set meta mark | 0x06000000  queue num 4301
+//	meta priority SECRET  ct direction reply     ct status & 0x10 != 0  the same
+func (t *tableSpec) notMoved() (rules [][]expr.Any) {
+	if t.shut {
+		return nil
+	}
+	for _, translated := range t.translated() {
+		rules = append(rules, append(setMeta(append(t.inItsPlace(), translated...), uint32(t.marks), t.marks.opened()), t.queueExpr(queueLive)))
+	}
+	return rules
+}
+
 // again deals with what came out of an SA in the input or forward chain, where
 // it is known where it goes:
 //
-//	meta mark & 0xff000000 == 0x06000000  ct status & 0x30 == 0  accept    # input: nearly all of it
+//	iifname "ipfw0"  ct status & 0x30 == 0  fib daddr type local  meta mark set meta mark & 0x00ffffff | 0x06000000  accept    # input: nearly all
+//	meta priority SECRET  meta priority set 0  the same       # input: not translated, see notMoved
+//	meta mark set meta mark & 0x00ffffff
+//	iifname "ipfw0"  meta mark set meta mark | 0x07000000     # opened, crossing
+//	iifname "ipfw0"  fib daddr type local  meta mark set meta mark & 0x00ffffff | 0x06000000    # multicast, broadcast: the same
 //	meta mark & 0x06000000 == 0x06000000  ct direction original  ct status & 0x20 != 0  meta mark set ...    # crossing: the wrong one
 //	meta mark & 0x06000000 == 0x06000000  ct direction reply     ct status & 0x10 != 0  the same
-//	meta mark & 0xff000000 == 0x06000000  accept                           # input
+//	meta mark & 0xff000000 == 0x06000000  accept              # input
 //	meta mark & 0x06000000 == 0x06000000  queue num 4301
 //
-// The connection has a destination that others have translated if that is so of
-// its first packet (0x20, IPS_DST_NAT), or if that one's source was, and this is
-// an answer (0x10, IPS_SRC_NAT). A packet without a connection has not been
-// translated.
+// The address says for which chain the daemon has judged the packet when it
+// arrived, unless it has been translated since.
 func (t *tableSpec) again(forward bool) (rules [][]expr.Any) {
-	const srcNAT, dstNAT = 1 << 4, 1 << 5
-	opened, wrong := t.marks.opened(), t.marks.crossing()
-	here := append(metaIs(uint32(t.marks), opened), accept())
+	mine, opened, wrong := uint32(t.marks), t.marks.opened(), t.marks.crossing()
+	to := func(typ uint32) []expr.Any {
+		return append(t.fromDevice(), &expr.Fib{Register: 1, ResultADDRTYPE: true, FlagDADDR: true}, equal(native32(typ)))
+	}
 	if forward {
 		wrong = 0
 	} else {
-		rules = append(rules, slices.Concat(metaIs(uint32(t.marks), opened), ctHasNot(expr.CtKeySTATUS, srcNAT|dstNAT), []expr.Any{accept()}))
+		plainly := append(t.fromDevice(), ctHasNot(expr.CtKeySTATUS, statusSrcNAT|statusDstNAT)...)
+		plainly = append(plainly, to(unix.RTN_LOCAL)[2:]...)
+		rules = append(rules,
+			append(setMeta(plainly, mine, opened), accept()),
+			append(setMeta(append(t.inItsPlace(), setPriority(0)...), mine, opened), accept()))
 	}
-	for direction, translated := range []uint32{dstNAT, srcNAT} {
-		rules = append(rules, setMeta(slices.Concat(metaIs(opened, opened),
-			[]expr.Any{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1}, equal([]byte{byte(direction)})},
-			ctHas(expr.CtKeySTATUS, translated)), t.marks.crossing(), wrong))
+	rules = append(rules, setMeta(nil, mine, 0), setMeta(t.fromDevice(), mine, opened|t.marks.crossing()))
+	for _, typ := range []uint32{unix.RTN_LOCAL, unix.RTN_MULTICAST, unix.RTN_BROADCAST} {
+		rules = append(rules, setMeta(to(typ), mine, opened))
+	}
+	for _, translated := range t.translated() {
+		rules = append(rules, setMeta(append(metaIs(opened, opened), translated...), t.marks.crossing(), wrong))
 	}
 	if !forward {
-		rules = append(rules, here)
+		rules = append(rules, append(metaIs(mine, opened), accept()))
 	}
 	return append(rules, append(metaIs(opened, opened), t.queueExpr(queueLive)))
 }
 
-// takeUDP marks what the UDP socket is to receive, injected alone.
+// Bits of ct status: IPS_SRC_NAT and IPS_DST_NAT.
+const (
+	statusSrcNAT = 1 << 4
+	statusDstNAT = 1 << 5
+)
+
+// translated matches, in two rules, a packet whose destination others have
+// translated: that of its connection's first packet was, or that one's source
+// was, and this is an answer. A packet without a connection has not been
+// translated.
+func (t *tableSpec) translated() (either [2][]expr.Any) {
+	for direction, status := range []uint32{statusDstNAT, statusSrcNAT} {
+		either[direction] = append([]expr.Any{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1}, equal([]byte{byte(direction)})},
+			ctHas(expr.CtKeySTATUS, status)...)
+	}
+	return either
+}
+
+// fromDevice matches what comes in by the device of opened packets.
+func (t *tableSpec) fromDevice() []expr.Any {
+	return []expr.Any{meta(expr.MetaKeyIIFNAME), equal(ifname(t.device))}
+}
+
+// inItsPlace matches what inPlace has noted.
+func (t *tableSpec) inItsPlace() []expr.Any {
+	return []expr.Any{meta(expr.MetaKeyPRIORITY), equal(native32(t.secret))}
+}
+
+func setPriority(v uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Immediate{Register: 1, Data: native32(v)},
+		&expr.Meta{Key: expr.MetaKeyPRIORITY, Register: 1, SourceRegister: true},
+	}
+}
+
+// takeUDP leaves to the UDP socket what it is to receive.
 func (t *tableSpec) takeUDP(port uint16) [][]expr.Any {
 	v4, v6 := plain(unix.IPPROTO_UDP)
-	return [][]expr.Any{
-		append(setMeta(append(v4, toPort(port)...), uint32(t.marks), t.marks.injected()), accept()),
-		append(setMeta(append(v6, toPort(port)...), uint32(t.marks), t.marks.injected()), accept()),
-	}
+	return [][]expr.Any{append(append(v4, toPort(port)...), accept()), append(append(v6, toPort(port)...), accept())}
 }
 
 // takeESP drops what the intake has got, if cond holds.
@@ -163,13 +229,16 @@ func matchBPF(prog int) expr.Any {
 	return &expr.Match{Name: "bpf", Rev: 1, Info: &info}
 }
 
-// toSocket lets pass in the input chain what takeUDP has marked, if it is for a
-// socket of ours.
+// toSocket lets pass in the input chain what takeUDP has left to a socket of
+// ours. What else comes to its port has been judged as it arrived.
 func (t *tableSpec) toSocket() (rules [][]expr.Any) {
 	for _, port := range t.sockets() {
-		marked := append(metaIs(uint32(t.marks), t.marks.injected()), toPort(port)...)
-		marked = append(marked, socketMark(), equal(native32(t.socket)))
-		rules = append(rules, append(setMeta(marked, uint32(t.marks), 0), accept()))
+		v4, v6 := plain(unix.IPPROTO_UDP)
+		for _, to := range [][]expr.Any{v4, v6} {
+			to = append(append(toPort(port), to...), socketMark(), equal(native32(t.secret)),
+				&expr.Fib{Register: 1, ResultADDRTYPE: true, FlagDADDR: true}, equal(native32(unix.RTN_LOCAL)))
+			rules = append(rules, append(setMeta(to, uint32(t.marks), 0), accept()))
+		}
 	}
 	return rules
 }

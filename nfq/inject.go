@@ -14,11 +14,12 @@ import (
 // injector sends whole IP packets that the output chain lets pass. All its
 // methods may be called concurrently.
 type injector struct {
-	sends credential // of the sockets with the mark
+	sends credential // of the sockets that the output chain lets pass
+	mark  uint32     // of what they send, where the credential alone is not ours; 0: none
 	own   uint32     // the UDP sockets' own mark
 
-	raw4, raw6 int // raw sockets, mark set; raw6 is -1 on a host without IPv6
-	again4     int // the same without a mark: what they send is judged
+	raw4, raw6 int // raw sockets; raw6 is -1 on a host without IPv6
+	again4     int // the same without the credential: what they send is judged
 	again6     int
 
 	port4, port6 *udpSocket // UDP port 4500
@@ -33,9 +34,9 @@ func openInjector(mark uint32, c credential, a *awake) (*injector, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &injector{sends: c, own: own, raw4: -1, raw6: -1, again4: -1, again6: -1, udp4: -1, udp6: -1}
+	i := &injector{sends: c, mark: mark, own: own, raw4: -1, raw6: -1, again4: -1, again6: -1, udp4: -1, udp6: -1}
 	if err = i.open(); err == nil {
-		err = c.with(func() error { return i.openMarked(mark, a) })
+		err = c.with(func() error { return i.openOurs(a) })
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("socket for injected packets: %w", privileged(err)), i.close())
@@ -43,12 +44,12 @@ func openInjector(mark uint32, c credential, a *awake) (*injector, error) {
 	return i, nil
 }
 
-// openMarked opens the sockets whose packets the output chain lets pass.
-func (i *injector) openMarked(mark uint32, a *awake) (err error) {
-	if i.raw4, err = rawSocket(unix.AF_INET, mark); err != nil {
+// openOurs opens the sockets whose packets the output chain lets pass.
+func (i *injector) openOurs(a *awake) (err error) {
+	if i.raw4, err = rawSocket(unix.AF_INET, i.mark); err != nil {
 		return err
 	}
-	if i.raw6, err = rawSocket6(mark); err != nil {
+	if i.raw6, err = rawSocket6(i.mark); err != nil {
 		return err
 	}
 	for _, s := range []struct {
@@ -56,7 +57,7 @@ func (i *injector) openMarked(mark uint32, a *awake) (err error) {
 		v6   bool
 		port uint16
 	}{{&i.port4, false, portNAT}, {&i.port6, true, portNAT}, {&i.ike4, false, portIKE}, {&i.ike6, true, portIKE}} {
-		if *s.at, err = openUDPSocket(s.v6, s.port, mark, i.own, a); err != nil {
+		if *s.at, err = openUDPSocket(s.v6, s.port, i.mark, i.own, a); err != nil {
 			return err
 		}
 	}

@@ -9,10 +9,15 @@ import (
 
 // DefaultMask is the range of packet and connection mark bits that ipfw uses
 // when its Config names none: the top byte. What others use by habit lies
-// below it: kube-proxy 0x4000 and 0x8000, Tailscale 0xff0000, wg-quick 0xca6c,
-// mwan3 0x3f00, Docker's swarm and firewalld small numbers. Calico and Cilium,
-// which take the upper half of the word, need another mask here or there; so
-// does a program that sets all 32 bits (Mullvad) on packets that ipfw judges.
+// below it: kube-proxy 0x4000 and 0x8000, Tailscale 0xff0000, mwan3 0x3f00, with
+// masks of their own; wg-quick's 0xca6c, and the small numbers of Docker's swarm,
+// firewalld and hand-made rules for several lines, as whole words. Those who
+// restore whole words see our bits go before anybody routes by them (clean.go);
+// those who compare one in the chain that has restored it do see them; those who
+// save whole words on connections (wg-quick, with every packet) wipe them off, so
+// that nothing of these is offloaded. Calico and Cilium, which take the upper half
+// of the word, need another mask here or there; so does a program that sets all 32
+// bits (Mullvad) on connections that ipfw judges.
 const DefaultMask uint32 = 0xff000000
 
 // minMaskBits is how wide a mask must be to hold the layout below.
@@ -24,7 +29,7 @@ const minMaskBits = 8
 //	0     reply       packet    runs against the direction its connection was opened in
 //	0     crossing    conn.     offloaded by the forward chain: the others do not know it
 //	0     crossing    packet    of one that is opened: was judged as one to be forwarded
-//	1     injected    packet    ipfw's own: the output chain lets it pass
+//	1     injected    packet    ipfw's own: the output chain lets it pass (only where their credential does not tell)
 //	2     queued      packet    went up the queue; when it comes back with this
 //	                            bit, its connection becomes admitted
 //	2     refused     conn.     what the kernel answers is no
@@ -33,16 +38,19 @@ const minMaskBits = 8
 //	5-7   generation  both      ... as long as the table's generation is this one
 //
 // injected and queued together say opened, on a packet that came out of an SA
-// before connection tracking. The input chain lets it pass, and its connection
-// becomes admitted like one that the chain has queued. The forward chain queues
-// it once more, with these bits, because its way out is known only there. Where
-// crossing does not say of it what the chain does, or the connection says that
-// its destination has been translated since, the daemon discards it. Whatever
-// comes in is cleared of our bits before.
+// before connection tracking. The input chain writes it on what comes by our
+// device, and lets it pass; its connection becomes admitted like one that the
+// chain has queued. The forward chain queues it once more, with these bits,
+// because its way out is known only there. Where crossing does not say of it what
+// the chain does, or the connection says that its destination has been translated
+// since, the daemon discards it. What was opened in its place has the bit until
+// the next chain, see inPlace.
 //
 // Bits on a packet live from the chain that queues it to the chain behind
 // that, which moves to the connection what has to be remembered and clears
-// the rest, so that routing, sockets and other programs see only their own.
+// the rest, so that routing, sockets and other programs see only their own. No
+// chain believes those that it finds otherwise: others may have put them there,
+// from the connection's mark or of their own.
 //
 // A packet goes up with the generation of the table that queued it, and only
 // that table makes its connection offloaded: what an earlier policy has decided
@@ -67,9 +75,10 @@ func (m marks) admitted() uint32 { return m.bit(3) }
 func (m marks) opened() uint32   { return m.injected() | m.queued() }
 
 // again says whether a message is about a packet that came out of an SA and is
-// not Arriving any more, and whether its destination is another since then.
+// not Arriving any more, and whether its destination is another since then. In
+// prerouting (see notMoved) and in the input chain only such come up.
 func (m marks) again(msg *message) (opened, moved bool) {
-	if msg.mark&m.opened() != m.opened() || msg.hook != unix.NF_INET_LOCAL_IN && msg.hook != unix.NF_INET_FORWARD {
+	if msg.mark&m.opened() != m.opened() || msg.hook > unix.NF_INET_FORWARD {
 		return false, false
 	}
 	return true, msg.hook != unix.NF_INET_FORWARD || msg.mark&m.crossing() == 0

@@ -134,7 +134,11 @@ func (f *Firewall) open() (err error) {
 	if !own {
 		f.cfg.Logger.Warn("no group of its own for the daemon's sockets (CAP_SETGID, a user namespace with few groups): a program that can mark packets and was handed a socket by the daemon's user can send past the policy")
 	}
-	if f.inject, err = openInjector(f.marks.injected(), sends, readers); err != nil {
+	var mark uint32
+	if !own {
+		mark = f.marks.injected()
+	}
+	if f.inject, err = openInjector(mark, sends, readers); err != nil {
 		return err
 	}
 	if f.tunnel, err = openTunnel(f.cfg.Table); err != nil {
@@ -218,12 +222,13 @@ func (f *Firewall) install(cfg *Config, fresh bool) error {
 		protect:  cfg.Protect,
 		encap:    bySocket,
 		ike:      bySocket && cfg.KeyExchange,
-		socket:   f.inject.own,
+		secret:   f.inject.own,
 		ikeUp:    !bySocket && cfg.KeyExchange,
 		prog:     prog,
 		device:   f.tunnel.name,
 		compat:   f.can.compat,
 		sends:    f.inject.sends,
+		sendMark: f.inject.mark,
 		offload:  offload,
 		gen:      gen,
 	}

@@ -16,8 +16,8 @@ import (
 //	output   -- one for one ----> verdict with the sealed packet
 //	output   -- else -----------> sender: UDP or raw socket, marked; drop
 //	forward  -------------------> sender; drop
-//	arriving -- same family ----> verdict with the opened packet, marked opened
-//	arriving -- other family ---> TUN device; drop
+//	arriving -- for this host --> verdict with the opened packet, marked opened
+//	arriving -- to be forwarded, or of the other family --> TUN device; drop
 //	arriving -- fragment, the last missing: the whole datagram, in one of these ways, or its pieces by the TUN device
 //	opened, at the forward hook > verdict
 
@@ -58,13 +58,9 @@ func (w *worker) opened(m *message, r *engine.Result) answer {
 		return answer{}
 	}
 	b := w.out.Replace
-	if b[0]>>4 == m.payload[0]>>4 && len(b) <= maxPayload {
+	if b[0]>>4 == m.payload[0]>>4 && len(b) <= maxPayload && w.out.Opened().Dir != engine.Forward {
 		w.stats.opened.Add(1)
-		mark := m.mark&^uint32(w.fw.marks) | w.fw.marks.opened()
-		if w.out.Opened().Dir == engine.Forward {
-			mark |= w.fw.marks.crossing()
-		}
-		return answer{accept: true, replace: true, setMark: true, mark: mark}
+		return answer{accept: true, replace: true, setMark: true, mark: m.mark&^uint32(w.fw.marks) | w.fw.marks.opened()}
 	}
 	w.deliver(b)
 	return answer{}

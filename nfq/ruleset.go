@@ -210,7 +210,7 @@ func (r *ruleset) sameChains(t *nftables.Table, want []chainSpec) (bool, error) 
 	}
 	for _, w := range want {
 		if !slices.ContainsFunc(have, func(h *nftables.Chain) bool {
-			return h.Name == w.name && h.Type == nftables.ChainTypeFilter &&
+			return h.Name == w.name && h.Type == w.typ() &&
 				h.Hooknum != nil && *h.Hooknum == *w.hook &&
 				h.Priority != nil && *h.Priority == w.priority
 		}) {

@@ -210,7 +210,7 @@ func (s *sender) message(b []byte, at int) {
 	s.open = udpRun{size: len(b) - at, n: 1, bytes: len(b) - at}
 	copy(s.open.head[:], b[:at])
 	m.Control = &c.data[0]
-	c.add32(m, unix.SOL_SOCKET, unix.SO_MARK, s.w.fw.marks.injected())
+	c.add32(m, unix.SOL_SOCKET, unix.SO_MARK, s.w.fw.inject.mark)
 	if b[0]>>4 == 4 {
 		var info [unix.SizeofInet4Pktinfo]byte // its second word is the source address
 		copy(info[4:], b[12:16])

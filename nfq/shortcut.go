@@ -95,7 +95,7 @@ const (
 func openShortcut(f *Firewall) *shortcut {
 	s := &shortcut{
 		fd: -1, cgroup: -1, log: f.cfg.Logger, now: f.Now, asks: make(chan netip.Addr, 64), done: make(chan struct{}),
-		table: f.cfg.Table, mark: f.marks.injected(), local: f.addresses.isLocal, dirty: true,
+		table: f.cfg.Table, mark: f.inject.mark, local: f.addresses.isLocal, dirty: true,
 	}
 	s.ways.Store(new(map[netip.Addr]*shortWay))
 	if f.cfg.noShortcut {

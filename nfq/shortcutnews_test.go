@@ -57,7 +57,7 @@ var obstacles = []obstacle{
 	}, neither, true, "route"},
 	{"rule on the mark", func(s *bulk) func() {
 		rule := netlink.NewRule()
-		rule.Family, rule.Mark, rule.Table, rule.Priority = int(family(s.addr(0, 2))), s.fw.marks.injected(), 77, 77
+		rule.Family, rule.Mark, rule.Invert, rule.Table, rule.Priority = int(family(s.addr(0, 2))), 1, true, 77, 77
 		r := &netlink.Route{Dst: host(s.addr(0, 2).AsSlice()), Gw: s.addr(1, 2).AsSlice(), Table: 77}
 		return s.link(func() error {
 			if err := netlink.RouteAdd(r); err != nil {

@@ -28,11 +28,11 @@ import (
 //	}
 //	chain output {                               # before the rest of the same:
 //		oiftype loopback  meta mark set meta mark & 0x00ffffff  accept
-//		meta mark & 0xff000000 == 0x02000000  meta skuid 0  meta skgid 1234567890  accept    # injected
+//		meta skgid 1234567890  meta skuid 0  meta mark set meta mark & 0x00ffffff  accept    # injected
 //	}
 //	chain input_save {                           # forward_save, output_save: the same
 //		type filter hook input priority filter + 1; policy accept;
-//		meta mark & 0x04000000 == 0  accept      # never went up
+//		meta mark & 0x04000000 == 0  meta mark set meta mark & 0x00ffffff  accept    # never went up; output: without the set
 //		meta mark & 0xf0000000 == 0x50000000  ct mark set ct mark & 0x00ffffff | 0x58000000
 //		ct mark & 0x08000000 == 0  ct mark set ct mark | 0x08000000
 //		meta mark set meta mark & 0x00ffffff
@@ -54,11 +54,15 @@ import (
 // queues for which the kernel cuts them up. See arriving, again and queueClass;
 // via for a policy that names interfaces.
 //
-// Injected must stand alone among our bits, so that a program which marks with
-// whole words does not open the wall by chance. The skuid keeps users who can
-// set marks (since Linux 5.17 CAP_NET_RAW is enough, and ping has it) from
-// naming their packets ours, and the skgid those to whom root has handed a
-// socket that it had made: see credential.
+// What we inject is told by who has made the socket: the skgid is drawn at each
+// start and nobody else's, see credential. Where none can be drawn a mark tells it
+// from what others of our user send, 0x02000000, alone among our bits, so that a
+// program which marks with whole words does not open the wall by chance. The skuid
+// keeps users who can set marks (since Linux 5.17 CAP_NET_RAW is enough, and ping
+// has it) from naming their packets ours.
+//
+// Before and behind these are the chains that keep our bits from routing, see
+// clean.go.
 //
 // Whoever can set marks can send on the loopback interface, by any address of
 // the host. The save chain behind believes what it finds on a packet, and what
@@ -76,7 +80,7 @@ type tableSpec struct {
 	via      uint32     // ... by the interfaces that were asked about in this epoch; 0: by any
 	encap    bool       // a socket of ours takes ESP in UDP
 	ike      bool       // and one IKE
-	socket   uint32     // the mark of these sockets, which nobody else knows
+	secret   uint32     // a word that nobody else knows: the mark of these sockets; see opened too
 	ikeUp    bool       // IKE comes by a queue
 	prog     int        // descriptor of the BPF program that takes native ESP; 0 without
 	device   string     // by which opened packets come in that changed their family
@@ -84,6 +88,7 @@ type tableSpec struct {
 	shut     bool       // nobody judges: nothing passes but loopback ...
 	first    bool       // ... nor has anybody before: what would be queued is dropped, and the next one takes over from nobody
 	sends    credential // whoever injects
+	sendMark uint32     // what injected packets are marked with besides; 0: nothing
 }
 
 type chainSpec struct {
@@ -92,6 +97,14 @@ type chainSpec struct {
 	priority nftables.ChainPriority
 	policy   nftables.ChainPolicy
 	rules    [][]expr.Any
+	route    bool // of the type that has the kernel route a packet again when its mark has changed
+}
+
+func (c *chainSpec) typ() nftables.ChainType {
+	if c.route {
+		return nftables.ChainTypeRoute
+	}
+	return nftables.ChainTypeFilter
 }
 
 // arphrdLoopback is ARPHRD_LOOPBACK, the type of the one loopback interface.
@@ -102,10 +115,7 @@ const arphrdLoopback = 772
 const priorityFilter nftables.ChainPriority = 0
 
 func (t *tableSpec) chains() []chainSpec {
-	var cs []chainSpec
-	if t.protect {
-		cs = append(cs, chainSpec{"arriving", nftables.ChainHookPrerouting, priorityRaw, nftables.ChainPolicyAccept, t.arriving()})
-	}
+	cs := t.prerouting()
 	for _, h := range []struct {
 		name   string
 		hook   *nftables.ChainHook
@@ -123,8 +133,7 @@ func (t *tableSpec) chains() []chainSpec {
 		if t.shut {
 			// nothing is sent, nothing opened
 		} else if h.name == "output" {
-			rules = append(rules, append(metaIs(uint32(t.marks), t.marks.injected()),
-				meta(expr.MetaKeySKUID), equal(native32(t.sends.uid)), meta(expr.MetaKeySKGID), equal(native32(t.sends.gid)), accept()))
+			rules = append(rules, t.sent())
 		} else if t.protect {
 			rules = append(rules, t.again(h.name == "forward")...)
 			if t.encap && h.name == "input" {
@@ -136,10 +145,10 @@ func (t *tableSpec) chains() []chainSpec {
 		}
 		rules = append(rules, t.ask(h.name)...)
 		cs = append(cs,
-			chainSpec{h.name, h.hook, priorityFilter, nftables.ChainPolicyDrop, rules},
-			chainSpec{h.name + "_save", h.hook, priorityFilter + 1, nftables.ChainPolicyAccept, t.save(h.name)})
+			chainSpec{name: h.name, hook: h.hook, priority: priorityFilter, policy: nftables.ChainPolicyDrop, rules: rules},
+			chainSpec{name: h.name + "_save", hook: h.hook, priority: priorityFilter + 1, policy: nftables.ChainPolicyAccept, rules: t.save(h.name)})
 	}
-	return cs
+	return append(cs, t.rerouting()...)
 }
 
 // loopback lets pass what comes or leaves by loopback, without our bits.
@@ -190,7 +199,11 @@ func (t *tableSpec) ask(hook string) [][]expr.Any {
 // save stands behind the queue: only what was let through comes here.
 func (t *tableSpec) save(hook string) [][]expr.Any {
 	admitted, queued, offloaded := t.marks.admitted(), t.marks.queued(), t.marks.offloaded()
-	rules := [][]expr.Any{append(metaIs(queued, 0), accept())}
+	never := metaIs(queued, 0)
+	if hook != "output" { // see rerouting
+		never = setMeta(never, uint32(t.marks), 0)
+	}
+	rules := [][]expr.Any{append(never, accept())}
 	if t.offload {
 		letThrough := func() []expr.Any {
 			return metaIs(offloaded|t.marks.generation(generations-1), offloaded|t.marks.generation(t.gen))

@@ -57,7 +57,7 @@ func (x *transaction) chain(fam nftables.TableFamily, table string, c *chainSpec
 		attrs = append(attrs,
 			x.nest(unix.NFTA_CHAIN_HOOK, wordAttr(unix.NFTA_HOOK_HOOKNUM, uint32(*c.hook)), wordAttr(unix.NFTA_HOOK_PRIORITY, uint32(c.priority))),
 			wordAttr(unix.NFTA_CHAIN_POLICY, uint32(c.policy)),
-			textAttr(unix.NFTA_CHAIN_TYPE, string(nftables.ChainTypeFilter)))
+			textAttr(unix.NFTA_CHAIN_TYPE, string(c.typ())))
 	}
 	x.add(unix.NFT_MSG_NEWCHAIN, fam, netlink.Create, attrs...)
 	for _, exprs := range c.rules {

@@ -11,15 +11,15 @@ import (
 
 // udpSocket is a UDP port of one IP family: 4500, by which ESP in UDP and IKE go
 // out and come in (RFC 3948 section 2.1), or 500, which is IKE's alone (RFC 7296
-// section 2). What it sends is marked as injected, message by message; its own
-// mark is a secret of the table, see portMark.
+// section 2). Its own mark is a secret of the table, see portMark; what it
+// sends is marked otherwise, message by message.
 // The socket exists from the beginning, in the namespace of the Firewall; the
 // port is taken when a policy first asks for it, and kept until the end.
 type udpSocket struct {
 	waiter // its fd is -1 on a host without the family
 	v6     bool
 	port   uint16
-	mark   uint32      // of what it sends
+	mark   uint32      // of what it sends, see injector
 	bound  atomic.Bool // the port is ours
 }
 

@@ -61,14 +61,14 @@ func (w *worker) judge(m *message, now int64) answer {
 	in.InIf, in.InMTU = inLink.name, inLink.mtu
 	in.OutIf, in.MTU = outLink.name, outLink.mtu
 	in.Now = now
-	in.Arriving = m.hook == unix.NF_INET_PRE_ROUTING
 	in.PartialChecksum = m.info&skbPartial != 0
+	in.Opened, in.Moved = w.fw.marks.again(m)
+	in.Arriving = m.hook == unix.NF_INET_PRE_ROUTING && !in.Opened
 	in.Tracked = !in.Arriving && m.mark&w.fw.marks.admitted() != 0
 	in.UDPSocket = w.fw.encap.Load()
 	in.Reply = m.mark&w.fw.marks.reply() != 0
 	in.Offloadable = w.fw.canOffload(m)
 	in.SA, in.Holder = "", nil
-	in.Opened, in.Moved = w.fw.marks.again(m)
 
 	if in.Arriving && fault == packet.OK && w.ikeByQueue(&in.Packet) {
 		w.ikeArrived(m)

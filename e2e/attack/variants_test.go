@@ -337,6 +337,14 @@ func TestZonesHelpersAndRoutingOfOthers(t *testing.T) {
 			chain late { type filter hook prerouting priority -150;
 				udp dport 9004 ct mark set 0xffffffff
 				udp dport 9005 meta mark set 0xff000000
+				udp dport 9006 meta mark set 0x06000000
+			}
+			chain in { type filter hook input priority -150;
+				udp dport 9007 meta mark set 0x06000000
+				udp dport 9008 meta mark set 0x02000000
+			}
+			chain through { type filter hook forward priority -150;
+				udp dport 9009 meta mark set 0x07000000
 			}
 			chain out { type route hook output priority -150;
 				udp dport 5001 meta mark set 0x00000007
@@ -353,15 +361,17 @@ func TestZonesHelpersAndRoutingOfOthers(t *testing.T) {
 		s.gateway.Run("ip", "neigh", "replace", v.inner.String(), "lladdr", "02:00:00:00:00:99", "dev", "alt0", "nud", "permanent")
 		boxes := map[uint16]*inbox{}
 		evil := marker("evil")
-		for port := uint16(9001); port <= 9005; port++ {
+		for port := uint16(9001); port <= 9008; port++ {
 			boxes[port] = receive(t, s.gateway, v.any(port))
 		}
+		behind := receive(t, s.lan, v.any(9009))
 		open := receive(t, s.gateway, v.any(9000))
 		for range 3 {
 			for port := range boxes {
 				s.wan.send(udp(t, v.far, 5000, v.self, port, evil))
 				s.wan.send(udp(t, v.inner, 5000, v.self, port, evil))
 			}
+			s.wan.send(udp(t, v.inner, 5000, v.lanHost, 9009, evil))
 		}
 		secret := marker("SECRET")
 		for port := uint16(5001); port <= 5004; port++ {
@@ -379,6 +389,10 @@ func TestZonesHelpersAndRoutingOfOthers(t *testing.T) {
 				in += n
 				t.Errorf("%d datagrams get into the shut port %d", n, port)
 			}
+		}
+		if n := behind.count(evil); n > 0 {
+			in += n
+			t.Errorf("%d datagrams get into the network behind", n)
 		}
 		bad := append(s.wan.inClear(secret), alt.inClear(secret)...)
 		if len(bad) > 0 {
