@@ -21,6 +21,9 @@ curl           curl
 nmap           nmap
 openssl        openssl
 iperf3         iperf3
+dnsmasq        dnsmasq-base
+dhcpcd         dhcpcd-base
+udhcpc         udhcpc
 tcpdump        tcpdump
 tshark         tshark
 python3        python3

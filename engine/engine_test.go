@@ -143,6 +143,18 @@ func TestOpeningPackets(t *testing.T) {
 		{Discard, ReasonDefault, "", "forward tcp 10.1.0.5:40000 -> 10.2.0.9:80"},
 
 		{Discard, ReasonTCPState, "", "in tcp 203.0.113.9:40000 -> 198.51.100.10:443 rst"},
+		{Discard, ReasonTCPState, "", "in tcp 203.0.113.9:40000 -> 198.51.100.10:443 syn,ack"},
+		{Discard, ReasonTCPState, "", "in tcp 203.0.113.9:40000 -> 198.51.100.10:443 ack syn"},
+		{Discard, ReasonTCPState, "", "forward tcp 10.1.0.5:80 -> 10.2.0.9:40000 syn,ack"},
+		{Discard, ReasonTCPState, "", "in tcp [2001:db8::9]:40000 -> [2001:db8::10]:443 rst,ack"},
+		{Bypass, ReasonRule, "web", "in tcp 203.0.113.9:40000 -> 198.51.100.10:443 syn,ece,cwr"},
+		{Bypass, ReasonRule, "web", "in tcp 203.0.113.9:40000 -> 198.51.100.10:443 ack"}, // of a connection older than this engine
+		{Bypass, ReasonRule, "web", "in tcp 203.0.113.9:40000 -> 198.51.100.10:443 fin"},
+		{Bypass, ReasonFlow, "web", "out tcp 198.51.100.10:443 -> 203.0.113.9:40000 syn,ack established"},
+		{Bypass, ReasonFlow, "", "in tcp 203.0.113.9:443 -> 198.51.100.10:40000 syn,ack established"},
+		{Bypass, ReasonFlow, "web", "in tcp 203.0.113.9:40000 -> 198.51.100.10:443 rst,ack established"},
+		// A SYN+ACK answers the other side's SYN, and telnet may not go out.
+		{Discard, ReasonTCPState, "", "in tcp 203.0.113.9:23 -> 198.51.100.10:80 syn,ack established"},
 		{Bypass, ReasonFlow, "web", "in tcp 203.0.113.9:40000 -> 198.51.100.10:443 established"},
 		{Bypass, ReasonFlow, "", "in tcp 203.0.113.9:443 -> 198.51.100.10:40000 established"},
 		{Discard, ReasonDefault, "", "in tcp 203.0.113.9:40000 -> 198.51.100.10:81 fragment"},

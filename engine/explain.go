@@ -49,7 +49,7 @@ func (p *Policy) steps(o *Outcome) []Step {
 	var steps []Step
 	in := o.Input
 	q := queryOf(&in)
-	if o.Result.Established && o.Result.Rule >= 0 && p.Rules[o.Result.Rule].mismatch(&q) != matches {
+	if r := &o.Result; r.Established && (in.Dir != Forward && r.Opened() != in.Dir || r.Rule >= 0 && p.Rules[r.Rule].mismatch(&q) != matches) {
 		q = turned(&in)
 	}
 	for i := range p.Rules {

@@ -1,8 +1,11 @@
 package engine
 
 import (
+	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/ipfw/ipfw/esp"
 	"github.com/ipfw/ipfw/packet"
@@ -27,7 +30,8 @@ func fate(policy *Policy, o *Outcome) string {
 	case ReasonMustSeal:
 		return "it would leave in the clear where policy protects: it is discarded"
 	case ReasonTCPState:
-		return "it belongs to no flow that was let through, and opens none: it is discarded"
+		return fmt.Sprintf("it belongs to no flow that was let through, and a segment with these flags (%s) opens none: it is discarded, and counted as %s",
+			flagWords(o.Input.Packet.TCPFlags), r.Reason)
 	case ReasonFlow, ReasonRelated:
 		if r.Verdict == Bypass {
 			return "it belongs to a flow that was let through: it passes"
@@ -60,10 +64,14 @@ func reply(policy *Policy, o *Outcome) string {
 		return "there is no answer to a packet that does not pass"
 	case r.Reason == ReasonLoopback:
 		return "the answers never leave this host either"
-	case r.Established:
-		return "the answers belong to the same flow and pass"
 	case p.HasICMP && !isEcho(p):
 		return "a message of this kind has no answer; each is judged by itself"
+	case p.Dst.IsMulticast(), p.Dst == broadcast:
+		return fmt.Sprintf("whoever answers does so from an address of its own, not from %s, so the answers do not belong to the flow: the rules for %s decide", p.Dst, answering[o.Input.Dir])
+	case p.Src.IsUnspecified():
+		return fmt.Sprintf("the sender has no address yet, so the answers do not go to %s and do not belong to the flow: the rules for %s decide", p.Src, answering[o.Input.Dir])
+	case r.Established:
+		return "the answers belong to the same flow and pass"
 	case p.HasICMP && isEchoReply(p):
 		return "it is an answer itself"
 	case opened(policy, o):
@@ -72,6 +80,24 @@ func reply(policy *Policy, o *Outcome) string {
 		return "the answers belong to the flow, and must use the same ipsec block"
 	}
 	return "the answers belong to the flow and pass, whatever the rules for the other direction say"
+}
+
+// broadcast is everybody on the network (RFC 919 section 7). What else is a
+// broadcast address hangs on the networks of a host, and is not known here.
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
+// answering names the traffic that answers a direction's packets.
+var answering = [...]string{In: "outbound traffic", Out: "inbound traffic", Forward: "forwarded traffic"}
+
+// flagWords names the flags of a TCP segment as a Trial has them.
+func flagWords(flags uint8) string {
+	var words []string
+	for i, name := range [...]string{"fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr"} {
+		if flags>>i&1 != 0 {
+			words = append(words, name)
+		}
+	}
+	return cmp.Or(strings.Join(words, ","), "none")
 }
 
 // opened says that the packet is ESP or AH that the host opens before rules are

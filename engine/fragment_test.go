@@ -86,6 +86,9 @@ func TestParseTrialErrors(t *testing.T) {
 		{`word "sin"`, "in tcp 192.0.2.1:1 -> 192.0.2.2:2 sin"},
 		{`"on" must be followed by`, "in tcp 192.0.2.1:1 -> 192.0.2.2:2 on"},
 		{`"syn" is for tcp`, "in udp 192.0.2.1:1 -> 192.0.2.2:2 syn"},
+		{`"syn,ack" is for tcp`, "in sctp 192.0.2.1:1 -> 192.0.2.2:2 syn,ack"},
+		{`word "syn,"`, "in tcp 192.0.2.1:1 -> 192.0.2.2:2 syn,"},
+		{`word "syn,sin"`, "in tcp 192.0.2.1:1 -> 192.0.2.2:2 syn,sin"},
 		{`"spi" is for esp`, "in udp 192.0.2.1:1 -> 192.0.2.2:2 spi 1"},
 		{`dscp "64"`, "in udp 192.0.2.1:1 -> 192.0.2.2:2 dscp 64"},
 		{`"protected" is for packets that come in`, "out udp 192.0.2.1:1 -> 192.0.2.2:2 protected"},
@@ -102,6 +105,7 @@ func FuzzTrial(f *testing.F) {
 	for _, line := range []string{
 		"in tcp 203.0.113.9:40000 -> 198.51.100.10:443", "out udp [2001:db8::1]:5353 -> [ff02::fb]:mdns",
 		"in icmp echo-request 192.0.2.1 -> 192.0.2.2 established", "in esp 192.0.2.1 -> 192.0.2.2 spi 0x1001",
+		"out tcp 192.0.2.1:80 -> 192.0.2.2:1 protected syn,ack psh established", "in udp 0.0.0.0:68 -> 255.255.255.255:67",
 		"forward tcp 10.1.0.5:80 -> 10.2.0.9:1 fragment protected x on wg0 dscp 46", "in 255 192.0.2.1 -> 192.0.2.2 fragment",
 	} {
 		f.Add(line)

@@ -15,7 +15,8 @@ import (
 //	DIRECTION PROTOCOL SOURCE -> DESTINATION [words]
 //
 // with ports after a colon, and an ICMP type after the protocol. Words are
-// syn, established, protected [NAME], fragment, on IFACE, spi N, dscp N.
+// established, protected [NAME], fragment, on IFACE, spi N, dscp N, and of TCP
+// the flags that are set, as in syn,ack.
 type Trial struct {
 	Dir         Direction
 	Spec        packet.Spec
@@ -27,6 +28,7 @@ type Trial struct {
 	// SawICMPType says that the line named an ICMP type.
 	sawICMPType bool
 	sawSPI      bool
+	sawFlags    bool
 }
 
 // ParseTrial reads the line. Its errors say what was expected and where.
@@ -90,7 +92,7 @@ func ParseTrial(line string) (Trial, error) {
 	if (proto == packet.ESP || proto == packet.AH) && !t.sawSPI {
 		t.Spec.SPI = 0x100 // the lowest that is not reserved, RFC 4303 section 2.1
 	}
-	if t.Established && t.Spec.Protocol == packet.TCP {
+	if t.Established && t.Spec.Protocol == packet.TCP && !t.sawFlags {
 		t.Spec.TCPFlags = packet.ACK
 	}
 	return t, nil
@@ -179,18 +181,13 @@ func (t *Trial) parseWords(words []string) error {
 	}
 	for i := 0; i < len(words); i++ {
 		switch w := words[i]; w {
-		case "syn", "ack", "rst", "fin":
-			if t.Spec.Protocol != packet.TCP {
-				return fmt.Errorf("%q is for tcp", w)
-			}
-			t.Spec.TCPFlags = map[string]uint8{"syn": packet.SYN, "ack": packet.ACK, "rst": packet.RST, "fin": packet.FIN | packet.ACK}[w]
 		case "established":
 			t.Established = true
 		case "fragment":
 			t.Fragment = true
 		case "protected":
 			t.Protected = true
-			if i+1 < len(words) && !trialWords[words[i+1]] {
+			if i+1 < len(words) && !isTrialWord(words[i+1]) {
 				i++
 				t.SA = words[i]
 			}
@@ -217,7 +214,17 @@ func (t *Trial) parseWords(words []string) error {
 			}
 			i++
 		default:
-			return fmt.Errorf("word %q: want syn, established, protected [NAME], fragment, on IFACE, spi N or dscp N", w)
+			flags, ok := parseFlags(w)
+			if !ok {
+				return fmt.Errorf("word %q: want established, protected [NAME], fragment, on IFACE, spi N, dscp N, or of tcp the flags, as in syn,ack", w)
+			}
+			if t.Spec.Protocol != packet.TCP {
+				return fmt.Errorf("%q is for tcp", w)
+			}
+			if !t.sawFlags {
+				t.Spec.TCPFlags, t.sawFlags = 0, true
+			}
+			t.Spec.TCPFlags |= flags
 		}
 	}
 	if t.sawSPI && t.Spec.Protocol != packet.ESP && t.Spec.Protocol != packet.AH {
@@ -229,7 +236,43 @@ func (t *Trial) parseWords(words []string) error {
 	return nil
 }
 
-var trialWords = map[string]bool{
-	"syn": true, "ack": true, "rst": true, "fin": true, "established": true, "fragment": true,
-	"protected": true, "on": true, "spi": true, "dscp": true,
+// isTrialWord says whether a word after the destination has a meaning of its own.
+func isTrialWord(w string) bool {
+	switch w {
+	case "established", "fragment", "protected", "on", "spi", "dscp":
+		return true
+	}
+	_, ok := parseFlags(w)
+	return ok
+}
+
+// parseFlags reads names of flags (RFC 9293 section 3.1) with commas between. fin
+// alone has ACK set too, as every segment has after the first.
+func parseFlags(w string) (flags uint8, ok bool) {
+	if w == "fin" {
+		return packet.FIN | packet.ACK, true
+	}
+	for name := range strings.SplitSeq(w, ",") {
+		switch name {
+		case "fin":
+			flags |= packet.FIN
+		case "syn":
+			flags |= packet.SYN
+		case "rst":
+			flags |= packet.RST
+		case "psh":
+			flags |= packet.PSH
+		case "ack":
+			flags |= packet.ACK
+		case "urg":
+			flags |= packet.URG
+		case "ece":
+			flags |= packet.ECE
+		case "cwr":
+			flags |= packet.CWR
+		default:
+			return 0, false
+		}
+	}
+	return flags, true
 }

@@ -139,7 +139,7 @@ func (t Trial) openFlow(e *Engine, sa string) error {
 			return err
 		}
 		in.SA = sa
-		if in.Packet.HasICMP && isEchoReply(&in.Packet) {
+		if in.Packet.HasICMP && isEchoReply(&in.Packet) || !turn && t.answersSYN() {
 			continue // the other side asked
 		}
 		r := in.tryOn(e.sorted())
@@ -163,6 +163,12 @@ func (t Trial) openFlow(e *Engine, sa string) error {
 // sorted gives the policy in force with its long lists sorted, so that no trial
 // sorts them again.
 func (e *Engine) sorted() *Policy { return e.spd.Load().policy }
+
+// answersSYN says that the packet is a SYN+ACK: the other side has sent a SYN.
+func (t *Trial) answersSYN() bool {
+	const both = packet.SYN | packet.ACK
+	return t.Spec.Protocol == packet.TCP && t.Spec.TCPFlags&both == both
+}
 
 // tryOn judges the packet by a policy under which every SA is there.
 func (in Input) tryOn(p *Policy) Result {

@@ -43,3 +43,37 @@ func TestDryRun(t *testing.T) {
 		t.Error("a trial changed its engine")
 	}
 }
+
+// TestAnswersElsewhere: who is asked as one of a group, or as one of all, answers
+// from an address of its own, and who has none yet is answered by another. Such
+// answers are of no flow, and explain does not promise that they pass.
+func TestAnswersElsewhere(t *testing.T) {
+	p := webServer(t)
+	p.Default = [directionCount]Verdict{In: Bypass, Out: Bypass, Forward: Bypass}
+	e := New(p, Options{})
+	for line, want := range map[string]string{
+		"in udp 0.0.0.0:68 -> 255.255.255.255:67":            "outbound traffic decide",
+		"in udp 0.0.0.0:68 -> 192.0.2.1:67":                  "outbound traffic decide",
+		"in udp [fe80::9]:546 -> [ff02::1:2]:547":            "outbound traffic decide",
+		"out udp 192.0.2.1:5353 -> 224.0.0.251:5353":         "inbound traffic decide",
+		"out udp [fe80::1]:40000 -> [ff02::1:3]:5355":        "inbound traffic decide",
+		"out icmpv6 echo-request fe80::1 -> ff02::1":         "inbound traffic decide",
+		"out udp 192.0.2.1:1 -> 239.1.1.1:2 established":     "inbound traffic decide",
+		"forward udp 10.1.0.5:40000 -> 239.255.255.250:1900": "forwarded traffic decide",
+		"in icmpv6 neighbor-solicitation fe80::1 -> ff02::1": "has no answer",
+		"out udp 192.0.2.1:5353 -> 192.0.2.2:5353":           "belong to the flow and pass",
+		"in tcp [fe80::9]:40000 -> [fe80::1]:80":             "belong to the flow and pass",
+	} {
+		trial, err := ParseTrial(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x, err := trial.Explain(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if x.Outcome.Verdict != Bypass || !strings.Contains(x.Reply, want) {
+			t.Errorf("%s: %v; %s", line, x.Outcome.Verdict, x.Reply)
+		}
+	}
+}

@@ -120,6 +120,7 @@ const icmpErrors uint32 = 1<<3 | 1<<4 | 1<<5 | 1<<11 | 1<<12
 const (
 	HopByHop    = 0
 	ICMP        = 1
+	IGMP        = 2
 	IPv4        = 4
 	TCP         = 6
 	UDP         = 17

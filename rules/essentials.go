@@ -34,6 +34,14 @@ func essentials(p *Policy) []rule {
 	add("multicast-out", "IPv6 multicast listener reports, RFC 4890 section 4.4.1", "out",
 		icmpTypes(packet.ICMPv6, 131, 132, 143))
 	add("multicast-in", "IPv6 multicast listener queries, RFC 4890 section 4.4.1", "in", icmpTypes(packet.ICMPv6, 130))
+	// The same for IPv4: queries come to a group (RFC 3376 section 4.1.12), and
+	// reports go to one (section 4.2.14, RFC 2236 section 9). A switch that hears
+	// none stops the streams of a group after some minutes.
+	groups := []engine.AddrRange{prefixRange("224.0.0.0/4")}
+	add("igmp-out", "IPv4 multicast group reports, RFC 3376", "out", engine.Selector{
+		Protocols: []uint8{packet.IGMP}, Remote: groups})
+	add("igmp-in", "IPv4 multicast group queries, RFC 3376", "in", engine.Selector{
+		Protocols: []uint8{packet.IGMP}, Local: groups})
 	// Which of them may come in or go out at all, those that speak of protected
 	// traffic may not, says the engine before it asks any rule.
 	add("errors-ipv6", "IPv6 path MTU discovery and loops, RFC 4890 section 4.4.1", "both", icmpTypes(packet.ICMPv6, 2, 3))
@@ -45,12 +53,19 @@ func essentials(p *Policy) []rule {
 		}})
 
 	// The answers of a DHCP server come to the broadcast address, or to one
-	// that the host does not have yet, so they belong to no flow.
-	add("dhcp", "DHCP client, RFC 2131 section 4.1", "both", engine.Selector{
+	// that the host does not have yet, so they belong to no flow. The RFCs say
+	// on which ports servers and clients listen, and not from which they send:
+	// there are servers and relays that answer from others, and from another
+	// address. Asking for one kept nobody out, as a sender is free in its choice.
+	add("dhcp", "DHCP client, RFC 2131 section 4.1", "out", engine.Selector{
 		Protocols: []uint8{packet.UDP}, LocalPorts: ports(68), RemotePorts: ports(67)})
-	add("dhcpv6", "DHCPv6 client, RFC 8415 section 7", "both", engine.Selector{
-		Protocols: []uint8{packet.UDP}, LocalPorts: ports(546), RemotePorts: ports(547),
-		Local: []engine.AddrRange{prefixRange("fe80::/10")}})
+	add("dhcp-answers", "answers to the DHCP client, RFC 2131 section 4.1", "in", engine.Selector{
+		Protocols: []uint8{packet.UDP}, LocalPorts: ports(68)})
+	linkLocal := []engine.AddrRange{prefixRange("fe80::/10")}
+	add("dhcpv6", "DHCPv6 client, RFC 8415 section 7.2", "out", engine.Selector{
+		Protocols: []uint8{packet.UDP}, LocalPorts: ports(546), RemotePorts: ports(547), Local: linkLocal})
+	add("dhcpv6-answers", "answers to the DHCPv6 client, RFC 8415 section 7.2", "in", engine.Selector{
+		Protocols: []uint8{packet.UDP}, LocalPorts: ports(546), Local: linkLocal})
 
 	for i := range p.IKE {
 		k := &p.IKE[i]

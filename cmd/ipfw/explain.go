@@ -46,10 +46,11 @@ A packet is written in one line:
   DIRECTION PROTOCOL SOURCE -> DESTINATION [words]
 
 DIRECTION is in, out or forward; ports follow a colon, IPv6 stands in brackets
-when a port follows; an ICMP type follows the protocol. Words: syn, established
-(a later packet of a flow this host has let through), protected [NAME] (it came
-out of an SA), fragment, on IFACE, spi N, dscp N. What is on lo passes whatever the
-policy says: the kernel lets it pass before the policy is asked.
+when a port follows; an ICMP type follows the protocol. Words: established (a later
+packet of a flow this host has let through, whichever side has opened it), protected
+[NAME] (it came out of an SA), fragment, on IFACE, spi N, dscp N, and the flags of a
+TCP segment: syn (as without any), syn,ack, ack, psh,ack, fin, rst and so on. What is
+on lo passes whatever the policy says: the kernel lets it pass before the policy is asked.
 
 The exit status is 0 whatever the verdict; with --exit-verdict it is 0 for
 bypass, 10 for discard and 11 for protect.`,
@@ -147,7 +148,7 @@ func (a *app) explain(p *engine.Policy, x *engine.Explanation, all bool) {
 		}
 	}
 	if o.Result.Established && ref != nil {
-		by += ", which let the flow open"
+		by += ", which let " + openers[dir]
 	}
 	a.printf("%s %s\n", a.paint(bold, a.verdict(o.Verdict)), by)
 	if o.Rule != nil && o.Rule.Description != "" {
@@ -157,6 +158,9 @@ func (a *app) explain(p *engine.Policy, x *engine.Explanation, all bool) {
 	a.explainSteps(p, x, all)
 	a.printf("This packet: %s.\nThe answer:  %s.\n", x.Fate, x.Reply)
 }
+
+// openers say who has opened a flow whose first packet went in a direction.
+var openers = [...]string{engine.In: "the other side open the flow", engine.Out: "this host open the flow", engine.Forward: "the flow open"}
 
 // ways name a direction's traffic in a sentence.
 var ways = [...]string{engine.In: "inbound traffic", engine.Out: "outbound traffic", engine.Forward: "forwarded traffic"}
