@@ -175,6 +175,7 @@ func (c *Core) part() {
 		case sa.state == stDead:
 			continue
 		case p.child != "":
+			sa.forgetPlans(p.child)
 			for _, ch := range slices.Clone(sa.children) {
 				if ch.Name == p.child {
 					c.deleteChild(sa, ch)

@@ -477,7 +477,11 @@ func (c *Core) tickChild(sa *ikeSA, ch *child) {
 		if ch.next != nil {
 			c.use(ch.next)
 		}
+		lost := ch.state == chUp && ch.next == nil && !ch.surplus
 		c.deleteChild(sa, ch)
+		if lost && sa.always(ch.cfg) { // behind the Delete
+			sa.enqueue(&createTask{wish: wish{ch.cfg, ch.packet}})
+		}
 	case ch.state == chUp && !ch.rekeying && due(ch.rekeyAt):
 		c.rekeyChild(sa, ch)
 	}

@@ -23,6 +23,7 @@ type createTask struct {
 	old     *child
 	group   uint16 // the group the peer asked for
 	retries int
+	tries   int // that came to nothing, in a row; see askAgain
 
 	offer *childOffer
 	props []Proposal // of an IKE SA
@@ -130,6 +131,7 @@ func (t *createTask) build(c *Core, sa *ikeSA) (uint8, []payload, bool) {
 		if t.purpose == rekeyChild {
 			c.deleteChild(sa, t.old)
 		}
+		c.askAgain(sa, t.wish, t.tries)
 		return 0, nil, false
 	}
 	return exCreateChildSA, list, true
@@ -350,6 +352,10 @@ func (c *Core) giveUp(sa *ikeSA, t *createTask, ev Event) {
 	if t.cfg != nil {
 		ev.Child = t.cfg.Name
 	}
+	if t.purpose == newChild {
+		c.refused(sa, t.wish, t.tries, ev)
+		return
+	}
 	c.fail(sa, ev)
 	switch t.purpose {
 	case rekeyChild:
@@ -357,10 +363,6 @@ func (c *Core) giveUp(sa *ikeSA, t *createTask, ev Event) {
 		t.old.rekeyAt = c.now.Add(max(or(t.cfg.Lifetime, defaultLife)/20, 10*time.Second))
 	case rekeyIKE:
 		sa.rekeyAt = c.now.Add(max(or(sa.peer.Lifetime, defaultIKELife)/20, 10*time.Second))
-	case newChild:
-		if t.cfg.Start && sa.began {
-			sa.enqueueAt(&createTask{wish: t.wish}, c.now.Add(c.jitter(time.Minute)))
-		}
 	}
 }
 

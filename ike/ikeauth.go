@@ -181,7 +181,7 @@ func (c *Core) accepted(sa *ikeSA, m *opened, ns notifies, cl *claim) {
 		c.farewell(sa, fail)
 		return
 	}
-	offer, want := hs.child, hs.want
+	offer, want, wishes := hs.child, hs.want, hs.want
 	if offer != nil {
 		want = want[1:]
 	}
@@ -196,18 +196,19 @@ func (c *Core) accepted(sa *ikeSA, m *opened, ns notifies, cl *claim) {
 			toR, toI := childKeys(sa.suite.prf, sa.keys.d, &n.suite, nil, ni, nr)
 			c.addSurplus(sa, n, toI, toR, origin{true, low})
 		}
+		c.handOver(sa, wishes)
+		want = nil
 	default:
 		n, ev := c.acceptChild(sa, offer, m.payloads, ns, negotiation{noKE: true})
 		if n != nil {
 			toR, toI := childKeys(sa.suite.prf, sa.keys.d, &n.suite, nil, ni, nr)
 			c.besides(sa, c.addChild(sa, n, toI, toR, true, nil, origin{true, low}), offer.packet)
 			c.supersede(sa)
-		} else if ns.has(nInvalidSyntax) { // it ends all (RFC 7296 section 2.21.3)
-			sa.queue = nil
-			c.farewell(sa, ev)
+			break
+		}
+		// INVALID_SYNTAX ends all (RFC 7296 section 2.21.3).
+		if c.refusedInAuth(sa, offer.wish, want, ev, ns.has(nInvalidSyntax)); sa.state == stDead {
 			return
-		} else {
-			c.fail(sa, ev)
 		}
 	}
 	for _, w := range want {

@@ -109,7 +109,7 @@ func (c *Core) peerDeletes(sa *ikeSA, proto uint8, spis []uint32) (ours []uint32
 		}
 		lost := ch.next == nil && !ch.surplus && ch.state == chUp
 		c.removeChild(home, ch)
-		if lost && ch.cfg.Start && home.began && !home.plans(ch.cfg) {
+		if lost && home.always(ch.cfg) && !home.plans(ch.cfg) {
 			home.enqueueAt(&createTask{wish: wish{ch.cfg, ch.packet}}, c.now.Add(c.jitter(10*time.Second)))
 		}
 		if home != sa {

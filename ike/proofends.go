@@ -97,6 +97,11 @@ func (c *Core) renew(old *ikeSA) {
 			want = append(want, wish{ch.cfg, ch.packet})
 		}
 	}
+	for _, w := range old.plannedChildren() { // that the peer has refused so far
+		if !slices.ContainsFunc(want, func(x wish) bool { return x == w }) {
+			want = append(want, w)
+		}
+	}
 	if len(want) == 0 || old.renewal != nil && old.renewal.state != stDead {
 		return // what needs it calls by itself, or it is under way
 	}

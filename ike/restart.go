@@ -20,17 +20,21 @@ const maxRestarts = 4096
 // restartLater plans new attempts for children that must be there: soon the
 // first time, then at growing distances up to a minute.
 func (c *Core) restartLater(sa *ikeSA, lost []*Child, wasUp bool) {
+	from, to := sa.caller, sa.callee
+	if !sa.began {
+		from = netip.AddrPortFrom(sa.local.Addr(), c.cfg.Port)
+		to = netip.AddrPortFrom(sa.peer.Endpoint.Addr(), or(sa.peer.Endpoint.Port(), 500))
+	}
 	for _, ch := range lost {
-		if !ch.Start || !sa.began || len(c.again) >= maxRestarts ||
-			slices.ContainsFunc(c.again, func(r restart) bool { return r.peer == sa.peer && r.child == ch && r.remote == sa.callee }) {
+		if !sa.always(ch) || len(c.again) >= maxRestarts ||
+			slices.ContainsFunc(c.again, func(r restart) bool { return r.peer == sa.peer && r.child == ch && r.remote == to }) {
 			continue
 		}
 		tries := sa.tries + 1
 		if wasUp && c.now.Sub(sa.up) > time.Minute {
 			tries = 1 // else what ends it again and again would be asked for too often
 		}
-		wait := min(time.Second<<min(tries, 6), time.Minute)
-		c.plan(restart{c.now.Add(c.jitter(wait)), sa.peer, ch, sa.caller, sa.callee, tries})
+		c.plan(restart{c.now.Add(c.backoff(tries)), sa.peer, ch, from, to, tries})
 	}
 }
 

@@ -78,6 +78,8 @@ func (c *Core) want(p *Peer, w wish, local, remote netip.AddrPort, tries int) {
 			if w.packet != (Flow{}) {
 				c.calls = append(c.calls, sa)
 			}
+		} else if w.cfg.Start { // no randomness
+			c.plan(restart{c.now.Add(c.backoff(tries + 1)), p, w.cfg, local, remote, tries + 1})
 		}
 	case home.hs != nil:
 		home.hs.want = append(home.hs.want, w)
