@@ -85,7 +85,7 @@ func mixPPK(id uint16, k *ikeKeys, ppk []byte) {
 // makeAuth authenticates us to the peer.
 func (p *Peer) makeAuth(id uint16, octets []byte, hashes []uint16, k kexSource) (method uint8, data []byte, err error) {
 	if p.Key != nil {
-		return sign(p.Key, octets, hashes, k.rand, p.AllowSHA1)
+		return sign(p.Key, octets, hashes, k.rand)
 	}
 	if len(p.PSK) == 0 {
 		return 0, nil, errors.New("neither private key nor pre-shared key")
@@ -199,7 +199,7 @@ func (p *Peer) verifyPeer(c *claim, prfID uint16, now time.Time) *authError {
 	}
 	// AUTH goes first: whoever has not even the key of its certificate is not
 	// worth a look at a chain.
-	if err := verify(pub, c.method, c.auth, c.octets, p.AllowSHA1); err != nil {
+	if err := verify(pub, c.method, c.auth, c.octets); err != nil {
 		return authFail(WrongKey, "", "%s: %v", c.id, err)
 	}
 	if leaf == nil {

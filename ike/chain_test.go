@@ -15,7 +15,7 @@ func TestChainOnce(t *testing.T) {
 	ca, other, key := newPKI(t), newPKI(t), newKey(t, "ecdsa")
 	cert := ca.issue(t, "a.example", key)
 	octets := []byte("what AUTH covers")
-	method, auth, err := sign(key, octets, ourHashes, testRand(1), false)
+	method, auth, err := sign(key, octets, ourHashes, testRand(1))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -131,6 +131,21 @@ func (c *Core) offerChild(sa *ikeSA, w wish, inAuth bool) (*childOffer, error) {
 	return o, nil
 }
 
+// likeBefore puts proposals without a length of sequence numbers first in the rekey
+// of a child whose peer had made such, and takes no others (see withoutESN).
+func (o *childOffer) likeBefore(s *suite) {
+	if !s.esnUnsaid {
+		return
+	}
+	var bare []Proposal
+	for _, p := range o.props {
+		if slices.Contains(p.of(TransformESN), Transform{Type: TransformESN, ID: esnNo}) {
+			bare = append(bare, p.without(func(t Transform) bool { return t.Type == TransformESN }))
+		}
+	}
+	o.props = append(bare, o.props...)
+}
+
 func (o *childOffer) saPayload() payload { return saPayload(o.props) }
 
 func (o *childOffer) tsPayloads() []payload {
@@ -159,14 +174,8 @@ func (c *Core) acceptChild(sa *ikeSA, o *childOffer, list []payload, ns notifies
 		}
 	}()
 	if e, ok := ns.failure(); ok {
-		ev = c.peerError(sa, e)
+		ev = c.refusal(sa, e, o.props, o)
 		ev.Child = o.cfg.Name
-		switch e.kind {
-		case nTSUnacceptable:
-			ev.Ours = selectorText(o.tsi) + " to " + selectorText(o.tsr)
-		case nNoProposalChosen:
-			ev.Ours = proposalText(o.props)
-		}
 		return nil, ev
 	}
 	agreed = true

@@ -96,7 +96,6 @@ type Peer struct {
 	CAs          []*x509.Certificate // roots for the peer's chain
 	CRLs         []*x509.RevocationList
 	PublicKeys   map[string]crypto.PublicKey // raw keys by identity (peers/NAME.pub)
-	AllowSHA1    bool                        // take RSA signatures with SHA-1 (old Windows)
 	// EAP has the peer call, and prove itself by EAP with a certificate of the
 	// CAs; which names it may have is up to RemoteID (RFC 7296 section 2.16).
 	EAP bool

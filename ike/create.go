@@ -157,6 +157,7 @@ func (t *createTask) request(c *Core, sa *ikeSA) (list []payload, err error) {
 			return nil, err
 		}
 		if t.purpose == rekeyChild {
+			t.offer.likeBefore(&t.old.suite)
 			spi := binary.BigEndian.AppendUint32(nil, t.old.SPIIn)
 			list = append(list, notify{proto: t.old.Protocol, kind: nRekeySA, spi: spi}.payload())
 		}
@@ -299,9 +300,9 @@ func (t *createTask) agree(c *Core, sa *ikeSA, m *opened, ns notifies) (*agreeme
 
 // failed takes an error notification.
 func (t *createTask) failed(c *Core, sa *ikeSA, n notify) {
-	var offered []Proposal
-	if offered = t.props; t.offer != nil {
-		offered = t.offer.props
+	offered, o := t.props, t.offer
+	if o != nil {
+		offered = o.props
 	}
 	t.abandon(c)
 	if sa.state != stUp {
@@ -317,7 +318,7 @@ func (t *createTask) failed(c *Core, sa *ikeSA, n notify) {
 			sa.enqueueFirst(t)
 			return
 		}
-		c.giveUp(sa, t, c.peerError(sa, n))
+		c.giveUp(sa, t, c.refusal(sa, n, offered, o))
 	case collided && t.purpose == rekeyIKE:
 		// Only the peer's rekey went through (RFC 7296 section 2.25.2).
 		c.adopt(sa, sa.rekeyIn.sa)
@@ -340,9 +341,7 @@ func (t *createTask) failed(c *Core, sa *ikeSA, n notify) {
 			sa.enqueue(&createTask{wish: wish{t.old.cfg, t.old.packet}})
 		}
 	default:
-		ev := c.peerError(sa, n)
-		ev.Ours = proposalText(offered)
-		c.giveUp(sa, t, ev)
+		c.giveUp(sa, t, c.refusal(sa, n, offered, o))
 	}
 }
 

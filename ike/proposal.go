@@ -162,11 +162,20 @@ type negotiation struct {
 }
 
 // choose picks a suite (RFC 7296 section 2.7): our order of proposals and
-// transforms decides. The answer carries number and SPI of their proposal.
+// transforms decides. The answer carries number and SPI of their proposal, and no
+// transform of a type that theirs is without. Proposals for a child that do not say
+// how long sequence numbers are come last, see withoutESN.
 func choose(ours, theirs []Proposal, n negotiation) (s suite, answer Proposal, ok bool) {
-	for _, o := range ours {
-		for _, t := range theirs {
-			if s, miss := match(o, t, n); miss == 0 {
+	for _, lacking := range []bool{false, true} {
+		for _, o := range ours {
+			for _, t := range theirs {
+				if t.withoutESN() != lacking {
+					continue
+				}
+				s, miss := match(o, t, n)
+				if miss != 0 {
+					continue
+				}
 				answer = s.proposal()
 				answer.num, answer.spi = t.num, t.spi
 				return s, answer, true
@@ -190,13 +199,23 @@ func strength(method uint16) int {
 	return 1
 }
 
+// withoutESN says that a proposal for ESP or AH has no transform for sequence
+// numbers, which must be there (RFC 7296 section 3.3.3). By section 3.3.6 another
+// one is to be taken. Where there is no other, as from libreswan 4.10 when nothing
+// was said about them, it is read as such peers mean it, 32 bits, if our policy has
+// that; a peer that means 64 (RFC 4306) would have its packets refused.
+// Its children are then rekeyed with offers of the same form first.
+func (p Proposal) withoutESN() bool {
+	return p.Protocol != ProtoIKE && !slices.ContainsFunc(p.Transforms, func(t Transform) bool { return t.Type == TransformESN })
+}
+
 // match picks one transform of every type. miss is the type in which the two
 // have nothing in common, or 0; it is the number 255 for another protocol.
 func match(ours, theirs Proposal, n negotiation) (s suite, miss uint8) {
 	if ours.Protocol != theirs.Protocol {
 		return s, 255
 	}
-	s.proto = ours.Protocol
+	s.proto, s.esnUnsaid = ours.Protocol, theirs.withoutESN()
 	for _, t := range theirs.Transforms { // a type we do not know cannot be chosen
 		if t.Type == 0 || t.Type >= TransformADDKE+7 {
 			return s, t.Type

@@ -163,16 +163,26 @@ func digest(h crypto.Hash, msg []byte) []byte {
 	return x.Sum(nil)
 }
 
+// What is said of peers without RFC 7427, such as Windows with some updates: their
+// RSA goes with SHA-1 alone, which is neither made nor taken (RFC 8247 section 3).
+// There is no setting for it; curves do without.
+const (
+	rsaRefused = "the peer has not said that it knows the signatures of RFC 7427, and without them most peers take RSA with SHA-1 alone, which ipfw does not make: " +
+		"give this host a certificate with an ECDSA key (P-256), or turn RFC 7427 on there"
+	rsaSHA1 = "the peer signs with RSA and SHA-1, which is too weak to be taken, as it does not know the signatures of RFC 7427: " +
+		"give it a certificate with an ECDSA key (P-256), or turn RFC 7427 on there"
+)
+
 // sign makes the AUTH payload for the octets. hashes are the peer's
 // SIGNATURE_HASH_ALGORITHMS; with none, the old methods of RFC 7296 and
 // RFC 4754 are used.
-func sign(key crypto.Signer, octets []byte, hashes []uint16, rand io.Reader, sha1OK bool) (method uint8, data []byte, err error) {
+func sign(key crypto.Signer, octets []byte, hashes []uint16, rand io.Reader) (method uint8, data []byte, err error) {
 	pub := key.Public()
 	if err := checkKey(pub); err != nil {
 		return 0, nil, err
 	}
 	if len(hashes) == 0 {
-		return signClassic(key, octets, rand, sha1OK)
+		return signClassic(key, octets, rand)
 	}
 	want := crypto.Hash(0)
 	if e, ok := pub.(*ecdsa.PublicKey); ok {
@@ -203,7 +213,7 @@ func sign(key crypto.Signer, octets []byte, hashes []uint16, rand io.Reader, sha
 	return authSignature, append(data, sig...), nil
 }
 
-func signClassic(key crypto.Signer, octets []byte, rand io.Reader, sha1OK bool) (uint8, []byte, error) {
+func signClassic(key crypto.Signer, octets []byte, rand io.Reader) (uint8, []byte, error) {
 	switch pub := key.Public().(type) {
 	case *ecdsa.PublicKey:
 		h, method := curveHash(pub.Curve)
@@ -218,11 +228,7 @@ func signClassic(key crypto.Signer, octets []byte, rand io.Reader, sha1OK bool) 
 		n := (pub.Curve.Params().BitSize + 7) / 8
 		return method, append(v.R.FillBytes(make([]byte, n)), v.S.FillBytes(make([]byte, n))...), nil
 	case *rsa.PublicKey:
-		h := crypto.SHA256
-		if sha1OK {
-			h = crypto.SHA1
-		}
-		sig, err := key.Sign(rand, digest(h, octets), h)
+		sig, err := key.Sign(rand, digest(crypto.SHA256, octets), crypto.SHA256)
 		if err != nil {
 			return 0, nil, fmt.Errorf("signing: %w", err)
 		}
@@ -234,7 +240,7 @@ func signClassic(key crypto.Signer, octets []byte, rand io.Reader, sha1OK bool) 
 var errSignature = errors.New("the signature does not fit the key")
 
 // verify checks an AUTH payload against a public key.
-func verify(pub crypto.PublicKey, method uint8, data, octets []byte, sha1OK bool) error {
+func verify(pub crypto.PublicKey, method uint8, data, octets []byte) error {
 	if err := checkKey(pub); err != nil {
 		return err
 	}
@@ -247,18 +253,14 @@ func verify(pub crypto.PublicKey, method uint8, data, octets []byte, sha1OK bool
 			return errSignature
 		}
 		// The hash is named inside the signature; which one is not
-		// negotiated (RFC 7296 section 3.8). SHA-1 only by policy.
-		hashes := []crypto.Hash{crypto.SHA256, crypto.SHA384, crypto.SHA512}
-		if sha1OK {
-			hashes = append(hashes, crypto.SHA1)
-		}
-		for _, h := range hashes {
+		// negotiated (RFC 7296 section 3.8).
+		for _, h := range []crypto.Hash{crypto.SHA256, crypto.SHA384, crypto.SHA512} {
 			if rsa.VerifyPKCS1v15(k, h, digest(h, octets), data) == nil {
 				return nil
 			}
 		}
-		if d := sha1.Sum(octets); !sha1OK && rsa.VerifyPKCS1v15(k, crypto.SHA1, d[:], data) == nil {
-			return errors.New("the peer signs with SHA-1, which the policy does not allow")
+		if d := sha1.Sum(octets); rsa.VerifyPKCS1v15(k, crypto.SHA1, d[:], data) == nil {
+			return errors.New(rsaSHA1)
 		}
 		return errSignature
 	case authECDSA256, authECDSA384, authECDSA521:

@@ -15,7 +15,10 @@ type suite struct {
 	prf      uint16
 	ke       uint16
 	esn      bool
-	addke    [7]uint16 // additional key exchanges (RFC 9370); KENone: not used
+	// esnUnsaid says that the peer has nothing on the length of sequence numbers in
+	// its proposals, see Proposal.withoutESN.
+	esnUnsaid bool
+	addke     [7]uint16 // additional key exchanges (RFC 9370); KENone: not used
 }
 
 // aead says that the cipher brings its own integrity.
@@ -87,7 +90,7 @@ func (s *suite) proposal() Proposal {
 	if s.ke != KENone {
 		add(TransformKE, s.ke, 0)
 	}
-	if s.proto != ProtoIKE {
+	if s.proto != ProtoIKE && !s.esnUnsaid {
 		esn := uint16(esnNo)
 		if s.esn {
 			esn = esnYes

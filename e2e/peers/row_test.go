@@ -3,6 +3,7 @@ package peers
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -66,6 +67,7 @@ type row struct {
 	// failure is what must be reported, by us; theirs is in the peer's log.
 	failure ike.Failure
 	theirs  string
+	detail  string      // and this is in our words for it
 	after   func(*play) // with the child up
 }
 
@@ -278,6 +280,9 @@ func (r row) run(t *testing.T, s *site) {
 		p.eventually("our report of the failure", func() bool { return p.failure() != ike.NoFailure })
 		if got := p.failure(); got != r.failure {
 			t.Errorf("reported %v, want %v", got, r.failure)
+		}
+		if !slices.ContainsFunc(p.us.events(), func(e ike.Event) bool { return e.Failure == r.failure && strings.Contains(e.Detail, r.detail) }) {
+			t.Errorf("no event says %q", r.detail)
 		}
 		p.eventually("the peer's report "+r.theirs, func() bool { return strings.Contains(s.peer.Log(), r.theirs) })
 		return

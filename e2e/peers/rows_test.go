@@ -229,12 +229,10 @@ func oldRows() (rows []row) {
 		for _, kind := range []string{"ecdsa-256", "ecdsa-384", "ecdsa-521"} {
 			rows = append(rows, certs(row{name: "certificates by the old methods, " + kind, call: call}, kind, "pubkey", 0))
 		}
-		rows = append(rows, certs(row{name: "certificates by the old methods, rsa with SHA-1 allowed", call: call,
-			ours: func(p *ike.Peer, c *ike.Child) { p.AllowSHA1 = true }}, "rsa-2048", "pubkey", 0))
-		// The peer takes nothing but SHA-1 either.
-		r := row{name: "certificates by the old methods, rsa with SHA-1 refused", call: call, failure: ike.WrongKey, theirs: "received AUTHENTICATION_FAILED"}
+		// The peer takes nothing but SHA-1 either, with RSA.
+		r := row{name: "certificates by the old methods, rsa", call: call, failure: ike.WrongKey, theirs: "received AUTHENTICATION_FAILED", detail: "signs with RSA and SHA-1"}
 		if call == "us" {
-			r.failure, r.theirs = ike.WrongKeyByPeer, "AUTH_FAILED"
+			r.failure, r.theirs, r.detail = ike.WrongKeyByPeer, "AUTH_FAILED", "does not make: give this host a certificate with an ECDSA key"
 		}
 		rows = append(rows, certs(r, "rsa-2048", "pubkey", 0))
 	}

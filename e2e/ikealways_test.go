@@ -1,0 +1,122 @@
+package e2e
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/ipfw/ipfw/e2e/lab"
+)
+
+const alwaysSecret = "a secret of some length"
+
+// alwaysUs is the policy of the host that wants its tunnel at once and always; more
+// is of the rule and the ike block.
+func alwaysUs(l *lab.Lab, rule, block string) string {
+	l.File("psk", alwaysSecret+"\n")
+	return l.File("policy.hcl", `
+policy {
+  inbound  = "bypass"
+  outbound = "bypass"
+}
+rule "net" {
+  action         = "protect"
+  with           = "peer"
+  direction      = "both"
+  remote_address = "10.2.0.0/24"
+  `+rule+`
+}
+ipsec "peer" {
+  mode = "tunnel"
+  ike  = "peer"
+}
+ike "peer" {
+  remote_endpoint = "10.77.0.1"
+  local_id        = "us.example"
+  remote_id       = "them.example"
+  psk_file        = "psk"
+  initiate        = "start"
+  `+block+`
+}
+`)
+}
+
+// alwaysThem is strongSwan's configuration.
+func alwaysThem(conn, child, more string) string {
+	return `connections {
+  us {
+    version = 2
+    local_addrs = 10.77.0.1
+    ` + conn + `
+    local {
+      auth = psk
+      id = them.example
+    }
+    remote {
+      auth = psk
+      id = us.example
+    }
+    children {
+      net {
+        local_ts = 10.2.0.0/24
+        ` + child + `
+      }
+    }
+  }
+}
+secrets {
+  ike-us {
+    secret = "` + alwaysSecret + `"
+  }
+}
+` + more
+}
+
+// always brings up strongSwan with a configuration that does not fit, and ipfw. Once
+// ipfw has heard the refusal, strongSwan gets the right one, and nobody sends.
+func always(t *testing.T, rule, block, wrong, right, failure string) (l *lab.Lab, us *ikeHost, swan *lab.Charon) {
+	l, client, server := lab.Pair(t)
+	lab.Need(t, "ping")
+	client.Run("ip", "addr", "add", "10.1.0.1/32", "dev", "lo")
+	client.Run("ip", "route", "add", "10.2.0.0/24", "via", "10.77.0.1")
+	server.Run("ip", "addr", "add", "10.2.0.1/32", "dev", "lo")
+	server.Run("ip", "route", "add", "10.1.0.0/24", "via", "10.77.0.2")
+	swan = server.Charon("")
+	swan.Load(wrong)
+	us = &ikeHost{Host: client, name: "client", policy: alwaysUs(l, rule, block)}
+	us.run(t)
+	l.Eventually(waitLong, "the refusal is told", func() bool {
+		return strings.Contains(us.daemon.Ask("events", "--json"), failure)
+	})
+	swan.Load(right)
+	l.Eventually(waitLong, "a tunnel that nobody has sent by", func() bool {
+		return strings.Count(us.daemon.Ask("sas", "--json"), "\n") == 2
+	})
+	return l, us, swan
+}
+
+// A peer that refuses the selectors of the first call, because its configuration comes
+// later, has its tunnel all the same: it can reach us before we send anything.
+func TestStartAfterRefusedSelectors(t *testing.T) {
+	t.Parallel()
+	l, us, swan := always(t, `local_address = "10.1.0.0/24"`, "",
+		alwaysThem("", "remote_ts = 10.9.0.0/24", ""), alwaysThem("", "remote_ts = 10.1.0.0/24", ""), "selectors-do-not-overlap")
+	l.Eventually(waitLong, "an answer to the peer's ping", func() bool {
+		return swan.Ping(netip.MustParseAddr("10.2.0.1"), netip.MustParseAddr("10.1.0.1")) == nil
+	})
+	if out := us.daemon.Ask("ike", "list", "--json"); strings.Count(out, "\n") != 1 {
+		t.Errorf("IKE SAs: %s", out)
+	}
+}
+
+// A remote user for whom the gateway has no address at first asks again, and has it
+// when there is one.
+func TestStartWithoutAddress(t *testing.T) {
+	t.Parallel()
+	l, us, _ := always(t, "", "request_address = true",
+		alwaysThem("", "", ""), alwaysThem("pools = four", "", "pools {\n  four {\n    addrs = 10.5.0.0/24\n  }\n}\n"), "no-address")
+	l.Eventually(waitLong, "the address", func() bool {
+		return strings.Contains(us.Run("ip", "-4", "-o", "addr", "show", "dev", "ipfw0"), "10.5.0.")
+	})
+	us.Run("ping", "-c", "2", "-i", "0.2", "-W", "5", "10.2.0.1")
+}
