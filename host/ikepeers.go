@@ -47,6 +47,10 @@ func peerOf(p *rules.Policy, k *rules.IKE) (*ike.Peer, error) {
 		Lifetime: k.Lifetime, DPD: k.DeadPeerDetection, Pools: k.Pool, DNS: k.DNS,
 		RequestIPv4: k.RequestAddress, RequestIPv6: k.RequestAddress, MaxSAs: k.MaxSAsPerIdentity,
 	}
+	x.Retransmit = ike.Retransmit{First: k.RetransmitTimeout, Factor: k.RetransmitBase}
+	if k.RetransmitTries > 0 {
+		x.Retransmit.Tries = k.RetransmitTries + 1 // the request itself counts
+	}
 	if !k.MOBIKE {
 		x.MOBIKE = ike.Off
 	}

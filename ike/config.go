@@ -66,7 +66,8 @@ type Limits struct {
 
 // Retransmit is the schedule of requests that get no answer (RFC 7296 section
 // 2.4): First, then Factor times longer each, Tries datagrams in all, then
-// the SA is dead. Zero values: 1 s, 2, 6: a dead peer is given up after 63 s.
+// the SA is dead. Zero values: of a Peer, those of the Config; there 1 s, 2, 6, so
+// that a dead peer is given up after 63 s.
 type Retransmit struct {
 	First  time.Duration
 	Factor float64
@@ -113,6 +114,8 @@ type Peer struct {
 	// [4 h]. DPD is after how much silence the peer is asked whether it
 	// lives [30 s]; negative: never.
 	Lifetime, DPD time.Duration
+
+	Retransmit Retransmit
 
 	// MaxSAs is how many IKE SAs one identity may have at a time [8]. Of more, the
 	// one that has been silent for longest ends.
@@ -269,6 +272,9 @@ func (p *Peer) Check() error {
 		if err := tooLong(c.PublicKey); err != nil {
 			bad("ca %s: %v: make a CA with an ECDSA key, or a shorter RSA key", c.Subject, err)
 		}
+	}
+	if r := p.Retransmit; r.First < 0 || r.Tries < 0 || r.Factor != 0 && !(r.Factor >= 1 && r.Factor <= 100) {
+		bad("retransmissions must take longer each time, not less: %+v", r)
 	}
 	if p.PPKID != "" && len(p.PPKs[p.PPKID]) == 0 || p.PPKRequired && len(p.PPKs) == 0 {
 		bad("the post-quantum pre-shared key is missing")

@@ -248,7 +248,7 @@ func (c *Core) initAgreed(sa *ikeSA, h header, d Datagram, list []payload, ns no
 	sa.spiR, sa.suite, sa.req = h.spiR, s, nil
 	hs.nr, hs.initR = slices.Clone(nr), slices.Clone(d.Data)
 	sa.state = stHalfOpen
-	sa.expireAt = c.now.Add(c.cfg.Limits.HalfOpenTime * 4)
+	sa.expireAt = c.now.Add(max(c.cfg.Limits.HalfOpenTime*4, 2*c.schedule(sa).patience()))
 	hs.hashes, hs.childless, hs.askedRaw = parseHashes(ns), ns.has(nChildless), asksRaw(list)
 	hs.ppk = len(sa.peer.PPKs) > 0 && ns.has(nUsePPK)
 	hs.full = hs.saidFull && ns.has(nFullTranscript)

@@ -200,7 +200,7 @@ func (c *Core) request(sa *ikeSA, exchange uint8, list []payload, t task) {
 }
 
 func (c *Core) launch(sa *ikeSA, exchange uint8, msgs [][]byte, t task) {
-	w := c.cfg.Retransmit.First
+	w := c.schedule(sa).First
 	sa.req = &request{id: sa.nextOut, exchange: exchange, msgs: msgs, task: t, tries: 1, wait: w, at: c.now.Add(w)}
 	sa.nextOut++
 	c.transmit(sa, msgs)
@@ -216,14 +216,33 @@ func (c *Core) transmit(sa *ikeSA, msgs [][]byte) {
 	}
 }
 
+// schedule is when requests to a peer are sent again.
+func (c *Core) schedule(sa *ikeSA) Retransmit {
+	r := c.cfg.Retransmit
+	if p := sa.peer; p != nil {
+		r.First, r.Factor, r.Tries = or(p.Retransmit.First, r.First), or(p.Retransmit.Factor, r.Factor), or(p.Retransmit.Tries, r.Tries)
+	}
+	return r
+}
+
+// patience is how long a request goes without an answer until the peer is given up.
+func (r Retransmit) patience() (d time.Duration) {
+	wait := float64(r.First)
+	for range r.Tries {
+		d += time.Duration(wait)
+		wait *= r.Factor
+	}
+	return d
+}
+
 // retransmit is due; false when the peer is given up.
 func (c *Core) retransmit(sa *ikeSA) bool {
-	r := sa.req
-	if r.tries >= c.cfg.Retransmit.Tries {
+	r, plan := sa.req, c.schedule(sa)
+	if r.tries >= plan.Tries {
 		return false
 	}
 	r.tries++
-	r.wait = time.Duration(float64(r.wait) * c.cfg.Retransmit.Factor)
+	r.wait = time.Duration(float64(r.wait) * plan.Factor)
 	r.at = c.now.Add(r.wait)
 	c.stats.Retransmits++
 	c.transmit(sa, r.msgs)

@@ -28,6 +28,7 @@ func (l *loader) ike(b *hclsyntax.Block) IKE {
 	k := l.open(b, []string{"local_endpoint", "remote_endpoint", "local_id", "remote_id",
 		"certificate", "private_key", "ca", "crl", "public_keys", "psk_file", "ppk_file", "ppk_id", "ppk_required", "remote_auth",
 		"pool", "dns", "request_address", "mobike", "encryption", "integrity", "prf", "key_exchange", "lifetime", "dead_peer_detection", "initiate",
+		"retransmit_timeout", "retransmit_base", "retransmit_tries",
 		"max_sas_per_identity", "full_transcript_auth"}, nil)
 	i := IKE{Name: k.name, Place: l.place(b.DefRange()), Places: k.places()}
 	i.LocalEndpoint = k.address("local_endpoint")
@@ -57,6 +58,7 @@ func (l *loader) ike(b *hclsyntax.Block) IKE {
 	}
 	i.Lifetime = k.duration("lifetime", time.Minute, maxLifetime)
 	i.DeadPeerDetection = k.duration("dead_peer_detection", time.Second, 24*time.Hour)
+	k.retransmit(&i)
 	i.Initiate = Initiate(k.word("initiate", initiateNames, int(def)))
 	if i.EAP && i.Initiate != InitiateNever {
 		l.fail(k.at("initiate"), "Arguments do not fit", `Who proves itself by EAP calls: with remote_auth = "eap-tls" initiate is "never".`)

@@ -173,6 +173,13 @@ type IKE struct {
 	Lifetime          time.Duration // of the IKE SA; 0: ipfw's default
 	DeadPeerDetection time.Duration // silence after which the peer is asked; 0: ipfw's default
 	Initiate          Initiate
+
+	// When a request that gets no answer is sent again: after RetransmitTimeout,
+	// then RetransmitBase times as long each, RetransmitTries times, and then the
+	// peer is given up. 0: ipfw's defaults.
+	RetransmitTimeout time.Duration
+	RetransmitBase    float64
+	RetransmitTries   int
 }
 
 // Initiate says when this side opens the exchange.

@@ -321,6 +321,15 @@ func (w *writer) ike(i *IKE) {
 	if i.DeadPeerDetection > 0 {
 		w.text("dead_peer_detection", formatDuration(i.DeadPeerDetection))
 	}
+	if i.RetransmitTimeout > 0 {
+		w.text("retransmit_timeout", formatDuration(i.RetransmitTimeout))
+	}
+	if i.RetransmitBase > 0 {
+		w.raw("retransmit_base", formatNumber(i.RetransmitBase))
+	}
+	if i.RetransmitTries > 0 {
+		w.raw("retransmit_tries", strconv.Itoa(i.RetransmitTries))
+	}
 	w.text("initiate", i.Initiate.String())
 	w.close()
 }

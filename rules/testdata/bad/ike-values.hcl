@@ -16,3 +16,17 @@ ike "a" {
   dead_peer_detection = 30
   initiate            = "always"
 }
+
+ike "b" {
+  psk_file           = "keys/private.key"
+  retransmit_timeout = "10ms"
+  retransmit_base    = "NaN"
+  retransmit_tries   = 0
+}
+
+ike "c" {
+  psk_file           = "keys/private.key"
+  retransmit_timeout = "1m"
+  retransmit_base    = 1.1
+  retransmit_tries   = 20
+}

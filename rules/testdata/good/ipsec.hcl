@@ -112,5 +112,8 @@ ike "named" {
   key_exchange        = "p-384"
   lifetime            = "1d"
   dead_peer_detection = "90s"
+  retransmit_timeout  = "500ms"
+  retransmit_base     = 1.8
+  retransmit_tries    = 3
   initiate            = "start"
 }
