@@ -3,11 +3,16 @@ package lab
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 )
+
+// capturedLine is what tcpdump says of itself: packets written, and those that the
+// kernel has for it or has had.
+var capturedLine = regexp.MustCompile(`(\d+) packets? captured, (\d+) packets? received by filter`)
 
 // Capture is what passes one interface, written by tcpdump to a file.
 type Capture struct {
@@ -36,10 +41,27 @@ func (c *Capture) Stop() string {
 		return c.file
 	}
 	c.done = true
-	// The kernel hands packets over in blocks, at the latest after a second.
-	// Packet by packet (--immediate-mode) it has room for a few hundred only,
-	// and loses some when the machine is busy.
-	time.Sleep(1100 * time.Millisecond)
+	// What should not pass has had its chance.
+	time.Sleep(300 * time.Millisecond)
+	// The kernel hands packets over in blocks, on a busy machine late, and
+	// tcpdump forgets at its end what it has not read. Packet by packet
+	// (--immediate-mode) there is room for a few hundred only, and some are lost.
+	passed := -1
+	c.host.lab.Eventually(Patience, "tcpdump has read what has passed", func() bool {
+		told := len(capturedLine.FindAllString(c.proc.Output(), -1))
+		c.proc.Signal(syscall.SIGUSR1) // say how far you are
+		var lines [][]string
+		c.host.lab.Eventually(Patience, "tcpdump says how far it is", func() bool {
+			lines = capturedLine.FindAllStringSubmatch(c.proc.Output(), -1)
+			return len(lines) > told
+		})
+		last := lines[len(lines)-1]
+		written, _ := strconv.Atoi(last[1])
+		if passed < 0 {
+			passed, _ = strconv.Atoi(last[2])
+		}
+		return written >= passed
+	})
 	c.proc.Signal(syscall.SIGINT)
 	if err := c.proc.Wait(Patience); err != nil {
 		c.host.lab.Fatalf("tcpdump: %v\n%s", err, c.proc.Output())
