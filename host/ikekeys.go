@@ -16,41 +16,25 @@ import (
 )
 
 // readProof reads the files by which both sides of an ike block prove who they
-// are.
-func readProof(k *rules.IKE, p *ike.Peer) (err error) {
-	if k.PrivateKey != "" {
-		if p.Key, err = readPrivateKey(k.PrivateKey); err != nil {
-			return err
+// are. An error is a misfit.
+func readProof(k *rules.IKE, p *ike.Peer) error {
+	for _, f := range []struct {
+		arg, path string
+		read      func(path string) error
+	}{
+		{"private_key", k.PrivateKey, func(path string) (err error) { p.Key, err = readPrivateKey(path); return err }},
+		{"certificate", k.Certificate, func(path string) (err error) { p.Certificates, err = readCertificates(path); return err }},
+		{"ca", k.CA, func(path string) (err error) { p.CAs, err = readCertificates(path); return err }},
+		{"crl", k.CRL, func(path string) (err error) { p.CRLs, err = readCRLs(path); return err }},
+		{"public_keys", k.PublicKeys, func(path string) (err error) { p.PublicKeys, err = readPublicKeys(path); return err }},
+		{"psk_file", k.PSKFile, func(path string) (err error) { p.PSK, err = readPSK(path); return err }},
+		{"ppk_file", k.PPKFile, func(path string) (err error) { p.PPKs, err = readPPKs(path); return err }},
+	} {
+		if f.path == "" {
+			continue
 		}
-	}
-	if k.Certificate != "" {
-		if p.Certificates, err = readCertificates(k.Certificate); err != nil {
-			return err
-		}
-	}
-	if k.CA != "" {
-		if p.CAs, err = readCertificates(k.CA); err != nil {
-			return err
-		}
-	}
-	if k.CRL != "" {
-		if p.CRLs, err = readCRLs(k.CRL); err != nil {
-			return err
-		}
-	}
-	if k.PublicKeys != "" {
-		if p.PublicKeys, err = readPublicKeys(k.PublicKeys); err != nil {
-			return err
-		}
-	}
-	if k.PSKFile != "" {
-		if p.PSK, err = readPSK(k.PSKFile); err != nil {
-			return err
-		}
-	}
-	if k.PPKFile != "" {
-		if p.PPKs, err = readPPKs(k.PPKFile); err != nil {
-			return err
+		if err := f.read(f.path); err != nil {
+			return &misfit{"ike", k.Name, f.arg, k.Places[f.arg], err}
 		}
 	}
 	return nil

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -25,22 +26,27 @@ func peersOf(p *rules.Policy) ([]ikePeer, error) {
 	var out []ikePeer
 	for i := range p.IKE {
 		k := &p.IKE[i]
-		x, err := peerOf(p, k)
+		x, err := termsOf(p, k)
 		if err == nil && x != nil {
-			err = x.Check()
+			if err = readProof(k, x); err == nil {
+				err = errors.Join(x.Faults()...)
+			}
 		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: ike %q: %w", k.Place, k.Name, err)
-		}
-		if x != nil {
+		var m *misfit
+		switch {
+		case errors.As(err, &m):
+			return nil, err
+		case err != nil:
+			return nil, &misfit{"ike", k.Name, "", k.Place, err}
+		case x != nil:
 			out = append(out, ikePeer{x, k})
 		}
 	}
 	return out, nil
 }
 
-// peerOf makes a peer of an ike block; nil if nothing uses it.
-func peerOf(p *rules.Policy, k *rules.IKE) (*ike.Peer, error) {
+// termsOf makes a peer of an ike block, but for its keys; nil if nothing uses it.
+func termsOf(p *rules.Policy, k *rules.IKE) (*ike.Peer, error) {
 	x := &ike.Peer{
 		Name: k.Name, Local: k.LocalEndpoint, RemoteID: k.RemoteID,
 		PPKID: k.PPKID, PPKRequired: k.PPKRequired, EAP: k.EAP,
@@ -64,7 +70,7 @@ func peerOf(p *rules.Policy, k *rules.IKE) (*ike.Peer, error) {
 		if s := &p.IPsec[i]; s.IKE == k.Name {
 			ch, err := childOf(p, s, k)
 			if err != nil {
-				return nil, fmt.Errorf("%s: ipsec %q: %w", s.Place, s.Name, err)
+				return nil, &misfit{"ipsec", s.Name, "", s.Place, err}
 			}
 			if ch != nil {
 				x.Children = append(x.Children, ch)
@@ -79,13 +85,11 @@ func peerOf(p *rules.Policy, k *rules.IKE) (*ike.Peer, error) {
 	var err error
 	if k.LocalID != "" {
 		if x.LocalID, err = ike.ParseIdentity(k.LocalID); err != nil {
-			return nil, fmt.Errorf("local_id: %w", err)
+			return nil, &misfit{"ike", k.Name, "local_id", k.Places["local_id"], err}
 		}
 	}
-	if x.Proposals, err = ikeProposals(k); err != nil {
-		return nil, err
-	}
-	return x, readProof(k, x)
+	x.Proposals, err = ikeProposals(k)
+	return x, err
 }
 
 // endpointsOf says whom to call, and who may call. One address, or one name, is

@@ -57,7 +57,7 @@ func newLoader(o Options) *loader {
 
 // load reads the policy; on error nothing of it is used.
 func (l *loader) load(ssh string) (*loaded, *PolicyError) {
-	o := rules.LoadOptions{CheckFiles: true, SSHConnection: ssh}
+	o := rules.LoadOptions{CheckFiles: true, SSHConnection: ssh, Check: Check}
 	if list, err := net.Interfaces(); err == nil {
 		for _, i := range list {
 			o.Interfaces = append(o.Interfaces, i.Name)

@@ -226,10 +226,16 @@ func (c *Config) check(peers []*Peer) error {
 
 // Check says what is wrong with a peer, all of it.
 func (p *Peer) Check() error {
-	var errs []error
-	bad := func(format string, a ...any) {
-		errs = append(errs, fmt.Errorf("ike %q: %s", p.Name, fmt.Sprintf(format, a...)))
+	errs := p.Faults()
+	for i, err := range errs {
+		errs[i] = fmt.Errorf("ike %q: %w", p.Name, err)
 	}
+	return errors.Join(errs...)
+}
+
+// Faults is Check without the peer's name, one after the other.
+func (p *Peer) Faults() (errs []error) {
+	bad := func(format string, a ...any) { errs = append(errs, fmt.Errorf(format, a...)) }
 	if p.Key == nil && len(p.PSK) == 0 {
 		bad("has neither a private key nor a pre-shared key to show who we are")
 	}
@@ -297,11 +303,11 @@ func (p *Peer) Check() error {
 				bad("proposal %s is of the wrong protocol", q)
 			}
 			if err := q.check(); err != nil {
-				bad("%v", err)
+				errs = append(errs, err)
 			}
 		}
 	}
-	return errors.Join(errs...)
+	return errs
 }
 
 func samePublic(a, b crypto.PublicKey) bool {

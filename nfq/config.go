@@ -122,6 +122,12 @@ type Config struct {
 	noIntake, noShortcut, noOwner bool
 }
 
+// Check says why a Config cannot be opened on any host; nil: it may be.
+func (c Config) Check() error {
+	_, err := c.withDefaults()
+	return err
+}
+
 // withDefaults fills what is left open and refuses what cannot be.
 func (c Config) withDefaults() (Config, error) {
 	c.Table = cmp.Or(c.Table, DefaultTable)

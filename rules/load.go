@@ -66,6 +66,7 @@ func Load(paths []string, o LoadOptions) (*Policy, Diagnostics) {
 	l.tests()
 	if !l.diags.HasErrors() {
 		l.warn()
+		l.refusals()
 	}
 	l.diags.sortByPlace(order)
 	l.diags.shorten()
@@ -74,6 +75,27 @@ func Load(paths []string, o LoadOptions) (*Policy, Diagnostics) {
 	}
 	l.policy.Warnings = l.diags.All()
 	return l.policy, l.diags
+}
+
+// refusals reports what LoadOptions.Check says.
+func (l *loader) refusals() {
+	if l.opts.Check == nil {
+		return
+	}
+	for _, r := range l.opts.Check(l.policy) {
+		at := l.defined(r.Kind, r.Name)
+		for _, b := range l.blocks[r.Kind] {
+			if len(b.Labels) == 0 && r.Name == "" || len(b.Labels) > 0 && b.Labels[0] == r.Name {
+				at = block{l: l, b: b}.at(r.Argument)
+				break
+			}
+		}
+		sev := hcl.DiagError
+		if r.Warning {
+			sev = hcl.DiagWarning
+		}
+		l.add(sev, at, "Policy refused", upperFirst(r.Text)+".")
+	}
 }
 
 // topLevel are the blocks a file may have, with their number of labels.

@@ -66,6 +66,9 @@ type LoadOptions struct {
 	// it (a dry run) it is a warning, or nothing for a profile. Key files
 	// that others can read are an error always.
 	CheckFiles bool
+	// Check says what else keeps a policy from being enforced; nil: nothing is
+	// known of that. It is asked when nothing else is wrong.
+	Check func(*Policy) []Refusal
 	// SSHConnection is the value of $SSH_CONNECTION ("client port server
 	// port"); when set, Load warns if the policy would cut that session.
 	SSHConnection string
@@ -75,6 +78,14 @@ type LoadOptions struct {
 	// Interfaces are the names of this host's; when set, Load warns of rules
 	// that protect and name none of them.
 	Interfaces []string
+}
+
+// Refusal is a reason not to enforce a policy that others than Load have found.
+type Refusal struct {
+	Kind, Name string // of the block: "ike" and its name; "policy" has none
+	Argument   string // the one that it is about; empty: the block
+	Text       string // half a sentence, without a full stop
+	Warning    bool   // it does not keep the policy from loading
 }
 
 // IPsec is an ipsec block: how the traffic of a protect rule is sealed.

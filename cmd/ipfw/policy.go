@@ -4,13 +4,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ipfw/ipfw/engine"
+	"github.com/ipfw/ipfw/host"
 	"github.com/ipfw/ipfw/rules"
 )
 
 // load reads the policy that the paths name. When it is broken, every error
 // has been printed with its place and source before load returns.
 func (a *app) load(paths []string) (*rules.Policy, error) {
-	p, diags := rules.Load(paths, rules.LoadOptions{Stdin: a.stdin})
+	p, diags := rules.Load(paths, rules.LoadOptions{Stdin: a.stdin, Check: host.Check})
 	if diags.HasErrors() {
 		a.diagnose(diags)
 		return nil, exitWith(exitError)

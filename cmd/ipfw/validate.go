@@ -45,6 +45,7 @@ cut) do not change the exit status.`,
 func (a *app) validate(paths []string, show, asJSON bool) error {
 	p, diags := rules.Load(paths, rules.LoadOptions{
 		Stdin:         a.stdin,
+		Check:         host.CheckAll,
 		SSHConnection: host.FindSSH(a.getenv),
 	})
 	var v validation

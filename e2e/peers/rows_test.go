@@ -109,6 +109,7 @@ func directRows() (rows []row) {
 			row{name: "without MOBIKE on our side", call: call, ours: func(p *ike.Peer, c *ike.Child) { p.MOBIKE = ike.Off }},
 			row{name: "cookies", call: call, limits: ike.Limits{CookieAfter: -1}},
 		)
+		rows = append(rows, nameRows(call)...)
 		for _, by := range []string{"us", "peer", "both"} {
 			for _, what := range []string{"child", "ike"} {
 				rows = append(rows, row{name: fmt.Sprintf("%s rekeys %s under load", by, what), call: call, after: rekey(by, what)})

@@ -1,0 +1,164 @@
+package host
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/ipfw/ipfw/rules"
+)
+
+// A dry run refuses what a daemon refuses, and points at it.
+func TestDryRunRefusesWhatADaemonDoes(t *testing.T) {
+	block := func(ipsec, ike string) string {
+		return `
+rule "all" {
+  action    = "protect"
+  with      = "x"
+  direction = "both"
+  remote_address = "192.0.2.2"
+}
+ipsec "x" {
+  mode = "transport"
+  ike  = "x"
+` + ipsec + `
+}
+ike "x" {
+  remote_endpoint = "192.0.2.2"
+` + ike + "\n}\n"
+	}
+	many := func(n int) string {
+		var list []string
+		for i := range n {
+			list = append(list, fmt.Sprintf("\"10.%d.%d.0/25\"", i/256, i%256))
+		}
+		return fmt.Sprintf(`
+rule "all" {
+  action        = "protect"
+  with          = "x"
+  direction     = "both"
+  local_address = [%s]
+}
+ipsec "x" {
+  mode = "tunnel"
+  ike  = "x"
+}
+ike "x" {
+  remote_endpoint = "192.0.2.2"
+  psk_file        = "k"
+}
+`, strings.Join(list, ", "))
+	}
+	manual := func(name, spi string) string {
+		return fmt.Sprintf(`
+rule %q {
+  action    = "protect"
+  with      = %q
+  direction = "both"
+  remote_address = "192.0.2.2"
+}
+ipsec %q {
+  mode = "tunnel"
+  local_endpoint = "192.0.2.1"
+  remote_endpoint = "192.0.2.2"
+  manual {
+    spi_in = %q
+    spi_out = "0x2000"
+    encryption = "aes-256-cbc"
+    integrity = "hmac-sha2-256-128"
+    key_file = "m"
+  }
+}
+`, name, name, name, spi)
+	}
+	keys := map[string]string{"m": strings.ReplaceAll("encryption_in = 64\nintegrity_in = 64\nencryption_out = 64\nintegrity_out = 64\n", "64", strings.Repeat("7a", 32))}
+	psk := map[string]string{"k": goodPSK}
+	for _, row := range []struct {
+		name, policy string
+		files        map[string]string
+		want         string // empty: both take it
+	}{
+		{"good", block("", `psk_file = "k"`), psk, ""},
+		{"local_id of a type that nobody knows", block("", "psk_file = \"k\"\nlocal_id = \"CN=us,XY=1\""), psk, `"XY" is not a type`},
+		{"local_id that is a pattern", block("", "psk_file = \"k\"\nlocal_id = \"*.example\""), psk, "a pattern"},
+		{"local_id with DC", block("", "psk_file = \"k\"\nlocal_id = \"CN=us,DC=example,DC=org\""), psk, ""},
+		{"remote_id with DC, mail, UID, several values", block("", "psk_file = \"k\"\nremote_id = \"CN=a+UID=b,E=c,DC=org\""), psk, ""},
+		{"remote_id of a type that nobody knows", block("", "psk_file = \"k\"\nremote_id = \"CN=*,XY=1\""), psk, `"XY" is not a type`},
+		{"remote_id that is a range", block("", "psk_file = \"k\"\nremote_id = \"192.0.2.*\""), psk, "remote_endpoint"},
+		{"64 networks", many(64), psk, ""},
+		{"too many networks", many(300), psk, "ranges of addresses"},
+		{"queues past the last", strings.Replace(block("", `psk_file = "k"`), "\nrule", "\n# queues\nrule", 1), psk, "need 1 to 256"},
+		{"short key", block("", `psk_file = "k"`), map[string]string{"k": "swordfish"}, "a key of 9 bytes can be guessed"},
+		{"no key", block("", "private_key = \"k\"\npublic_keys = \"p\"\nlocal_id = \"a\""), map[string]string{"k": "swordfish", "p/b.pub": "x"}, "no private key"},
+		{"ppk_id that is not there", block("", "psk_file = \"k\"\nppk_file = \"q\"\nppk_id = \"b\""), map[string]string{"k": goodPSK, "q": "a = 0123456789abcdefghij\n"}, "post-quantum"},
+		{"manual", manual("a", "0x1001") + manual("b", "0x1002"), keys, ""},
+		{"manual with one SPI twice", manual("a", "0x1001") + manual("b", "0x1001"), keys, "SPI"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			dir := t.TempDir()
+			head := "policy {\n  inbound = \"discard\"\n  outbound = \"bypass\"\n"
+			if strings.Contains(row.policy, "# queues") {
+				head += "  queue = 65000\n  queues = 256\n"
+			}
+			files := map[string]string{"policy.hcl": head + "}\n" + row.policy}
+			for name, text := range row.files {
+				files[name] = text
+			}
+			for name, text := range files {
+				path := filepath.Join(dir, name)
+				err := os.MkdirAll(filepath.Dir(path), 0o700)
+				if err == nil {
+					err = os.WriteFile(path, []byte(text), 0o600)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			path := filepath.Join(dir, "policy.hcl")
+			_, dry := rules.Load([]string{path}, rules.LoadOptions{Check: CheckAll})
+			run := daemonRefuses(path)
+			if row.want == "" {
+				if dry.HasErrors() || run != nil {
+					t.Errorf("dry run: %v; daemon: %v", dry.Err(), run)
+				}
+				return
+			}
+			if run == nil || !strings.Contains(run.Error(), row.want) {
+				t.Errorf("daemon: %v, want %q", run, row.want)
+			}
+			if dry.Len() == 0 || !dry.HasErrors() || !strings.Contains(dry.Err().Error(), row.want) || strings.Contains(dry.Err().Error(), "swordfish") {
+				t.Errorf("dry run: %v, want %q", dry.Err(), row.want)
+			}
+			for _, d := range dry.All() {
+				if d.Severity == "error" && d.Line == 0 {
+					t.Errorf("%s points nowhere", d)
+				}
+			}
+		})
+	}
+}
+
+// daemonRefuses takes the steps of a daemon that say no to a policy.
+func daemonRefuses(path string) error {
+	l, bad := newLoader(Options{Paths: []string{path}}).load("")
+	if bad != nil {
+		return bad
+	}
+	if err := kernelConfig(l, 1, slog.New(slog.DiscardHandler)).Check(); err != nil {
+		return err
+	}
+	k := newKeeper(newNumbers("", slog.New(slog.DiscardHandler)), newRing(8))
+	defer k.close()
+	blocks, err := k.prepare(l.Policy, 0)
+	if err == nil {
+		err = k.put(blocks)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = peersOf(l.Policy)
+	return err
+}
