@@ -166,7 +166,7 @@ func childOf(p *rules.Policy, s *rules.IPsec, k *rules.IKE) (*ike.Child, error) 
 		return nil, nil
 	}
 	ch.LocalTS, ch.RemoteTS = fewer(ch.LocalTS), fewer(ch.RemoteTS)
-	if n := max(len(ch.LocalTS), len(ch.RemoteTS)); n > maxSelectors {
+	if n := max(len(ch.LocalTS), len(ch.RemoteTS)); n > ike.MaxSelectors {
 		return nil, tooManySelectors(n)
 	}
 	var err error
@@ -176,7 +176,7 @@ func childOf(p *rules.Policy, s *rules.IPsec, k *rules.IKE) (*ike.Child, error) 
 
 // tooManySelectors says that the rules of an ipsec block name n of them.
 func tooManySelectors(n int) error {
-	return fmt.Errorf("its rules name %d ranges of addresses, and IKE peers take %d at most: name larger ones, or use more ipsec blocks", n, maxSelectors)
+	return fmt.Errorf("its rules name %d ranges of addresses, and IKE peers take %d at most: name larger ones, or use more ipsec blocks", n, ike.MaxSelectors)
 }
 
 // maxCombinations is how many selectors are compared with each other to find those
@@ -187,9 +187,6 @@ const maxCombinations = 1 << 14
 func combinations(protocols []uint8, addrs []engine.AddrRange, ports []engine.PortRange) int {
 	return max(len(protocols), 1) * max(len(addrs), len(anywhere)) * max(len(ports), 1)
 }
-
-// maxSelectors is how many traffic selectors a child may have for one side.
-const maxSelectors = 64
 
 // anywhere is every address, of both families.
 var anywhere = []engine.AddrRange{
@@ -236,7 +233,7 @@ func fewer(list []ike.TrafficSelector) []ike.TrafficSelector {
 			widen(&list[i])
 		}
 		list = ike.Distinct(list)
-		if len(list) <= maxSelectors {
+		if len(list) <= ike.MaxSelectors {
 			break
 		}
 	}

@@ -93,13 +93,14 @@ type ends struct {
 	local, remote         netip.Addr
 	localPort, remotePort uint16
 	proto                 uint8
+	noPorts               bool // a fragment that does not hold them
 }
 
 // endsOf reads the sides of a packet that leaves, or that has come out of an SA.
 func endsOf(p *packet.Packet, leaving bool) ends {
-	e := ends{p.Dst, p.Src, p.DstPort, p.SrcPort, p.Protocol}
+	e := ends{p.Dst, p.Src, p.DstPort, p.SrcPort, p.Protocol, p.LaterFragment()}
 	if leaving {
-		e = ends{p.Src, p.Dst, p.SrcPort, p.DstPort, p.Protocol}
+		e = ends{p.Src, p.Dst, p.SrcPort, p.DstPort, p.Protocol, p.LaterFragment()}
 	}
 	if p.HasICMP { // RFC 7296 section 3.13.1: type and code are the port
 		e.localPort = uint16(p.ICMPType)<<8 | uint16(p.ICMPCode)
@@ -127,14 +128,16 @@ func (c *pair) carries(p *packet.Packet, leaving bool) bool {
 }
 
 func (c *pair) holds(e *ends) bool {
-	return within(c.LocalTS, e.local, e.localPort, e.proto) && within(c.RemoteTS, e.remote, e.remotePort, e.proto)
+	return within(c.LocalTS, e.local, e.localPort, e) && within(c.RemoteTS, e.remote, e.remotePort, e)
 }
 
-func within(list []ike.TrafficSelector, a netip.Addr, port uint16, proto uint8) bool {
+// within holds one side of a packet against selectors. OPAQUE is for what has no
+// ports to be seen, and any other range of ports is not (RFC 4301 section 4.4.1.1).
+func within(list []ike.TrafficSelector, a netip.Addr, port uint16, e *ends) bool {
 	for i := range list {
 		t := &list[i]
 		if t.First.BitLen() == a.BitLen() && t.First.Compare(a) <= 0 && a.Compare(t.Last) <= 0 &&
-			(t.Protocol == 0 || t.Protocol == proto) && t.FirstPort <= port && port <= t.LastPort {
+			(t.Protocol == 0 || t.Protocol == e.proto) && (t.AnyPort() || !e.noPorts && t.FirstPort <= port && port <= t.LastPort || e.noPorts && t.Opaque()) {
 			return true
 		}
 	}

@@ -111,7 +111,7 @@ func (c *Core) offerChild(sa *ikeSA, w wish, inAuth bool) (*childOffer, error) {
 	if len(o.tsi) == 0 || len(o.tsr) == 0 {
 		return nil, errNoTraffic
 	}
-	if w.packet.within(o.tsi, o.tsr) && max(len(o.tsi), len(o.tsr)) < maxSelectors {
+	if w.packet.within(o.tsi, o.tsr) && max(len(o.tsi), len(o.tsr)) < MaxSelectors {
 		o.tsi = append([]TrafficSelector{w.packet.Local}, o.tsi...)
 		o.tsr = append([]TrafficSelector{w.packet.Remote}, o.tsr...)
 	} else {
@@ -271,6 +271,10 @@ func (c *Core) serveChild(sa *ikeSA, list []payload, ns notifies, neg negotiatio
 		tsi = dynamicEnd(tsi)
 	}
 	ev = Event{Failure: NoSelectors, Theirs: selectorText(tsi) + " to " + selectorText(tsr), Setting: "ipsec"}
+	if len(tsi) == 0 || len(tsr) == 0 {
+		ev.Detail = "the peer's traffic selectors are of kinds that mean nothing here"
+		return refuse(nTSUnacceptable, ev)
+	}
 	// Those of the mode asked for come first, and of these such as hold what
 	// the peer wants most, its first selectors (RFC 7296 section 2.9).
 	cfgs := slices.Clone(sa.peer.Children)

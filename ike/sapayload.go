@@ -76,17 +76,17 @@ func parseSA(b []byte) (list []Proposal, err error) {
 		if b[0] != 0 && b[0] != 2 {
 			return nil, syntaxError("proposal continuation %d is neither 0 nor 2", b[0])
 		}
-		if len(list) == maxProposals {
-			return nil, syntaxError("more than %d proposals", maxProposals)
-		}
-		if transforms += int(b[7]); transforms > maxTransforms {
-			return nil, syntaxError("more than %d transforms", maxTransforms)
+		more = b[0] == 2
+		// What is beyond the bounds is legal, and is passed over: INVALID_SYNTAX
+		// would end an IKE SA with all of its children.
+		if transforms += int(b[7]); transforms > maxTransforms || len(list) == maxProposals {
+			b = b[n:]
+			continue
 		}
 		p, err := parseProposal(b[:n])
 		if err != nil {
 			return nil, err
 		}
-		more = b[0] == 2
 		list, b = append(list, p), b[n:]
 	}
 	if len(b) != 0 {

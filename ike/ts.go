@@ -22,7 +22,9 @@ const (
 	tsIPv4 = 7
 	tsIPv6 = 8
 
-	maxSelectors = 64 // in one TS payload; more are refused
+	// MaxSelectors is how many selectors one TS payload can have: their number
+	// is one octet (RFC 7296 section 3.13).
+	MaxSelectors = 255
 )
 
 // SelectorOf is the selector for all protocols and ports of a prefix.
@@ -44,11 +46,17 @@ func lastOf(p netip.Prefix) netip.Addr {
 	return a
 }
 
+// Opaque says that the selector is for packets whose ports cannot be seen, as
+// those of fragments without the upper-layer header (RFC 4301 section 4.4.1.1).
+func (t TrafficSelector) Opaque() bool { return t.FirstPort == 0xffff && t.LastPort == 0 }
+
+// AnyPort says that the selector is for all ports, and for packets without.
+func (t TrafficSelector) AnyPort() bool { return t.FirstPort == 0 && t.LastPort == 0xffff }
+
 // valid says that the selector can be encoded and means something.
 func (t TrafficSelector) valid() bool {
-	opaque := t.FirstPort == 0xffff && t.LastPort == 0
 	return t.First.IsValid() && t.First.BitLen() == t.Last.BitLen() && !t.First.Is4In6() && !t.Last.Is4In6() &&
-		t.First.Zone() == "" && t.First.Compare(t.Last) <= 0 && (t.FirstPort <= t.LastPort || opaque)
+		t.First.Zone() == "" && t.First.Compare(t.Last) <= 0 && (t.FirstPort <= t.LastPort || t.Opaque())
 }
 
 // isHost says that the selector speaks of one address.
@@ -63,16 +71,24 @@ func (t TrafficSelector) String() string {
 	if t.Protocol != 0 {
 		s += " proto " + strconv.Itoa(int(t.Protocol))
 	}
-	if t.FirstPort != 0 || t.LastPort != 0xffff {
+	switch {
+	case t.Opaque():
+		s += " port OPAQUE"
+	case !t.AnyPort():
 		s += fmt.Sprintf(" port %d-%d", t.FirstPort, t.LastPort)
 	}
 	return s
 }
 
+// selectorText is a list for people, who are not told of hundreds.
 func selectorText(list []TrafficSelector) string {
+	const most = 16
 	var s []string
-	for _, t := range list {
+	for _, t := range list[:min(most, len(list))] {
 		s = append(s, t.String())
+	}
+	if n := len(list) - most; n > 0 {
+		s = append(s, fmt.Sprintf("and %d more", n))
 	}
 	return strings.Join(s, ", ")
 }
@@ -94,11 +110,17 @@ func tsPayload(kind uint8, list []TrafficSelector) payload {
 	return payload{kind: kind, body: b}
 }
 
+// parseTS gives the selectors that mean something to us; of a payload that holds
+// others alone, none. What is well-formed is no error, however odd: INVALID_SYNTAX
+// ends an IKE SA with all of its children.
 func parseTS(b []byte) (list []TrafficSelector, err error) {
 	if len(b) < 4 {
 		return nil, syntaxError("TS payload of %d bytes, at least 4 needed", len(b))
 	}
 	count := int(b[0])
+	if count == 0 {
+		return nil, syntaxError("TS payload without selectors")
+	}
 	for b = b[4:]; len(b) > 0; {
 		if len(b) < 8 {
 			return nil, syntaxError("%d bytes left, a selector needs 8", len(b))
@@ -125,9 +147,6 @@ func parseTS(b []byte) (list []TrafficSelector, err error) {
 	if count != 0 {
 		return nil, syntaxError("TS payload announces %d more selectors than it has", count)
 	}
-	if len(list) == 0 || len(list) > maxSelectors {
-		return nil, syntaxError("TS payload with %d usable selectors, 1 to %d allowed", len(list), maxSelectors)
-	}
 	return list, nil
 }
 
@@ -149,8 +168,16 @@ func intersect(a, b TrafficSelector) (TrafficSelector, bool) {
 	if b.Last.Compare(t.Last) < 0 {
 		t.Last = b.Last
 	}
-	t.FirstPort, t.LastPort = max(a.FirstPort, b.FirstPort), min(a.LastPort, b.LastPort)
-	return t, t.First.Compare(t.Last) <= 0 && t.FirstPort <= t.LastPort
+	switch { // ANY includes OPAQUE, other ports do not (RFC 4301 section 4.4.1.1)
+	case a.AnyPort():
+		t.FirstPort, t.LastPort = b.FirstPort, b.LastPort
+	case b.AnyPort(), a.Opaque() && b.Opaque():
+	case a.Opaque() != b.Opaque():
+		return t, false
+	default:
+		t.FirstPort, t.LastPort = max(a.FirstPort, b.FirstPort), min(a.LastPort, b.LastPort)
+	}
+	return t, t.First.Compare(t.Last) <= 0 && (t.FirstPort <= t.LastPort || t.Opaque())
 }
 
 // contains says that everything b matches is matched by a as well.
@@ -160,8 +187,8 @@ func contains(a, b TrafficSelector) bool {
 }
 
 // narrow gives the part of an offer that we allow (RFC 7296 section 2.9), in
-// the order of the offer, without entries that another one contains. It is
-// empty when there is nothing in common.
+// the order of the offer, without entries that another one contains, and no more
+// of it than a payload holds. It is empty when there is nothing in common.
 func narrow(offer, allow []TrafficSelector) []TrafficSelector {
 	var out []TrafficSelector
 	for _, o := range offer {
@@ -171,8 +198,8 @@ func narrow(offer, allow []TrafficSelector) []TrafficSelector {
 				continue
 			}
 			out = slices.DeleteFunc(out, func(u TrafficSelector) bool { return contains(t, u) })
-			if len(out) < maxSelectors {
-				out = append(out, t)
+			if out = append(out, t); len(out) == MaxSelectors {
+				return out
 			}
 		}
 	}
