@@ -27,6 +27,7 @@ type udpSocket struct {
 const (
 	udpSegment = 103 // UDP_SEGMENT: bytes of each datagram of those sent in one
 	udpGRO     = 104 // UDP_GRO: may be received so
+	udpNoCheck = 102 // UDP_NO_CHECK6_RX: over IPv6 too the checksum may be zero
 )
 
 // socketBuffer is the size in bytes of the buffers of the port: room for what
@@ -48,9 +49,10 @@ func openUDPSocket(v6 bool, port uint16, mark, own uint32, a *awake) (*udpSocket
 	}
 	// Always DF, and a size of our own choosing. An IKE_SA_INIT message
 	// cannot be shorter than it is, and not every peer knows RFC 7383.
+	noCheck := 1
 	whole, discover := 1, unix.IP_PMTUDISC_PROBE // IPv6's have the same numbers
 	if port == portIKE {
-		whole, discover = 0, unix.IP_PMTUDISC_DONT
+		whole, discover, noCheck = 0, unix.IP_PMTUDISC_DONT, 0
 	}
 	options := [][3]int{
 		{unix.SOL_SOCKET, unix.SO_MARK, int(own)},
@@ -62,6 +64,10 @@ func openUDPSocket(v6 bool, port uint16, mark, own uint32, a *awake) (*udpSocket
 	}
 	if v6 {
 		options = append(options, [][3]int{
+			// What an IPv4-to-IPv6 translator makes of ESP in UDP may have no
+			// checksum (RFC 3948 section 2.2), and tunnels may do without
+			// (RFC 8200 section 8.1, RFC 6935): ESP and IKE have better ones.
+			{unix.IPPROTO_UDP, udpNoCheck, noCheck},
 			{level, unix.IPV6_V6ONLY, 1},
 			{level, unix.IPV6_RECVPKTINFO, 1},
 			{level, unix.IPV6_RECVTCLASS, 1},
