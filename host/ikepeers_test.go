@@ -217,7 +217,7 @@ func TestTooManySelectors(t *testing.T) {
 		list[i] = engine.AddrRange{First: a, Last: a}
 	}
 	p := &rules.Policy{Engine: engine.Policy{Rules: []engine.Rule{{Action: engine.Protect, With: "lan", Out: true, Selector: engine.Selector{Remote: list}}}}}
-	if _, err := childOf(p, &rules.IPsec{Name: "lan"}, &rules.IKE{}); err == nil || !strings.Contains(err.Error(), "name 1000000 ranges of addresses, and IKE peers take 64 at most") {
+	if _, err := childOf(p, &rules.IPsec{Name: "lan"}, &rules.IKE{}); err == nil || !strings.Contains(err.Error(), "name 1000000 ranges of addresses, and IKE peers take 255 at most") {
 		t.Fatal(err)
 	}
 }

@@ -228,18 +228,6 @@ func (c *Core) acceptChild(sa *ikeSA, o *childOffer, list []payload, ns notifies
 		local: Distinct(tsi), remote: Distinct(tsr), noTFC: ns.has(nNoTFC)}, Event{}
 }
 
-func parseTSPair(list []payload) (tsi, tsr []TrafficSelector, err error) {
-	i, ok := find(list, plTSi)
-	r, ok2 := find(list, plTSr)
-	if !ok || !ok2 {
-		return nil, nil, syntaxError("a child without traffic selectors")
-	}
-	if tsi, err = parseTS(i.body); err == nil {
-		tsr, err = parseTS(r.body)
-	}
-	return tsi, tsr, err
-}
-
 // serveChild negotiates a child as responder. The reply holds the SA and TS
 // payloads, or the error for the peer. Of a rekeyed child, the new one may
 // hold what the policy allows now (RFC 7296 section 2.9.2).

@@ -150,6 +150,18 @@ func parseTS(b []byte) (list []TrafficSelector, err error) {
 	return list, nil
 }
 
+func parseTSPair(list []payload) (tsi, tsr []TrafficSelector, err error) {
+	i, ok := find(list, plTSi)
+	r, ok2 := find(list, plTSr)
+	if !ok || !ok2 {
+		return nil, nil, syntaxError("a child without traffic selectors")
+	}
+	if tsi, err = parseTS(i.body); err == nil {
+		tsr, err = parseTS(r.body)
+	}
+	return tsi, tsr, err
+}
+
 // intersect gives what two selectors have in common.
 func intersect(a, b TrafficSelector) (TrafficSelector, bool) {
 	if a.First.BitLen() != b.First.BitLen() {
