@@ -88,7 +88,7 @@ func (f *flow) cut(s *spd, r *Result) bool {
 // refuse discards a packet of a flow that was cut.
 func (f *flow) refuse(s *spd, in *Input, side uint8) Result {
 	r := Result{Reason: f.reason(), Rule: f.rule, opened: f.dir}
-	f.update(&in.Packet, side, in.Now)
+	f.update(&in.Packet, side, in.Now, &s.timeouts)
 	f.heard = in.Now
 	if in.Offloadable && in.Tracked && in.SA == "" {
 		f.offloaded = true
@@ -201,15 +201,24 @@ func (e *Engine) Carried(now int64, c *Carried) {
 		return
 	}
 	if c.Counted {
-		e.credit(s, f, f.missing(&total))
+		d := f.missing(&total)
+		if d.packets != [2]uint64{} && !c.Ended {
+			f.lastSeen = now // more or less: since the kernel was last asked
+		}
+		e.credit(s, f, d)
 	}
-	if c.Ended {
-		shard.remove(f)
-		return
+	if f.state != tcpNone && c.State != 0 && int(c.State) < len(carriedStates) {
+		f.state = carriedStates[c.State]
 	}
 	f.replied = f.replied || c.Replied
-	if f.state != tcpNone && int(c.State) < len(carriedStates) {
-		f.state = carriedStates[c.State]
+	if c.Ended {
+		if f.expires = f.outlives(&s.timeouts); f.expires <= now {
+			shard.remove(f)
+			return
+		}
+		// The kernel counts anew from its next packet on, and so does the flow.
+		f.offloaded, f.unbased, f.counts, f.base = false, false, counts{}, counts{}
+		return
 	}
 	f.expires = now + max(int64(c.Expires), carriedGrace)
 }

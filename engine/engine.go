@@ -209,7 +209,7 @@ func (e *Engine) judgeWhole(s *spd, in *Input) Result {
 	}
 	if r = e.conform(s, in, r, leaving); r.Verdict != Discard {
 		f.resume(in)
-		f.update(p, side, in.Now)
+		f.update(p, side, in.Now, &s.timeouts)
 		f.arrive(in, side)
 		r.Offload = f.offload(s, in, &r)
 	}
@@ -282,7 +282,7 @@ func (e *Engine) begin(s *spd, shard *flowShard, in *Input, key flowKey, side ui
 	if f.holder = in.Holder; r.sa != nil {
 		f.holder = r.sa.Holder()
 	}
-	f.start(p, side, in.Now, known)
+	f.start(p, side, in.Now, known, &s.timeouts)
 	f.arrive(in, side)
 	if before != nil {
 		f.follows(before)

@@ -187,7 +187,7 @@ func (f *flow) decide(s *spd, q *query, r *Result) {
 }
 
 // start sets a new flow's state from its first packet.
-func (f *flow) start(p *packet.Packet, side uint8, now int64, tracked bool) {
+func (f *flow) start(p *packet.Packet, side uint8, now int64, tracked bool, t *timeouts) {
 	f.started = now
 	f.replied, f.unbased = tracked, tracked
 	if p.Protocol == packet.TCP {
@@ -197,11 +197,11 @@ func (f *flow) start(p *packet.Packet, side uint8, now int64, tracked bool) {
 			f.state = tcpEstablished
 		}
 	}
-	f.update(p, side, now)
+	f.update(p, side, now, t)
 }
 
 // update counts a packet of the flow and moves its state and its end on.
-func (f *flow) update(p *packet.Packet, side uint8, now int64) {
+func (f *flow) update(p *packet.Packet, side uint8, now int64, t *timeouts) {
 	f.packets[side]++
 	f.bytes[side] += uint64(p.Len)
 	f.lastSeen = now
@@ -211,7 +211,7 @@ func (f *flow) update(p *packet.Packet, side uint8, now int64) {
 	if p.Protocol == packet.TCP {
 		f.updateTCP(p, side)
 	}
-	f.expires = now + f.timeout()
+	f.expires = now + f.timeout(t)
 }
 
 // Timeouts of flows that are not TCP, in nanoseconds; those of Linux's
@@ -225,17 +225,17 @@ const (
 )
 
 // timeout is how long the flow is remembered after this packet.
-func (f *flow) timeout() int64 {
+func (f *flow) timeout(t *timeouts) int64 {
 	switch f.key.proto {
 	case packet.TCP:
-		return f.tcpTimeout()
+		return f.tcpTimeout(t)
 	case packet.ICMP, packet.ICMPv6:
-		return timeoutICMP
+		return t.icmp
 	case packet.UDP, packet.UDPLite:
 		if f.replied {
-			return timeoutUDPBoth
+			return t.udpBoth
 		}
-		return timeoutUDP
+		return t.udp
 	}
-	return timeoutOther
+	return t.rest
 }

@@ -17,6 +17,8 @@ type Policy struct {
 	// the clear, and speak of packets that a rule protects, come in (RFC 4301
 	// section 6.1.1). Otherwise they are discarded.
 	ClearErrors bool
+	// Timeouts say how long flows are remembered.
+	Timeouts Timeouts
 }
 
 // Rule is one SPD entry. Engine code refers to it by its index in

@@ -16,6 +16,7 @@ type spd struct {
 	state      []ruleState                             // by rule index
 	defaults   [directionCount]*counter
 	protects   []int32 // the rules that protect
+	timeouts   timeouts
 	// interfaces says that the policy names some: see ways.go. sealing finds the
 	// forward rules whose local side a packet comes from, by IPv4 and IPv6; nil
 	// if none of them protects.
@@ -59,6 +60,7 @@ const (
 func compile(p *Policy, old *spd) *spd {
 	s := &spd{given: p, policy: indexed(p), generation: 1, state: make([]ruleState, len(p.Rules))}
 	p = s.policy
+	s.timeouts = p.Timeouts.compile()
 	if old != nil {
 		s.generation = old.generation + 1
 	}

@@ -40,11 +40,11 @@ var tcpTimeouts = [...]int64{
 // one side has been heard.
 const timeoutTCPHalf = 300 * second
 
-func (f *flow) tcpTimeout() int64 {
+func (f *flow) tcpTimeout(t *timeouts) int64 {
 	if f.state == tcpEstablished && !f.replied {
-		return timeoutTCPHalf
+		return min(timeoutTCPHalf, t.tcp[f.state])
 	}
-	return tcpTimeouts[f.state]
+	return t.tcp[f.state]
 }
 
 // tcpEnd is what one side of a connection has sent.

@@ -34,6 +34,7 @@ func (p *Policy) Print() []byte {
 	w.raw("queues", strconv.Itoa(int(s.Queues)))
 	w.text("mark_mask", fmt.Sprintf("0x%08x", s.MarkMask))
 	w.raw("log_rate", strconv.FormatUint(uint64(s.LogRate), 10))
+	w.timeouts(p.Engine.Timeouts)
 	w.close()
 	for i := range p.rules {
 		w.rule(&p.rules[i])
@@ -48,6 +49,20 @@ func (p *Policy) Print() []byte {
 		w.test(&p.Tests[i])
 	}
 	return hclwrite.Format(bytes.TrimLeft(w.buf.Bytes(), "\n"))
+}
+
+// timeouts writes what a policy says of them, if it says anything.
+func (w *writer) timeouts(t engine.Timeouts) {
+	if t == (engine.Timeouts{}) {
+		return
+	}
+	w.open("timeouts")
+	for _, a := range timeoutArgs(&t) {
+		if *a.at > 0 {
+			w.text(a.name, formatDuration(*a.at))
+		}
+	}
+	w.close()
 }
 
 func pick(b bool, yes, no string) string {

@@ -33,7 +33,7 @@ func (l *loader) settings() {
 		l.fail(b.TypeRange, "Second policy block", "The policy block is at %s; there is one only.", l.place(blocks[0].TypeRange))
 	}
 	k := l.open(blocks[0], []string{"inbound", "outbound", "forward", "essentials", "on_failure", "offload",
-		"queue", "queues", "mark_mask", "log_rate", "clear_icmp_errors"}, nil)
+		"queue", "queues", "mark_mask", "log_rate", "clear_icmp_errors"}, map[string]func(*hclsyntax.Block){"timeouts": l.timeouts})
 	s := &l.policy.Settings
 	s.Place = l.place(blocks[0].TypeRange)
 	def := &l.policy.Engine.Default
@@ -55,6 +55,33 @@ func (l *loader) settings() {
 		l.fail(k.at("mark_mask"), "Wrong value", "mark_mask %#x is not one unbroken range of at least 8 bits, like 0xff000000.", s.MarkMask)
 	}
 	s.LogRate = uint32(k.integer("log_rate", 0, 1<<32-1, DefaultLogRate))
+}
+
+// timeoutArgs are the arguments of a timeouts block.
+func timeoutArgs(t *engine.Timeouts) []timeoutArg {
+	return []timeoutArg{
+		{"tcp_syn_sent", &t.TCPSynSent}, {"tcp_syn_recv", &t.TCPSynReceived}, {"tcp_established", &t.TCPEstablished},
+		{"tcp_half_closed", &t.TCPHalfClosed}, {"tcp_time_wait", &t.TCPTimeWait}, {"udp", &t.UDP},
+		{"udp_unreplied", &t.UDPUnreplied}, {"icmp", &t.ICMP}, {"generic", &t.Generic},
+	}
+}
+
+type timeoutArg struct {
+	name string
+	at   *time.Duration
+}
+
+// timeouts reads a timeouts block.
+func (l *loader) timeouts(b *hclsyntax.Block) {
+	args := timeoutArgs(&l.policy.Engine.Timeouts)
+	var names []string
+	for _, a := range args {
+		names = append(names, a.name)
+	}
+	k := l.open(b, names, nil)
+	for _, a := range args {
+		*a.at = k.duration(a.name, time.Second, 30*24*time.Hour)
+	}
 }
 
 // fallback reads what happens to traffic that no rule names.

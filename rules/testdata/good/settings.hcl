@@ -9,4 +9,9 @@ policy {
   queues     = 4
   mark_mask  = "0x00ff0000"
   log_rate   = 0
+  timeouts {
+    tcp_established = "36h"
+    tcp_half_closed = "10m"
+    udp             = "90s"
+  }
 }
