@@ -120,3 +120,37 @@ func TestStartWithoutAddress(t *testing.T) {
 	})
 	us.Run("ping", "-c", "2", "-i", "0.2", "-W", "5", "10.2.0.1")
 }
+
+// A gateway that wants to be shown anew every ten seconds who has called (AUTH_LIFETIME,
+// RFC 4478) gets it: a new IKE SA takes over each time, with the same address.
+func TestAuthLifetimeOfGateway(t *testing.T) {
+	t.Parallel()
+	l, client, server := lab.Pair(t)
+	lab.Need(t, "ping")
+	client.Run("ip", "route", "add", "10.2.0.0/24", "via", "10.77.0.1")
+	server.Run("ip", "addr", "add", "10.2.0.1/32", "dev", "lo")
+	swan := server.Charon("")
+	swan.Load(alwaysThem("pools = four\n    reauth_time = 10s\n    over_time = 8s\n    rand_time = 0", "", "pools {\n  four {\n    addrs = 10.5.0.0/24\n  }\n}\n"))
+	us := &ikeHost{Host: client, name: "client", policy: alwaysUs(l, "", "request_address = true")}
+	us.run(t)
+	l.Eventually(waitLong, "the address", func() bool {
+		out, _ := us.Try(waitLong, "ip", "-4", "-o", "addr", "show", "dev", "ipfw0")
+		return strings.Contains(out, "10.5.0.1/")
+	})
+	load := us.Start("ping", "-n", "-c", "1505", "-i", "0.02", "-W", "5", "-I", "10.5.0.1", "10.2.0.1") // half a minute
+	l.Eventually(waitLong, "four IKE SAs, one after the other", func() bool {
+		return strings.Count(us.daemon.Ask("events", "--json"), `"ike-up"`) >= 4
+	})
+	if err := load.Wait(waitLong); err != nil {
+		t.Error(err)
+	}
+	if gone := lab.Unanswered(load.Output(), 1500); len(gone) > 15 {
+		t.Errorf("%d of 1500 pings lost: %v", len(gone), gone)
+	}
+	if out := us.daemon.Ask("events", "--json"); strings.Contains(out, `"failed"`) || strings.Contains(out, "10.5.0.2") {
+		t.Errorf("events: %s", out)
+	}
+	if strings.Contains(swan.Log(), "did not reauthenticate") {
+		t.Error("strongSwan has ended an IKE SA that was not authenticated anew")
+	}
+}

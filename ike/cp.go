@@ -22,6 +22,15 @@ type cfgAttr struct {
 	value []byte
 }
 
+// addr reads an address.
+func (a cfgAttr) addr() (netip.Addr, bool) {
+	v := a.value
+	if a.kind == cfgIP6Address && len(v) == 17 {
+		v = v[:16] // the prefix length
+	}
+	return netip.AddrFromSlice(v)
+}
+
 func cpPayload(kind byte, list []cfgAttr) payload {
 	b := []byte{kind, 0, 0, 0}
 	for _, a := range list {
@@ -48,14 +57,26 @@ func parseCP(b []byte) (kind byte, list []cfgAttr, err error) {
 	return kind, list, nil
 }
 
-// configRequest asks for what the policy wants as a caller.
-func configRequest(p *Peer) []payload {
+// configRequest asks for what the policy wants as a caller. One that calls anew names
+// the addresses that it has (RFC 7296 section 3.15.1).
+func configRequest(sa *ikeSA) []payload {
 	var list []cfgAttr
-	if p.RequestIPv4 {
-		list = append(list, cfgAttr{kind: cfgIP4Address}, cfgAttr{kind: cfgIP4DNS})
+	var had [2][]byte
+	if old := sa.renews; old != nil {
+		for _, a := range old.assigned {
+			if had[0] == nil && a.Is4() {
+				had[0] = a.AsSlice()
+			}
+			if had[1] == nil && a.Is6() {
+				had[1] = append(a.AsSlice(), 128)
+			}
+		}
 	}
-	if p.RequestIPv6 {
-		list = append(list, cfgAttr{kind: cfgIP6Address}, cfgAttr{kind: cfgIP6DNS})
+	if sa.peer.RequestIPv4 {
+		list = append(list, cfgAttr{cfgIP4Address, had[0]}, cfgAttr{kind: cfgIP4DNS})
+	}
+	if sa.peer.RequestIPv6 {
+		list = append(list, cfgAttr{cfgIP6Address, had[1]}, cfgAttr{kind: cfgIP6DNS})
 	}
 	if list == nil {
 		return nil
@@ -91,11 +112,7 @@ func (c *Core) takeConfig(sa *ikeSA, m *opened) (fail Event) {
 		return fail
 	}
 	for _, a := range list {
-		v := a.value
-		if a.kind == cfgIP6Address && len(v) == 17 {
-			v = v[:16] // the prefix length
-		}
-		addr, ok := netip.AddrFromSlice(v)
+		addr, ok := a.addr()
 		switch {
 		case !ok:
 		case (a.kind == cfgIP4Address && addr.Is4() && sa.peer.RequestIPv4 ||
@@ -133,11 +150,24 @@ func (c *Core) serveConfig(sa *ikeSA, m *opened) (reply []payload, ev Event) {
 	wants := func(kind uint16) bool {
 		return slices.ContainsFunc(list, func(a cfgAttr) bool { return a.kind == kind })
 	}
-	k, ok := c.leases.give(p, sa.remoteID, sa.id, wants(cfgIP4Address), wants(cfgIP6Address))
+	ask := loan{peer: p, id: sa.remoteID, holder: sa.id, want4: wants(cfgIP4Address), want6: wants(cfgIP6Address)}
+	for _, a := range list {
+		if addr, ok := a.addr(); ok && (a.kind == cfgIP4Address || a.kind == cfgIP6Address) {
+			ask.named = append(ask.named, addr)
+		}
+	}
+	old := c.sameDevice(sa)
+	if old != nil {
+		ask.from = old.id
+	}
+	k, ok := c.leases.give(ask)
 	if !ok {
 		return nil, Event{Failure: NoAddress, Detail: "the pool is empty, or has no address of the family asked for", Setting: "pool"}
 	}
 	sa.lease = k
+	if old != nil {
+		c.takenOver(old)
+	}
 	var out []cfgAttr
 	if k.ip4.IsValid() && wants(cfgIP4Address) {
 		out = append(out, cfgAttr{cfgIP4Address, k.ip4.AsSlice()})

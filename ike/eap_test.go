@@ -80,7 +80,7 @@ func (t *eapCaller) build(c *Core, sa *ikeSA) (uint8, []payload, bool) {
 	t.first, sa.localID = sa.nextOut, sa.peer.LocalID
 	list := []payload{{kind: plIDi, body: sa.localID.body()}}
 	hs.child, _ = c.offerChild(sa, hs.want[0], true)
-	list = append(list, configRequest(sa.peer)...)
+	list = append(list, configRequest(sa)...)
 	return exIKEAuth, append(append(list, hs.child.saPayload()), hs.child.tsPayloads()...), true
 }
 

@@ -289,11 +289,11 @@ func TestLeasesComeAndGo(t *testing.T) {
 	p := &Peer{Name: "p", Pools: []netip.Prefix{netip.MustParsePrefix("10.99.0.0/16")}}
 	for i := range 10000 {
 		id := Identity{idFQDN, string(rune('a' + i%5))}
-		k, ok := l.give(p, id, uint64(i), true, false)
+		k, ok := l.give(loan{peer: p, id: id, holder: uint64(i + 1), want4: true})
 		if !ok {
 			t.Fatal("no lease")
 		}
-		l.release(k, uint64(i))
+		l.release(k, uint64(i+1))
 	}
 	if n := len(l.freed["p"]); n > 100 {
 		t.Errorf("%d notes of 5 leases", n)

@@ -122,6 +122,7 @@ const (
 	nNoAdditionalAddrs = 16399
 	nUpdateSAAddrs     = 16400
 	nCookie2           = 16401
+	nAuthLifetime      = 16403 // RFC 4478
 	nChildless         = 16418
 	nFragmentation     = 16430
 	nSigHashes         = 16431

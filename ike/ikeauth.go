@@ -115,7 +115,7 @@ func (t *authTask) build(c *Core, sa *ikeSA) (uint8, []payload, bool) {
 		} else if err != nil {
 			return give(BadRandomness, err.Error())
 		}
-		list = append(list, configRequest(p)...)
+		list = append(list, configRequest(sa)...)
 		list = append(list, hs.child.notes()...)
 		list = append(list, hs.child.saPayload())
 		list = append(list, hs.child.tsPayloads()...)
@@ -176,6 +176,7 @@ func (c *Core) accepted(sa *ikeSA, m *opened, ns notifies, cl *claim) {
 	hs, p := sa.hs, sa.peer
 	sa.remoteID, _ = cl.fits(p)
 	sa.proofEnds = cl.until
+	sa.hearAuthLifetime(ns, c.now)
 	sa.mobike = p.MOBIKE == On && ns.has(nMobikeSupported)
 	if fail := c.takeConfig(sa, m); fail.Failure != NoFailure {
 		c.farewell(sa, fail)

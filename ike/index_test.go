@@ -72,7 +72,7 @@ func TestLeases(t *testing.T) {
 			delete(held, who)
 			continue
 		}
-		k, ok := l.give(p, Identity{idFQDN, fmt.Sprint(who)}, uint64(who+1), true, rng.IntN(4) == 0)
+		k, ok := l.give(loan{peer: p, id: Identity{idFQDN, fmt.Sprint(who)}, holder: uint64(who + 1), want4: true, want6: rng.IntN(4) == 0})
 		if ok && !k.ip4.IsValid() {
 			ok = false // an IPv6 address alone
 			l.release(k, uint64(who+1))

@@ -67,6 +67,9 @@ func (c *Core) serveInformational(sa *ikeSA, m *opened, ns notifies, d Datagram)
 	if len(gone) > 0 {
 		reply = append(reply, deletePayload(proto, gone...))
 	}
+	if sa.state == stUp && sa.hearAuthLifetime(ns, c.now) {
+		c.planProof(sa)
+	}
 	if n, ok := ns.failure(); ok {
 		c.fail(sa, c.peerError(sa, n))
 		// These end the IKE SA without a Delete (RFC 7296 section 2.21.2):

@@ -28,13 +28,15 @@ func (k leaseKey) who() leaseKey { return leaseKey{peer: k.peer, id: k.id} }
 // lease is an address pair that an identity has or had. It stays its own
 // until the pool runs out, so that a caller who comes back is who he was.
 type lease struct {
-	key     leaseKey
-	holders map[uint64]struct{} // IDs of IKE SAs; none: free
-	freed   uint64              // order in which leases became free
+	key    leaseKey
+	holder uint64 // ID of the IKE SA; 0: free
+	freed  uint64 // order in which leases became free
 }
 
+// An identity has as many leases as it has IKE SAs that want one: each of its devices
+// has its own, and an address is never at two IKE SAs.
 type leases struct {
-	m     map[leaseKey]*lease // by who
+	m     map[leaseKey][]*lease // by who, oldest first
 	taken map[netip.Addr]leaseKey
 	clock uint64
 	pools map[netip.Prefix]*pool
@@ -56,22 +58,25 @@ type freedLease struct {
 }
 
 func newLeases() leases {
-	return leases{m: map[leaseKey]*lease{}, taken: map[netip.Addr]leaseKey{}, pools: map[netip.Prefix]*pool{}, freed: map[string][]freedLease{}}
+	return leases{m: map[leaseKey][]*lease{}, taken: map[netip.Addr]leaseKey{}, pools: map[netip.Prefix]*pool{}, freed: map[string][]freedLease{}}
+}
+
+// of finds the lease of an IKE SA.
+func (l *leases) of(k leaseKey, holder uint64) *lease {
+	for _, x := range l.m[k.who()] {
+		if x.holder == holder {
+			return x
+		}
+	}
+	return nil
 }
 
 func (l *leases) release(k leaseKey, holder uint64) {
-	x := l.m[k.who()]
-	if x == nil {
-		return
-	}
-	if _, ok := x.holders[holder]; !ok {
-		return
-	}
-	if delete(x.holders, holder); len(x.holders) == 0 {
+	if x := l.of(k, holder); x != nil {
 		l.clock++
-		x.freed = l.clock
+		x.holder, x.freed = 0, l.clock
 		list := append(l.freed[k.peer], freedLease{x, l.clock})
-		if len(list) > 2*len(l.m)+64 { // most of them have been held again since
+		if len(list) > 2*len(l.taken)+64 { // most of them have been held again since
 			list = slices.DeleteFunc(list, func(f freedLease) bool { return !l.waits(f) })
 		}
 		l.freed[k.peer] = list
@@ -79,28 +84,27 @@ func (l *leases) release(k leaseKey, holder uint64) {
 }
 
 func (l *leases) pass(k leaseKey, from, to uint64) {
-	x := l.m[k.who()]
-	if x == nil {
-		return
-	}
-	if _, ok := x.holders[from]; ok {
-		delete(x.holders, from)
-		x.holders[to] = struct{}{}
+	if x := l.of(k, from); x != nil {
+		x.holder = to
 	}
 }
 
-// ofOthers gives an address within selectors that somebody else has, who may
-// have left: it stays that one's own until the pool runs out.
+// ofOthers gives an address within selectors that is lent, but not to the holder of
+// k. Who has it may have left: it stays that one's own until the pool runs out.
 func (l *leases) ofOthers(k leaseKey, list []TrafficSelector) (netip.Addr, bool) {
+	others := func(a netip.Addr) bool {
+		_, lent := l.taken[a]
+		return lent && a != k.ip4 && a != k.ip6
+	}
 	for _, t := range list {
 		if t.First == t.Last {
-			if who, ok := l.taken[t.First]; ok && who != k.who() {
+			if others(t.First) {
 				return t.First, true
 			}
 			continue
 		}
-		for a, who := range l.taken {
-			if who != k.who() && t.First.BitLen() == a.BitLen() && t.First.Compare(a) <= 0 && a.Compare(t.Last) <= 0 {
+		for a := range l.taken {
+			if t.First.BitLen() == a.BitLen() && t.First.Compare(a) <= 0 && a.Compare(t.Last) <= 0 && others(a) {
 				return a, true
 			}
 		}
@@ -180,7 +184,7 @@ func (l *leases) free(a netip.Addr) {
 
 // waits says that a lease is free, and has been since.
 func (l *leases) waits(f freedLease) bool {
-	return len(f.holders) == 0 && f.lease.freed == f.at && l.m[f.key.who()] == f.lease
+	return f.holder == 0 && f.lease.freed == f.at && slices.Contains(l.m[f.key.who()], f.lease)
 }
 
 // reclaim forgets the lease that has been free for longest.
@@ -194,7 +198,10 @@ func (l *leases) reclaim(peer string) bool {
 		for _, a := range f.key.addrs() {
 			l.free(a)
 		}
-		delete(l.m, f.key.who())
+		who := f.key.who()
+		if l.m[who] = slices.DeleteFunc(l.m[who], func(x *lease) bool { return x == f.lease }); len(l.m[who]) == 0 {
+			delete(l.m, who)
+		}
 		return true
 	}
 	return false
@@ -202,47 +209,80 @@ func (l *leases) reclaim(peer string) bool {
 
 // forget takes back all leases of a peer block.
 func (l *leases) forget(peer string) {
-	for k, x := range l.m {
-		if k.peer == peer {
+	for k, list := range l.m {
+		if k.peer != peer {
+			continue
+		}
+		for _, x := range list {
 			for _, a := range x.key.addrs() {
 				l.free(a)
 			}
-			delete(l.m, k)
 		}
+		delete(l.m, k)
 	}
 	delete(l.freed, peer)
 	clear(l.pools) // another policy may have others
 }
 
-// give finds a lease for an identity. A second IKE SA of the same identity has
-// the lease of the first, which is free when both have ended.
-func (l *leases) give(p *Peer, id Identity, holder uint64, want4, want6 bool) (leaseKey, bool) {
-	k := leaseKey{peer: p.Name, id: id.folded()}
-	x := l.m[k]
-	if x == nil {
-		x = &lease{key: k, holders: map[uint64]struct{}{}}
+// loan is what an IKE SA asks of a pool.
+type loan struct {
+	peer         *Peer
+	id           Identity
+	holder       uint64       // the IKE SA
+	from         uint64       // the IKE SA whose lease it takes over; 0: none
+	want4, want6 bool         // families
+	named        []netip.Addr // addresses that the caller names as its own of before
+}
+
+// give finds a lease: that of the IKE SA which this one takes the place of, or one
+// that the identity has had and nobody of it holds, if there is one that the caller
+// names, or a new one.
+func (l *leases) give(a loan) (leaseKey, bool) {
+	k := leaseKey{peer: a.peer.Name, id: a.id.folded()}
+	var x *lease
+	if a.from != 0 {
+		x = l.of(k, a.from)
+	}
+	for _, y := range l.m[k] {
+		switch {
+		case x != nil && x.holder != 0 || y.holder != 0:
+		case x == nil, y.named(a.named) && !x.named(a.named):
+			x = y
+		}
+	}
+	fresh := x == nil
+	if fresh {
+		x = &lease{key: k}
 	}
 	for _, f := range []struct {
 		want bool
 		is6  bool
 		at   *netip.Addr
-	}{{want4, false, &x.key.ip4}, {want6, true, &x.key.ip6}} {
-		if !f.want || f.at.IsValid() || !slices.ContainsFunc(p.Pools, func(q netip.Prefix) bool { return q.Addr().Is6() == f.is6 }) {
+	}{{a.want4, false, &x.key.ip4}, {a.want6, true, &x.key.ip6}} {
+		if !f.want || f.at.IsValid() || !slices.ContainsFunc(a.peer.Pools, func(q netip.Prefix) bool { return q.Addr().Is6() == f.is6 }) {
 			continue
 		}
-		a, ok := l.pick(p.Pools, f.is6)
-		for !ok && l.reclaim(p.Name) { // until it is of this family
-			a, ok = l.pick(p.Pools, f.is6)
+		was := x.holder
+		x.holder = a.holder // not to be reclaimed
+		addr, ok := l.pick(a.peer.Pools, f.is6)
+		for !ok && l.reclaim(a.peer.Name) { // until it is of this family
+			addr, ok = l.pick(a.peer.Pools, f.is6)
 		}
-		if ok {
-			*f.at = a
-			l.take(a, k)
+		if x.holder = was; ok {
+			*f.at = addr
+			l.take(addr, k)
 		}
 	}
 	if len(x.key.addrs()) == 0 {
 		return leaseKey{}, false
 	}
-	x.holders[holder] = struct{}{}
-	l.m[k] = x
+	if x.holder = a.holder; fresh {
+		l.m[k] = append(l.m[k], x)
+	}
 	return x.key, true
+}
+
+// named says that a lease has one of some addresses.
+func (x *lease) named(list []netip.Addr) bool {
+	return slices.ContainsFunc(list, func(a netip.Addr) bool { return a == x.key.ip4 || a == x.key.ip6 })
 }

@@ -29,13 +29,13 @@ func (sa *ikeSA) unlent(cfg *Child) bool {
 }
 
 // lentToOthers refuses selectors of a peer with an address that is lent to
-// another identity: what is for one is never sent to another.
+// another IKE SA: what is for one is never sent to another.
 func (c *Core) lentToOthers(sa *ikeSA, remote []TrafficSelector) (fail Event) {
 	if len(sa.peer.Pools) == 0 {
 		return Event{}
 	}
-	if a, taken := c.leases.ofOthers(leaseKey{peer: sa.peer.Name, id: sa.remoteID.folded()}, remote); taken {
-		return Event{Failure: NoAddress, Theirs: selectorText(remote), Detail: a.String() + " is lent to another identity", Setting: "pool"}
+	if a, taken := c.leases.ofOthers(sa.lease, remote); taken {
+		return Event{Failure: NoAddress, Theirs: selectorText(remote), Detail: a.String() + " is lent to another caller", Setting: "pool"}
 	}
 	return Event{}
 }

@@ -80,36 +80,57 @@ func TestPoolAddressForTheTaking(t *testing.T) {
 	}
 }
 
-// A lease is free when the last IKE SA of its identity has ended, and belongs to
-// nobody else before.
+// A lease is of one IKE SA at a time, also where one identity has several, and free
+// when that has ended. Whoever comes back has what it had, and what it names first.
 func TestLeaseOfTwo(t *testing.T) {
 	l := newLeases()
-	p := &Peer{Name: "p", Pools: []netip.Prefix{netip.MustParsePrefix("10.99.0.0/30")}} // 10.99.0.2 alone
-	give := func(name string, holder uint64) (leaseKey, bool) {
-		return l.give(p, Identity{idFQDN, name}, holder, true, false)
+	p := &Peer{Name: "p", Pools: []netip.Prefix{netip.MustParsePrefix("10.99.0.2/31"), netip.MustParsePrefix("10.98.0.1/32"), netip.MustParsePrefix("10.97.0.1/32")}}
+	give := func(name string, holder, from uint64, named ...string) (leaseKey, bool) {
+		x := loan{peer: p, id: Identity{idFQDN, name}, holder: holder, from: from, want4: true}
+		for _, a := range named {
+			x.named = append(x.named, netip.MustParseAddr(a))
+		}
+		return l.give(x)
 	}
-	k, ok := give("a.example", 1)
-	if k2, ok2 := give("A.example", 2); !ok || !ok2 || k2 != k {
+	k, ok := give("a.example", 1, 0)
+	k2, ok2 := give("A.example", 2, 0)
+	if !ok || !ok2 || k2.ip4 == k.ip4 || k2.who() != k.who() {
 		t.Fatalf("the second IKE SA of one identity has %v, the first %v", k2, k)
 	}
-	l.release(k, 2)
-	if _, ok := give("b.example", 3); ok {
+	if _, ok := give("b.example", 3, 0); ok {
 		t.Error("an address that is held is lent to another")
 	}
 	l.pass(k, 1, 4)
 	l.release(k, 1)
-	if _, ok := give("b.example", 3); ok {
+	if _, ok := give("b.example", 3, 0); ok {
 		t.Error("an address that is held by a rekeyed IKE SA is lent to another")
 	}
-	if a, taken := l.ofOthers(leaseKey{peer: "p", id: Identity{idFQDN, "b.example"}}, []TrafficSelector{SelectorOf(p.Pools[0])}); !taken || a != k.ip4 {
-		t.Errorf("of others: %v %v", a, taken)
+	all := []TrafficSelector{SelectorOf(netip.MustParsePrefix("10.0.0.0/8"))}
+	for _, x := range []struct{ mine, theirs leaseKey }{{k, k2}, {k2, k}} {
+		if a, taken := l.ofOthers(x.mine, all); !taken || a != x.theirs.ip4 {
+			t.Errorf("of others: %v %v", a, taken)
+		}
+		if _, taken := l.ofOthers(x.mine, []TrafficSelector{selectorOfHost(x.mine.ip4)}); taken {
+			t.Error("its own address is another's")
+		}
 	}
-	if _, taken := l.ofOthers(k, []TrafficSelector{SelectorOf(p.Pools[0])}); taken {
-		t.Error("its own address is another's")
+	if k5, ok := give("a.example", 5, 4); !ok || k5 != k {
+		t.Errorf("the same device has %v, it had %v", k5, k)
 	}
-	l.release(k, 4)
-	if _, ok := give("b.example", 3); !ok {
-		t.Error("an address that nobody holds is not lent")
+	if l.of(k, 4) != nil {
+		t.Error("two hold one address")
+	}
+	l.release(k, 5)
+	l.release(k2, 2)
+	if k6, ok := give("a.example", 6, 0, k2.ip4.String()); !ok || k6 != k2 {
+		t.Errorf("who names %s has %v", k2.ip4, k6)
+	}
+	if k7, ok := give("b.example", 7, 0, k2.ip4.String()); !ok || k7.ip4 != k.ip4 {
+		t.Errorf("an address that nobody holds is not lent: %v", k7)
+	}
+	l.forget("p")
+	if len(l.m)+len(l.taken)+len(l.freed) != 0 {
+		t.Error("something is left")
 	}
 }
 

@@ -1,6 +1,7 @@
 package ike
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -13,6 +14,9 @@ import (
 // then, and the new IKE SA takes over before the old one ends.
 //
 //	up ---- a day before: event ---- an hour: event ---- renewAhead: a new IKE SA ---- end: Delete
+//
+// The same is done for a peer that says how long our own proof is good for
+// (AUTH_LIFETIME, RFC 4478); there the end is the peer's to make.
 
 // warnAhead is how long before the end people are told.
 var warnAhead = []time.Duration{24 * time.Hour, time.Hour}
@@ -22,14 +26,20 @@ const (
 	// of the time that there is, and renewEach how often that is tried.
 	renewAhead = 10 * time.Minute
 	renewEach  = time.Minute
+
+	// authAhead is the least of that where the peer says how long it waits, or
+	// half of what it gives, and minAuthLife the least that is heeded: no peer has
+	// us call it again and again.
+	authAhead   = 5 * time.Second
+	minAuthLife = 4 * time.Second
 )
 
 // watchProof is called when an IKE SA comes up.
 func (c *Core) watchProof(sa *ikeSA) {
-	if sa.proofEnds.IsZero() || sa.state != stUp {
+	if sa.state != stUp {
 		return
 	}
-	if left := sa.proofEnds.Sub(c.now); left < warnAhead[0] {
+	if !sa.proofEnds.IsZero() && sa.proofEnds.Sub(c.now) < warnAhead[0] {
 		c.warnProof(sa)
 	}
 	c.planProof(sa)
@@ -37,28 +47,41 @@ func (c *Core) watchProof(sa *ikeSA) {
 
 // planProof finds what is next.
 func (c *Core) planProof(sa *ikeSA) {
-	sa.proofNext = sa.proofEnds
+	sa.proofNext = sooner(sa.proofEnds, sa.authEnds)
 	for _, d := range warnAhead {
-		if at := sa.proofEnds.Add(-d); at.After(c.now) {
+		if at := sa.proofEnds.Add(-d); !sa.proofEnds.IsZero() && at.After(c.now) {
 			sa.proofNext = sooner(sa.proofNext, at)
 		}
 	}
-	if at, ok := c.renewAt(sa); ok {
-		sa.proofNext = sooner(sa.proofNext, at)
+	for _, x := range sa.renewals() {
+		at := x.end.Add(-x.ahead)
+		if !at.After(c.now) {
+			at = c.now.Add(x.each)
+		}
+		if at.Before(x.end) {
+			sa.proofNext = sooner(sa.proofNext, at)
+		}
 	}
 }
 
-// renewAt is when the peer is to be called anew; false: never.
-func (c *Core) renewAt(sa *ikeSA) (time.Time, bool) {
-	ahead := min(renewAhead, sa.proofEnds.Sub(sa.up)/10)
-	if !sa.began || ahead < renewEach/2 { // it has just shown all that it has
-		return time.Time{}, false
+// renewals is when, and how often, the peer is to be called anew before an end.
+func (sa *ikeSA) renewals() (list []renewal) {
+	if !sa.began {
+		return nil // whoever has called calls
 	}
-	at := sa.proofEnds.Add(-ahead)
-	if !at.After(c.now) {
-		at = c.now.Add(renewEach)
+	if ahead := min(renewAhead, sa.proofEnds.Sub(sa.up)/10); !sa.proofEnds.IsZero() && ahead >= renewEach/2 { // else it has just shown all that it has
+		list = append(list, renewal{sa.proofEnds, ahead, renewEach})
 	}
-	return at, at.Before(sa.proofEnds)
+	if !sa.authEnds.IsZero() {
+		ahead := min(renewAhead, max(sa.authLife/10, min(sa.authLife/2, authAhead)))
+		list = append(list, renewal{sa.authEnds, ahead, min(renewEach, ahead/2)})
+	}
+	return list
+}
+
+type renewal struct {
+	end         time.Time
+	ahead, each time.Duration
 }
 
 func (c *Core) warnProof(sa *ikeSA) {
@@ -73,19 +96,37 @@ func (c *Core) warnProof(sa *ikeSA) {
 // IKE SA has ended.
 func (c *Core) proofDue(sa *ikeSA) (ended bool) {
 	left := sa.proofEnds.Sub(c.now)
-	if left <= 0 {
+	if !sa.proofEnds.IsZero() && left <= 0 {
 		c.farewell(sa, Event{Failure: BadCertificate, Setting: "ca",
 			Detail: "the certificate by which the peer has proved who it is has ended, or the list of revocations that spoke for it, and it has shown no other: the IKE SA ends"})
 		return true
 	}
-	ahead := min(renewAhead, sa.proofEnds.Sub(sa.up)/10)
-	if sa.began && ahead >= renewEach/2 && left <= ahead {
+	if !sa.authEnds.IsZero() && !sa.authEnds.After(c.now) {
+		sa.authEnds = time.Time{} // to end it is up to the peer
+	}
+	if slices.ContainsFunc(sa.renewals(), func(x renewal) bool { return !x.end.Add(-x.ahead).After(c.now) }) {
 		c.renew(sa)
-	} else {
+	} else if !sa.proofEnds.IsZero() && left <= warnAhead[0] {
 		c.warnProof(sa)
 	}
 	c.planProof(sa)
 	return false
+}
+
+// hearAuthLifetime reads within how long the peer, which we have called, wants to be
+// shown anew who we are. Rekeys show nothing (RFC 4478 section 2): we call again.
+func (sa *ikeSA) hearAuthLifetime(ns notifies, now time.Time) bool {
+	n, ok := ns.get(nAuthLifetime)
+	if !ok || !sa.began || len(n.data) != 4 {
+		return false
+	}
+	seconds := binary.BigEndian.Uint32(n.data)
+	if seconds == 0 {
+		return false
+	}
+	sa.authLife = max(time.Duration(seconds)*time.Second, minAuthLife)
+	sa.authEnds = now.Add(sa.authLife)
+	return true
 }
 
 // renew calls the peer for an IKE SA with the children of one whose proof is about

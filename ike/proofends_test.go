@@ -3,6 +3,7 @@ package ike
 import (
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/binary"
 	"net/netip"
 	"strings"
 	"testing"
@@ -127,4 +128,90 @@ func TestOwnCertificateEnds(t *testing.T) {
 	if before, after := a.told(Expires, "ends at"), a.told(Expires, "has ended at"); before != 2 || after < 2 || after > 4 {
 		t.Errorf("told %d times before, %d times since", before, after)
 	}
+}
+
+// authLifetime has a node say, as strongSwan does in its answer to IKE_AUTH, and later by
+// itself, how long the caller's proof is good for.
+func (n *node) authLifetime(s *sim, seconds uint32) {
+	body := binary.BigEndian.AppendUint32(nil, seconds)
+	for _, sa := range n.sas {
+		if sa.state == stUp && sa.next == nil {
+			n.begin(s.now)
+			sa.enqueue(&infoTask{list: []payload{note(nAuthLifetime, body...)}})
+			n.settle(sa)
+			s.take(n, n.end())
+		}
+	}
+}
+
+// A gateway that wants to be shown anew who has called (AUTH_LIFETIME, RFC 4478) is
+// called anew in time, by each caller whatever its policy says of starting, and no
+// packet has to wait. The address that it has lent stays, and what is not there yet is
+// asked for by the new IKE SA as well.
+func TestAuthLifetime(t *testing.T) {
+	for _, seconds := range []uint32{1, 10, 60, 3600, 10 * 3600} {
+		s, gw, a, _, pa, _ := poolGateway(t)
+		pa.Lifetime, pa.Children[0].Lifetime = 2*time.Hour, time.Hour
+		s.call(a, "b", "net")
+		s.run(time.Second)
+		address, life := lent(a), max(time.Duration(seconds)*time.Second, minAuthLife)
+		for round := range 3 {
+			ups, oldest := a.has(IKEUp), gw.Status()[0].Since
+			gw.authLifetime(s, seconds)
+			end := s.now.Add(life)
+			for s.step(end) {
+				if x := a.sad[a.out["net"]]; x == nil || lent(a) != address || gw.sad[gw.out["net"]] == nil {
+					s.dump()
+					t.Fatalf("%d s: there is a moment without a tunnel, or with another address than %s: %s", seconds, address, lent(a))
+				}
+				onceEach(t, s, gw)
+			}
+			if n := a.has(IKEUp) - ups; n != 1 || len(a.sas) != 1 || len(gw.sas) != 1 || !gw.Status()[0].Since.After(oldest) {
+				s.dump()
+				t.Fatalf("%d s, round %d: called %d times in that time, %d and %d IKE SAs", seconds, round, n, len(a.sas), len(gw.sas))
+			}
+		}
+		if n := a.has(IKEDown) + int(a.Stats().Failures[NoAddress]); n != 0 {
+			t.Errorf("%d s: %d times something has ended", seconds, n)
+		}
+		// Only that once: nobody has said it of the last one.
+		ups := a.has(IKEUp)
+		s.run(30 * time.Hour)
+		if n := a.has(IKEUp) - ups; n != 0 {
+			t.Errorf("%d s: called %d times more", seconds, n)
+		}
+	}
+}
+
+// Whoever was called does not call because the caller says so; and nothing comes of a
+// time that is none.
+func TestAuthLifetimeOfTheCaller(t *testing.T) {
+	s, a, b := upTwo(t, nil)
+	a.authLifetime(s, 10)
+	s.run(time.Minute)
+	b.authLifetime(s, 0)
+	s.run(time.Hour)
+	if a.Stats().Up != 1 || b.Stats().Up != 1 {
+		t.Errorf("%d IKE SAs came up", a.Stats().Up)
+	}
+}
+
+// A gateway that is away when it is to be called anew is tried again; one that gives up
+// the IKE SA is called as ever.
+func TestAuthLifetimeTriedAgain(t *testing.T) {
+	s, a, b := upTwo(t, func(a, b *Peer) {
+		a.Retransmit = Retransmit{First: time.Second, Factor: 1, Tries: 3}
+	})
+	b.authLifetime(s, 3600)
+	away := s.now.Add(56 * time.Minute)
+	s.nat = func(d Datagram) (Datagram, bool) {
+		h, err := parseHeader(d.Data)
+		return d, err != nil || h.exchange != exIKESAInit || s.now.After(away)
+	}
+	s.run(time.Hour - time.Second)
+	if a.Stats().Up != 2 || len(a.sas) != 1 || a.Stats().Failures[NoAnswer] == 0 {
+		s.dump()
+		t.Errorf("%d IKE SAs came up, %d are there, %d calls were not answered", a.Stats().Up, len(a.sas), a.Stats().Failures[NoAnswer])
+	}
+	s.pairs(a, b, "net")
 }

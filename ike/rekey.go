@@ -59,6 +59,7 @@ func (c *Core) rekeyedIKE(old *ikeSA, a *agreement, initiator bool) *ikeSA {
 		assigned: old.assigned, dns: old.dns, began: old.began, caller: old.caller, callee: old.callee,
 		created: c.now, up: c.now, heard: c.now, aliveAt: old.aliveAt, index: -1,
 		proofEnds: old.proofEnds, proofNext: old.proofNext, renews: old.renews, renewal: old.renewal,
+		authEnds: old.authEnds, authLife: old.authLife,
 	}
 	sa.spiI, sa.spiR = a.mine, a.spi
 	if !initiator {

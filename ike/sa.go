@@ -88,7 +88,11 @@ type ikeSA struct {
 	// that. renews is the IKE SA that this one is to replace, renewal the other
 	// way round.
 	proofEnds, proofNext time.Time
-	renews, renewal      *ikeSA
+	// authEnds is when the peer wants to have been shown anew who we are, authLife
+	// how long it has given for that (RFC 4478); zero: it does not say.
+	authEnds        time.Time
+	authLife        time.Duration
+	renews, renewal *ikeSA
 
 	created, up                       time.Time
 	rekeyAt, heard, aliveAt, expireAt time.Time
