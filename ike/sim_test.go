@@ -30,6 +30,8 @@ type node struct {
 	expected map[uint32]bool
 	traffic  traffic
 	log      []Event
+	// around, if set, makes it act oddly while it handles a datagram
+	around func(d Datagram, handle func() Output) Output
 	// order of use of the outbound SAs by child name
 	out map[string]uint64
 }
@@ -301,7 +303,13 @@ func (s *sim) step(end time.Time) bool {
 					s.t.Logf("%s -> %s %s id %d response %v %x/%x next %d, %d bytes", s.now.Sub(simStart), n.name, exchangeName(h.exchange),
 						h.id, h.response(), h.spiI>>48, h.spiR>>48, h.next, len(f.d.Data))
 				}
-				s.take(n, n.Handle(s.now, Datagram{Local: f.d.Remote, Remote: f.d.Local, Data: slices.Clone(f.d.Data)}))
+				d := Datagram{Local: f.d.Remote, Remote: f.d.Local, Data: slices.Clone(f.d.Data)}
+				handle := func() Output { return n.Handle(s.now, d) }
+				if n.around != nil {
+					s.take(n, n.around(d, handle))
+				} else {
+					s.take(n, handle())
+				}
 			}
 		}
 		return true
