@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -53,13 +54,17 @@ exec dhcpcd -B -d -f `+conf+" -c "+hook+" c0 >"+log+" 2>&1")
 	return said
 }
 
-// startUDHCPC asks for an IPv4 address on c0, with the real udhcpc.
-func startUDHCPC(l *lab.Lab, h *lab.Host, args ...string) *lab.Process {
+// renewal is how long udhcpc waits for an answer before it asks otherwise.
+const renewal = 30 * time.Second
+
+// startUDHCPC asks for an IPv4 address on c0, with the real udhcpc, and asks again
+// after so many whole seconds.
+func startUDHCPC(l *lab.Lab, h *lab.Host, again time.Duration) *lab.Process {
 	l.Helper()
 	lab.Need(l, "udhcpc")
 	hook := l.File(h.Name+"-hook", leaseHook)
 	h.Run("chmod", "+x", hook)
-	return h.Start(append([]string{"udhcpc", "-f", "-i", "c0", "-s", hook, "-t", "100", "-T", "1"}, args...)...)
+	return h.Start("udhcpc", "-f", "-i", "c0", "-s", hook, "-t", "100", "-T", fmt.Sprint(int(again.Seconds())))
 }
 
 // A DHCPv6 server listens on port 547 and sends from where it likes: from another
@@ -167,9 +172,9 @@ func TestDHCPServerOfAnyPort(t *testing.T) {
 			l := lab.New(t)
 			client, server := l.Host("client"), l.Host("server")
 			l.Join(client, "c0", nil, server, "s0", []string{"10.77.0.1/24"})
-			serveDHCP(t, server, row.port)
+			serveDHCP(t, server, row.port, func() string { out, _ := client.Try(waitLong, "cat", "/proc/net/udp"); return out })
 			client.IPFW(l.File("policy.hcl", fmt.Sprintf("policy {\n  inbound = \"discard\"\n  outbound = %q\n}\n", row.outbound)))
-			c := startUDHCPC(l, client)
+			c := startUDHCPC(l, client, renewal)
 			l.Eventually(waitLong, "udhcpc has an address", func() bool { return strings.Contains(c.Output(), "lease bound 10.77.0.100") })
 			c.Signal(syscall.SIGUSR1)
 			l.Eventually(waitLong, "it has renewed it", func() bool { return strings.Contains(c.Output(), "lease renew 10.77.0.100") })
@@ -178,8 +183,9 @@ func TestDHCPServerOfAnyPort(t *testing.T) {
 }
 
 // serveDHCP gives out the one address 10.77.0.100 (RFC 2131), with answers from a
-// port of the test's choice. Who has it has to renew it by unicast.
-func serveDHCP(t *testing.T, h *lab.Host, port int) {
+// port of the test's choice. Who has it has to renew it by unicast, and gets one
+// answer, when it has a socket for it in what listening says (proc_net_udp(5)).
+func serveDHCP(t *testing.T, h *lab.Host, port int, listening func() string) {
 	t.Helper()
 	var all, own, out *net.UDPConn // to everybody, to its address, from the port
 	broadcast := func(u *net.UDPConn) error {
@@ -242,6 +248,11 @@ func serveDHCP(t *testing.T, h *lab.Host, port int) {
 			case kind == 1: // DHCPDISCOVER
 				answer[242] = 2 // DHCPOFFER
 			case kind == 3 && in == own:
+				// udhcpc opens the socket for the answer when it has asked; when it
+				// gets none it asks everybody, and hears answers beside the firewall.
+				for end := time.Now().Add(renewal); !strings.Contains(listening(), ":0044 ") && time.Now().Before(end); {
+					time.Sleep(10 * time.Millisecond)
+				}
 				to = client
 			case kind == 3 && !leased.Swap(true):
 			default:
@@ -292,7 +303,7 @@ rule "dhcpv6-server" {
 	l.Eventually(waitLong, "dnsmasq serves", func() bool {
 		return strings.Contains(dnsmasq.Output(), "DHCPv6, IP range") && strings.Contains(dnsmasq.Output(), "DHCP, sockets bound")
 	})
-	four, six := startUDHCPC(l, client), startDHCPCD(l, client)
+	four, six := startUDHCPC(l, client, time.Second), startDHCPCD(l, client)
 	l.Eventually(waitLong, "requests are let in, and nothing leaves", func() bool {
 		s := status(t, d)
 		p4, _, _ := s.rule("dhcp-server")

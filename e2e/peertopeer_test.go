@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -60,7 +61,7 @@ func punch(network, from, to string) error {
 		return errors.Join(raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) }), err)
 	}}
 	if network == "udp" {
-		d.LocalAddr = (*net.UDPAddr)(&net.UDPAddr{IP: local.IP, Port: local.Port})
+		d.LocalAddr = &net.UDPAddr{IP: local.IP, Port: local.Port}
 	}
 	var c net.Conn
 	for c == nil {
@@ -97,12 +98,13 @@ func tryOwnMulticast(t *testing.T, _ string) {
 	l, _, server := lab.Pair(t)
 	server.Run("ip", "route", "add", "239.0.0.0/8", "dev", "s0")
 	server.IPFW(l.File("policy.hcl", shutPolicy))
-	for _, to := range []string{"239.1.1.1", "ff15::101%s0", "255.255.255.255", "10.77.0.255"} {
+	for i, to := range []string{"239.1.1.1", "ff15::101%s0", "255.255.255.255", "10.77.0.255"} {
 		t.Run(to, func(t *testing.T) {
+			port := 5353 + i // a program that is just being started may still hold the last one
 			group, _, six := strings.Cut(to, "%")
-			network, any := "udp4", "0.0.0.0"
+			network := "udp4"
 			if six {
-				network, any = "udp6", "::"
+				network = "udp6"
 			}
 			var in, out *net.UDPConn
 			if err := within(t, server, func() error {
@@ -112,14 +114,14 @@ func tryOwnMulticast(t *testing.T, _ string) {
 					return err
 				}
 				if ip.IsMulticast() {
-					in, err = net.ListenMulticastUDP(network, dev, &net.UDPAddr{IP: ip, Port: 5353})
+					in, err = net.ListenMulticastUDP(network, dev, &net.UDPAddr{IP: ip, Port: port})
 				} else {
-					in, err = net.ListenUDP(network, &net.UDPAddr{IP: net.ParseIP(any), Port: 5353})
+					in, err = net.ListenUDP(network, &net.UDPAddr{IP: net.IPv4zero, Port: port})
 				}
 				if err != nil {
 					return err
 				}
-				address := net.JoinHostPort(to, "5353")
+				address := net.JoinHostPort(to, strconv.Itoa(port))
 				c, err := (&net.Dialer{Control: func(_, _ string, raw syscall.RawConn) (err error) {
 					return errors.Join(raw.Control(func(fd uintptr) {
 						if err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1); err == nil {
