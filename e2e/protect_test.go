@@ -27,6 +27,10 @@ rule "all" {
 // program: some kernels refuse that to everybody.
 var noBPF = []string{"setpriv", "--bounding-set", "-bpf,-sys_admin"}
 
+// noGroup starts a program that cannot take a group of its own for its sockets:
+// what they send is told by a mark.
+var noGroup = []string{"setpriv", "--bounding-set", "-setgid"}
+
 // Two hosts that protect everything between them with keys set by hand: what
 // programs send arrives, in every mode, family and protocol, and on the wire
 // there is nothing but ESP or AH.
@@ -47,6 +51,8 @@ func TestProtectManual(t *testing.T) {
 		{"esp-tunnel-v6", lab.Manual{Mode: "tunnel"}, true, nil},
 		{"esp-udp-v4", lab.Manual{Extra: `  encapsulation = "udp"`}, false, nil},
 		{"esp-udp-v6", lab.Manual{Extra: `  encapsulation = "udp"`}, true, nil},
+		{"no-group-udp-v4", lab.Manual{Extra: `  encapsulation = "udp"`}, false, noGroup},
+		{"no-group-udp-v6", lab.Manual{Extra: `  encapsulation = "udp"`}, true, noGroup},
 		{"ah-transport-v4", lab.Manual{Protocol: "ah"}, false, nil},
 		{"ah-tunnel-v6", lab.Manual{Protocol: "ah", Mode: "tunnel"}, true, nil},
 	} {
@@ -63,6 +69,9 @@ func TestProtectManual(t *testing.T) {
 			a := client.IPFWUnder(row.starter, l.File("client.hcl", fmt.Sprintf(protectAll, s)+first))
 			if _, byQueue := strings.CutPrefix(row.name, "no-bpf"); byQueue != strings.Contains(a.Output(), "ESP comes packet by packet") {
 				t.Errorf("native ESP is to come by a queue: %v. The daemon says\n%s", byQueue, a.Output())
+			}
+			if _, byMark := strings.CutPrefix(row.name, "no-group"); byMark != strings.Contains(a.Output(), "no group of its own") {
+				t.Errorf("what is sent is to be told by a mark: %v. The daemon says\n%s", byMark, a.Output())
 			}
 			server.IPFW(l.File("server.hcl", fmt.Sprintf(protectAll, c)+second))
 			client.Run("ping", "-c", "3", "-i", "0.2", "-W", "2", s)
