@@ -94,12 +94,13 @@ func (w *wire) passed(text string) (n int) {
 // what it is then.
 func TestTranslationBehindTheTunnel(t *testing.T) {
 	a := attack(t, "G3", otherRule, "address translation of others behind the tunnel")
-	for _, w := range []way{native, {mode: "tunnel", protocol: "esp", udp: true, offload: "none"}} {
+	for _, w := range []way{native, {mode: "tunnel", protocol: "esp", udp: true, offload: "none"}, {mode: "tunnel", protocol: "ah"}} {
 		for _, v := range []*family{&v4, &v6} {
 			a.play(t, v.name+" "+w.String(), v, func(t *testing.T, v *family) {
 				s := newSite(t, v)
 				block, f := s.link("peer", 0x1001, w)
-				// Only the gateway itself, and of the LAN only port 7000.
+				// Only the gateway itself, and of the LAN only port 7000; a port more
+				// for what comes in the clear.
 				s.run(closed(w) + fmt.Sprintf(`
 rule "gateway" {
   action         = "protect"
@@ -115,6 +116,13 @@ rule "one-port" {
   local_address  = %[2]q
   local_port     = 7000
   remote_address = %[1]q
+}
+rule "open" {
+  action        = "bypass"
+  direction     = "forward"
+  protocol      = "udp"
+  local_address = %[2]q
+  local_port    = 80
 }
 `, v.innerNet, v.lanNet) + block)
 				ip := map[string]string{"v4": "ip", "v6": "ip6"}[v.name]
