@@ -167,6 +167,7 @@ func tryLines(t *testing.T, fam lineFamily, mask, way string) {
 		l := newLines(t, fam)
 		l.tables("-t mangle -A PREROUTING -m conntrack --ctstate ESTABLISHED,RELATED -j CONNMARK --restore-mark")
 		l.tables("-t mangle -A PREROUTING -i lan -m conntrack --ctstate NEW -m mark --mark 0 -j WAN2")
+		l.router.Run("nft", reversePath)
 		d := l.router.IPFW(l.File("mw.hcl", policy))
 		l.use(t, l.pc)
 		l.carried(t, d, way)
@@ -180,7 +181,35 @@ func tryLines(t *testing.T, fam lineFamily, mask, way string) {
 		l.use(t, l.router)
 		l.carried(t, d, way)
 	})
+	t.Run("late", func(t *testing.T) {
+		l := newLines(t, fam)
+		l.router.Run("nft", lateMarks)
+		d := l.router.IPFW(l.File("mw.hcl", policy))
+		l.use(t, l.router)
+		l.carried(t, d, way)
+	})
 }
+
+// reversePath is a filter as firewalld has it, which asks for the way back by
+// the packet's mark, behind those who restore it.
+const reversePath = `table inet back {
+	chain pre { type filter hook prerouting priority -140;
+		iif lo accept
+		icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
+		fib saddr . mark . iif oif missing drop
+	}
+}`
+
+// lateMarks does what the mangle tables do, behind the chains of ipfw.
+const lateMarks = `table inet late {
+	chain pre { type filter hook prerouting priority 10;
+		ct state established,related meta mark set ct mark
+	}
+	chain out { type route hook output priority 10;
+		ct state established,related meta mark set ct mark
+		ct state new meta mark 0 ct mark set ct mark | 2 meta mark set 2
+	}
+}`
 
 // carried says that the kernel has answered for most packets, if it was to.
 func (l *lines) carried(t *testing.T, d *lab.Daemon, way string) {
