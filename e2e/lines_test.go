@@ -186,6 +186,7 @@ func tryLines(t *testing.T, fam lineFamily, mask, way string) {
 		l.router.Run("nft", lateMarks)
 		d := l.router.IPFW(l.File("mw.hcl", policy))
 		l.use(t, l.router)
+		l.use(t, l.pc)
 		l.carried(t, d, way)
 	})
 }
@@ -204,6 +205,7 @@ const reversePath = `table inet back {
 const lateMarks = `table inet late {
 	chain pre { type filter hook prerouting priority 10;
 		ct state established,related meta mark set ct mark
+		iifname lan ct state new meta mark 0 ct mark set ct mark | 2 meta mark set 2
 	}
 	chain out { type route hook output priority 10;
 		ct state established,related meta mark set ct mark
