@@ -71,15 +71,17 @@ func (sa *ikeSA) lacksAddress() bool {
 // handOver asks for children over the IKE SAs of the peer's own call, against which
 // ours has lost.
 func (c *Core) handOver(sa *ikeSA, list []wish) {
-	for _, o := range c.twins(sa) {
-		for _, w := range list {
-			if !o.hasChild(w.cfg) && !o.plans(w.cfg) {
-				o.enqueue(&createTask{wish: w})
-			}
-		}
-		c.settle(o)
+	twins := c.twins(sa)
+	if len(twins) == 0 {
 		return
 	}
+	o := twins[0]
+	for _, w := range list {
+		if !o.hasChild(w.cfg) && !o.plans(w.cfg) {
+			o.enqueue(&createTask{wish: w})
+		}
+	}
+	c.settle(o)
 }
 
 // plannedChildren gives the new children that an IKE SA is to ask for.

@@ -3,6 +3,7 @@ package ike
 import (
 	"encoding/asn1"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -254,9 +255,9 @@ func dnTypeNamed(name string) (*dnType, error) {
 	}
 	switch low {
 	case "sn":
-		return nil, fmt.Errorf("SN is the surname to openssl, and the serial number to strongSwan: write surname or serialNumber")
+		return nil, errors.New("the type SN is the surname to openssl, and the serial number to strongSwan: write surname or serialNumber")
 	case "s":
-		return nil, fmt.Errorf("S is the state to Windows, and the surname to strongSwan: write ST or surname")
+		return nil, errors.New("the type S is the state to Windows, and the surname to strongSwan: write ST or surname")
 	}
 	var oid asn1.ObjectIdentifier
 	for _, arc := range strings.Split(low, ".") {
