@@ -78,7 +78,7 @@ func (f *flow) offload(s *spd, in *Input, r *Result) uint32 {
 // the kernel has carried meanwhile under the old policy is not the new rule's.
 // A policy that names interfaces may let it pass by another one.
 func (f *flow) cut(s *spd, r *Result) bool {
-	if s.interfaces || r.Log || r.Reject || f.key.proto != packet.TCP && f.key.proto != packet.UDP {
+	if s.interfaces || f.half || r.Log || r.Reject || f.key.proto != packet.TCP && f.key.proto != packet.UDP {
 		return false
 	}
 	f.unbased = true

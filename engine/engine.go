@@ -253,7 +253,7 @@ func (e *Engine) begin(s *spd, shard *flowShard, in *Input, key flowKey, side ui
 	switch {
 	case known:
 	case p.Protocol == packet.TCP && !opensTCP(p):
-		return Result{Reason: ReasonTCPState, Rule: NoRule}
+		return e.beginHalf(s, shard, in, key, side)
 	case p.HasICMP && isEchoReply(p):
 		// An answer to a question nobody asked opens nothing, but a rule
 		// may still let it pass.

@@ -16,6 +16,7 @@ type flow struct {
 	opener     uint8     // the side of key that opened it: 0 is a, 1 is b
 	dscp       uint8     // of the packet that opened it
 	replied    bool      // both sides have been heard
+	half       bool      // of TCP: it began with an answer, and the opener has not been heard
 	outgoing   bool      // it was opened towards the remote side of its rule
 	state      tcpState
 	longest    [2]uint16 // of TCP, by side: the longest packet that it may send, in bytes; 0: nobody has said
@@ -173,6 +174,9 @@ func (s *spd) redecide(f *flow, in *Input) Result {
 		q.brought = in.SA
 	}
 	r := s.lookup(&q, 0, again)
+	if f.half && r.Verdict == Bypass && !s.halfOpen(r.Rule) {
+		r = Result{Reason: ReasonTCPState, Rule: NoRule, opened: r.opened}
+	}
 	f.decide(s, &q, &r)
 	f.generation = s.generation
 	return r
@@ -189,7 +193,7 @@ func (f *flow) decide(s *spd, q *query, r *Result) {
 // start sets a new flow's state from its first packet.
 func (f *flow) start(p *packet.Packet, side uint8, now int64, tracked bool, t *timeouts) {
 	f.started = now
-	f.replied, f.unbased = tracked, tracked
+	f.replied, f.unbased = tracked && !f.half, tracked
 	if p.Protocol == packet.TCP {
 		f.isn = p.Seq + 1
 		f.state = tcpNone
@@ -206,7 +210,9 @@ func (f *flow) update(p *packet.Packet, side uint8, now int64, t *timeouts) {
 	f.bytes[side] += uint64(p.Len)
 	f.lastSeen = now
 	if side != f.opener {
-		f.replied = true
+		f.replied = !f.half
+	} else if f.half {
+		f.half, f.replied = false, true
 	}
 	if p.Protocol == packet.TCP {
 		f.updateTCP(p, side)

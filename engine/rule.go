@@ -17,6 +17,9 @@ type Policy struct {
 	// the clear, and speak of packets that a rule protects, come in (RFC 4301
 	// section 6.1.1). Otherwise they are discarded.
 	ClearErrors bool
+	// HalfOpen lets the defaults pass what belongs to a TCP connection of which
+	// only the answers come this way: see Rule.HalfOpen.
+	HalfOpen bool
 	// Timeouts say how long flows are remembered.
 	Timeouts Timeouts
 }
@@ -38,6 +41,11 @@ type Rule struct {
 	OpenedBy Opener
 
 	Selector
+
+	// HalfOpen says of a rule that bypasses that TCP segments pass which begin no
+	// connection, such as a SYN with ACK without a SYN before: with asymmetric
+	// routes this host sees one direction only. They count as answers.
+	HalfOpen bool
 
 	Reject    bool // answer a discard with TCP reset or ICMP unreachable
 	Log       bool

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"slices"
 	"sync/atomic"
 
 	"github.com/ipfw/ipfw/engine/classify"
@@ -16,7 +17,9 @@ type spd struct {
 	state      []ruleState                             // by rule index
 	defaults   [directionCount]*counter
 	protects   []int32 // the rules that protect
-	timeouts   timeouts
+	// anyHalfOpen says that something in the policy says half_open.
+	anyHalfOpen bool
+	timeouts    timeouts
 	// interfaces says that the policy names some: see ways.go. sealing finds the
 	// forward rules whose local side a packet comes from, by IPv4 and IPv6; nil
 	// if none of them protects.
@@ -61,6 +64,7 @@ func compile(p *Policy, old *spd) *spd {
 	s := &spd{given: p, policy: indexed(p), generation: 1, state: make([]ruleState, len(p.Rules))}
 	p = s.policy
 	s.timeouts = p.Timeouts.compile()
+	s.anyHalfOpen = p.HalfOpen || slices.ContainsFunc(p.Rules, func(r Rule) bool { return r.HalfOpen })
 	if old != nil {
 		s.generation = old.generation + 1
 	}

@@ -30,6 +30,7 @@ func (p *Policy) Print() []byte {
 	w.text("on_failure", pick(s.FailOpen, "open", "closed"))
 	w.text("offload", pick(s.Offload, "flow", "none"))
 	w.text("clear_icmp_errors", pick(p.Engine.ClearErrors, "bypass", "discard"))
+	w.text("half_open", pick(p.Engine.HalfOpen, "bypass", "discard"))
 	w.raw("queue", strconv.Itoa(int(s.Queue)))
 	w.raw("queues", strconv.Itoa(int(s.Queues)))
 	w.text("mark_mask", fmt.Sprintf("0x%08x", s.MarkMask))
@@ -37,7 +38,7 @@ func (p *Policy) Print() []byte {
 	w.timeouts(p.Engine.Timeouts)
 	w.close()
 	for i := range p.rules {
-		w.rule(&p.rules[i])
+		w.rule(&p.rules[i], p.Engine.HalfOpen)
 	}
 	for i := range p.IPsec {
 		w.ipsec(&p.IPsec[i])
@@ -133,7 +134,7 @@ func each[T any](list []T, f func(T) string) []string {
 	return out
 }
 
-func (w *writer) rule(r *rule) {
+func (w *writer) rule(r *rule, halfOpen bool) {
 	w.open("rule", r.Name)
 	w.text("description", r.Description)
 	if r.disabled {
@@ -161,6 +162,11 @@ func (w *writer) rule(r *rule) {
 			w.raw(arg, "[]")
 		}
 		w.list(arg, values[arg])
+	}
+	if r.HalfOpen || halfOpen && r.Action == engine.Bypass { // as far as it is not what the policy block says
+		if r.HalfOpen != halfOpen {
+			w.text("half_open", pick(r.HalfOpen, "bypass", "discard"))
+		}
 	}
 	w.flag("reject", r.Reject)
 	w.flag("log", r.Log)

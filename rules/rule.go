@@ -18,7 +18,7 @@ var (
 	openerWords   = []string{"either", "local", "remote"}
 	sideWords     = []string{"in", "out", "both", "forward"}
 	ruleArguments = append([]string{"description", "enabled", "essential", "action", "with", "direction", "opened_by",
-		"reject", "log", "audit"}, selectors...)
+		"reject", "log", "audit", "half_open"}, selectors...)
 )
 
 // settings reads the policy block.
@@ -33,7 +33,7 @@ func (l *loader) settings() {
 		l.fail(b.TypeRange, "Second policy block", "The policy block is at %s; there is one only.", l.place(blocks[0].TypeRange))
 	}
 	k := l.open(blocks[0], []string{"inbound", "outbound", "forward", "essentials", "on_failure", "offload",
-		"queue", "queues", "mark_mask", "log_rate", "clear_icmp_errors"}, map[string]func(*hclsyntax.Block){"timeouts": l.timeouts})
+		"queue", "queues", "mark_mask", "log_rate", "clear_icmp_errors", "half_open"}, map[string]func(*hclsyntax.Block){"timeouts": l.timeouts})
 	s := &l.policy.Settings
 	s.Place = l.place(blocks[0].TypeRange)
 	def := &l.policy.Engine.Default
@@ -44,6 +44,7 @@ func (l *loader) settings() {
 	s.Essentials = k.flag("essentials", true)
 	s.FailOpen = k.word("on_failure", []string{"closed", "open"}, 0) == 1
 	l.policy.Engine.ClearErrors = k.word("clear_icmp_errors", []string{"discard", "bypass"}, 0) == 1
+	l.policy.Engine.HalfOpen = k.word("half_open", defaultWords, 0) == 1
 	s.Offload = k.word("offload", []string{"flow", "none"}, 0) == 0
 	s.Queue = uint16(k.integer("queue", 1, 65535, DefaultQueue))
 	s.Queues = uint16(k.integer("queues", 0, 256, 0))
@@ -133,9 +134,20 @@ func (l *loader) rule(b *hclsyntax.Block) rule {
 	r.Essential = k.flag("essential", false)
 	r.Reject, r.Log, r.Audit = k.flag("reject", false), k.flag("log", false), k.flag("audit", false)
 	k.action(&r)
+	if r.HalfOpen = k.word("half_open", defaultWords, int(k.l.halfOpenDefault(r.Action))) == 1; r.HalfOpen && r.Action != engine.Bypass {
+		k.l.fail(k.at("half_open"), "Arguments do not fit", `half_open = "bypass" goes with action = "bypass" only; this rule says %q.`, r.Action)
+	}
 	k.direction(&r)
 	r.Selector, r.empty, r.addresses = k.selector()
 	return r
+}
+
+// halfOpenDefault is what a rule says of half-seen connections that says nothing.
+func (l *loader) halfOpenDefault(action engine.Verdict) engine.Verdict {
+	if l.policy.Engine.HalfOpen && action == engine.Bypass {
+		return engine.Bypass
+	}
+	return engine.Discard
 }
 
 // action reads action and what depends on it.

@@ -9,9 +9,22 @@ policy {
   queues     = 4
   mark_mask  = "0x00ff0000"
   log_rate   = 0
+  half_open  = "bypass"
   timeouts {
     tcp_established = "36h"
     tcp_half_closed = "10m"
     udp             = "90s"
   }
+}
+
+rule "whole" {
+  action    = "bypass"
+  direction = "forward"
+  protocol  = "icmp"
+  half_open = "discard"
+}
+
+rule "half-seen" {
+  action    = "bypass"
+  direction = "forward"
 }
