@@ -1,0 +1,218 @@
+package ike
+
+import (
+	"bytes"
+	"crypto/mlkem"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// The vectors of Project Wycheproof, of the same module as in esp's test: it is
+// fetched when this test runs, and is no dependency of ipfw.
+const (
+	wycheproofModule = "github.com/C2SP/wycheproof@v0.0.0-20250901140545-b51abcfb8daf"
+	wycheproofSum    = "h1:5BKKVVVj676FUWirLcouEEL6GCYR9X0opkMlEUck8FY="
+)
+
+// wycheproofDir is where the module's vectors are.
+func wycheproofDir(t *testing.T) string {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("-short: Wycheproof's vectors are not fetched")
+	}
+	cmd := exec.Command("go", "mod", "download", "-json", wycheproofModule)
+	cmd.Dir = t.TempDir()
+	out, err := cmd.Output()
+	var module struct{ Dir, Sum, Error string }
+	if jsonErr := json.Unmarshal(out, &module); jsonErr != nil || err != nil || module.Error != "" {
+		why := fmt.Sprintf("Wycheproof's vectors cannot be fetched: %v %s", err, module.Error)
+		if os.Getenv("CI") != "" {
+			t.Fatal(why)
+		}
+		t.Skip(why)
+	}
+	if module.Sum != wycheproofSum {
+		t.Fatalf("%s has sum %s, want %s", wycheproofModule, module.Sum, wycheproofSum)
+	}
+	return filepath.Join(module.Dir, "testvectors_v1")
+}
+
+// hexBytes are bytes that a vector has in hexadecimal.
+type hexBytes []byte
+
+// UnmarshalJSON reads them.
+func (h *hexBytes) UnmarshalJSON(b []byte) (err error) {
+	var s string
+	if err = json.Unmarshal(b, &s); err == nil {
+		*h, err = hex.DecodeString(s)
+	}
+	return err
+}
+
+// wycheproofTest is a vector with what its group says of all.
+type wycheproofTest struct {
+	ID     int `json:"tcId"`
+	Result string
+	Flags  []string
+
+	Public, Private, Shared hexBytes // key agreement
+	Seed, EK, C, K          hexBytes // ML-KEM
+	Msg, Sig                hexBytes // signatures
+
+	key        hexBytes // of the group, SubjectPublicKeyInfo
+	kind, size string   // of the group
+}
+
+func (w *wycheproofTest) has(flag string) bool { return slices.Contains(w.Flags, flag) }
+
+// wycheproof runs f for each vector of a file, and wants at least n of them to be
+// of a form that IKE has.
+func wycheproof(t *testing.T, dir, file string, n int, f func(w *wycheproofTest) (ok, tried bool)) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(dir, file+"_test.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all struct {
+		TestGroups []struct {
+			Type, ParameterSet string
+			PublicKeyDer       hexBytes
+			Tests              []wycheproofTest
+		}
+	}
+	if err := json.Unmarshal(text, &all); err != nil {
+		t.Fatal(err)
+	}
+	ran, valid := 0, 0
+	for _, g := range all.TestGroups {
+		for i := range g.Tests {
+			w := &g.Tests[i]
+			w.key, w.kind, w.size = g.PublicKeyDer, g.Type, g.ParameterSet
+			ok, tried := f(w)
+			if !tried {
+				continue
+			}
+			if ran++; !ok {
+				t.Errorf("%s %d, %s %v: the outcome is another", file, w.ID, w.Result, w.Flags)
+			}
+			if w.Result == "valid" {
+				valid++
+			}
+		}
+	}
+	t.Logf("%s: %d vectors, %d of them valid", file, ran, valid)
+	if ran < n || valid == 0 {
+		t.Errorf("%s: only %d vectors were tried, %d of them valid", file, ran, valid)
+	}
+}
+
+// TestWycheproofKeyExchange holds every curve and ML-KEM, with public values as a
+// KE payload has them, to Project Wycheproof: what must not be taken is refused.
+func TestWycheproofKeyExchange(t *testing.T) {
+	dir := wycheproofDir(t)
+	for _, c := range []struct {
+		file string
+		id   uint16
+		n    int
+	}{{"x25519", KEX25519, 500}, {"ecdh_secp256r1_ecpoint", KEP256, 340}, {"ecdh_secp384r1_ecpoint", KEP384, 780}, {"ecdh_secp521r1_ecpoint", KEP521, 650}} {
+		wycheproof(t, dir, c.file, c.n, func(w *wycheproofTest) (ok, tried bool) {
+			e := curves[c.id]
+			scalar := bytes.TrimLeft(w.Private, "\x00")
+			if c.id == KEX25519 {
+				scalar = w.Private
+			}
+			if len(scalar) > e.size {
+				return false, false
+			}
+			priv, err := e.curve.NewPrivateKey(append(make([]byte, e.size-len(scalar)), scalar...))
+			if err != nil {
+				return false, true
+			}
+			public := w.Public
+			good := w.Result != "invalid" && !w.has("ZeroSharedSecret")
+			if e.point { // RFC 5903 section 7: x and y, no other form
+				good = good && len(public) > 0 && public[0] == 4
+				public = public[min(1, len(public)):]
+			}
+			got, err := dh{c.id, priv}.shared(public)
+			if !good {
+				return err != nil, true
+			}
+			return err == nil && bytes.Equal(got, w.Shared), true
+		})
+	}
+	wycheproof(t, dir, "mlkem", 13, func(w *wycheproofTest) (ok, tried bool) {
+		if w.size != "ML-KEM-768" {
+			return false, false
+		}
+		if w.kind == "MLKEMEncapsTest" {
+			_, _, err := kexSource{}.respond(KEMLKEM768, w.EK)
+			_, err2 := kexSource{}.answer(KEMLKEM768, w.EK)
+			return (err == nil) == (w.Result == "valid") && (err2 == nil) == (err == nil), true
+		}
+		dk, err := mlkem.NewDecapsulationKey768(w.Seed)
+		if err != nil {
+			return false, true
+		}
+		got, err := kem{dk}.shared(w.C)
+		return err == nil && bytes.Equal(kem{dk}.public(), w.EK) && bytes.Equal(got, w.K), true
+	})
+}
+
+// TestWycheproofSignatures holds the verification of AUTH, in the form of RFC 7427
+// and in those of before, to Project Wycheproof: all signatures of a kind that IKE
+// has, with keys that it takes.
+func TestWycheproofSignatures(t *testing.T) {
+	dir := wycheproofDir(t)
+	named := func(alg string) func(sig []byte) (uint8, []byte) {
+		i := slices.IndexFunc(sigAlgs, func(a sigAlg) bool { return a.name == alg })
+		return func(sig []byte) (uint8, []byte) {
+			return authSignature, slices.Concat([]byte{byte(len(sigAlgs[i].der))}, sigAlgs[i].der, sig)
+		}
+	}
+	plain := func(method uint8) func(sig []byte) (uint8, []byte) {
+		return func(sig []byte) (uint8, []byte) { return method, sig }
+	}
+	check := func(file string, n int, as func(sig []byte) (uint8, []byte)) {
+		wycheproof(t, dir, file, n, func(w *wycheproofTest) (ok, tried bool) {
+			pub, err := x509.ParsePKIXPublicKey(w.key)
+			if err != nil || checkKey(pub) != nil {
+				return false, false // no such key gets as far as a signature
+			}
+			method, data := as(w.Sig)
+			if method == authRSA && w.has("WrongHash") {
+				return false, false // the signature itself says which hash it is of
+			}
+			// What is "acceptable" is of a form that is not the one of the RFC.
+			return (verify(pub, method, data, w.Msg) == nil) == (w.Result == "valid"), true
+		})
+	}
+	check("ed25519", 150, named("ed25519"))
+	for _, c := range []struct{ bits, hash string }{{"256", "256"}, {"256", "512"}, {"384", "256"}, {"384", "384"}, {"384", "512"}, {"521", "512"}} {
+		check("ecdsa_secp"+c.bits+"r1_sha"+c.hash, 430, named("ecdsa-with-sha"+c.hash))
+	}
+	check("ecdsa_secp256r1_sha256_p1363", 250, plain(authECDSA256))
+	check("ecdsa_secp384r1_sha384_p1363", 250, plain(authECDSA384))
+	check("ecdsa_secp521r1_sha512_p1363", 250, plain(authECDSA521))
+	for _, bits := range []string{"2048", "3072", "4096"} {
+		for _, hash := range []string{"256", "384", "512"} {
+			file := "rsa_signature_" + bits + "_sha" + hash
+			if _, err := os.Stat(filepath.Join(dir, file+"_test.json")); err != nil {
+				continue
+			}
+			check(file, 240, named("rsa-sha"+hash))
+			check(file, 230, plain(authRSA))
+		}
+	}
+	for _, file := range []string{"2048_sha256_mgf1_32", "2048_sha384_mgf1_48", "3072_sha256_mgf1_32", "4096_sha256_mgf1_32", "4096_sha384_mgf1_48", "4096_sha512_mgf1_64"} {
+		check("rsa_pss_"+file, 60, named("rsassa-pss-"+strings.Split(file, "_")[1]))
+	}
+}
