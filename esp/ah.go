@@ -28,13 +28,11 @@ func (sa *SA) sealAH(s *scratch, pkt []byte, at, n int, next uint8, seq uint64) 
 	be.PutUint32(h[8:], uint32(seq))
 	if sa.crypt.iv != 0 {
 		be.PutUint64(s.nonce[4:], seq)
+		be.PutUint64(h[ahHeader:], seq)
 	}
-	icv := sa.sumAH(s, pkt, at, n, seq)
+	icv := sa.sumAH(s, pkt, at, n, seq, false)
 	if icv == nil {
 		return Malformed
-	}
-	if sa.crypt.iv != 0 {
-		be.PutUint64(h[ahHeader:], seq)
 	}
 	copy(h[ahHeader+sa.crypt.iv:], icv)
 	return OK
@@ -64,9 +62,10 @@ func (sa *SA) openAH(pkt []byte, p place, now int64) (payload []byte, next uint8
 	s := c.get()
 	copy(s.nonce[4:], h[ahHeader:ahHeader+c.iv])
 	f = Unauthentic
-	if icv := sa.sumAH(s, pkt, p.at, n, seq); icv == nil {
+	if icv := sa.sumAH(s, pkt, p.at, n, seq, false); icv == nil {
 		f = Malformed
-	} else if subtle.ConstantTimeCompare(icv, h[ahHeader+c.iv:least]) == 1 {
+	} else if subtle.ConstantTimeCompare(icv, h[ahHeader+c.iv:least]) == 1 ||
+		c.iv != 0 && subtle.ConstantTimeCompare(sa.sumAH(s, pkt, p.at, n, seq, true), h[ahHeader+c.iv:least]) == 1 {
 		f = OK
 	}
 	c.put(s)
@@ -88,10 +87,19 @@ func (sa *SA) openAH(pkt []byte, p place, now int64) (payload []byte, next uint8
 // headers with what changes on the way set to zero, the AH with its ICV set to
 // zero, and the rest (RFC 4302 section 3.3.3). It is nil where the headers do
 // not hold together.
-func (sa *SA) sumAH(s *scratch, pkt []byte, at, n int, seq uint64) []byte {
+//
+// With AES-GMAC an IV stands before the ICV. RFC 4543 section 4 calls it an input
+// to the algorithm, and the tag its output: the tag alone is the ICV, and the IV
+// stays as it is. Others take both for the ICV; noIV is for what they send. Either
+// way no bit of the IV can be changed, because the nonce is made of it.
+func (sa *SA) sumAH(s *scratch, pkt []byte, at, n int, seq uint64, noIV bool) []byte {
 	s.buf = append(s.buf[:0], pkt[:at+n]...)
 	c := sa.crypt
-	clear(s.buf[at+ahHeader : at+ahHeader+c.iv+c.icv])
+	icv := s.buf[at+ahHeader : at+ahHeader+c.iv+c.icv]
+	if !noIV {
+		icv = icv[c.iv:]
+	}
+	clear(icv)
 	immutable := immutable6
 	if pkt[0]>>4 == 4 {
 		immutable = immutable4

@@ -2,6 +2,8 @@ package esp
 
 import (
 	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
 	"slices"
 	"testing"
 
@@ -137,6 +139,73 @@ func TestAHIdentifies(t *testing.T) {
 			sealed, _, _ := p.out.Seal(nil, pkt, 0)
 			if be.Uint16(sealed[4:]) == 0 || packet.Checksum(sealed[:20], 0) != 0 {
 				t.Errorf("%v: header %x", mode, sealed[:20])
+			}
+		}
+	}
+}
+
+// TestAHGMACReadings sends what RFC 4543 section 4 says, that the IV is an input to
+// AES-GMAC and stays as it is, and takes also what is computed with the IV set to
+// zero, as others do. Neither lets a bit be changed.
+func TestAHGMACReadings(t *testing.T) {
+	key := bytes.Repeat([]byte{7}, 20)
+	for _, v6 := range []bool{false, true} {
+		for _, esn := range []bool{false, true} {
+			conf := Config{Suite: suite(t, AH, "", "aes-128-gmac"), ESN: esn}
+			pkt, ip := build(packet.Spec{Src: v4a, Dst: v4b, Protocol: packet.UDP, Payload: []byte("some data")}), 20
+			if v6 {
+				conf.Src, conf.Dst = v6a, v6b
+				pkt, ip = build(packet.Spec{Src: v6a, Dst: v6b, Protocol: packet.UDP, Payload: []byte("some data")}), 40
+			}
+			with := func() Config { c := conf; c.IntegrityKey = NewKey(bytes.Clone(key)); return c }
+			sealed := newPair(t, with()).mustSeal(t, pkt)
+			block, err := aes.NewCipher(key[:16])
+			if err != nil {
+				t.Fatal(err)
+			}
+			gcm, err := cipher.NewGCM(block)
+			if err != nil {
+				t.Fatal(err)
+			}
+			iv, tag := sealed[ip+12:ip+20], sealed[ip+20:ip+36]
+			tagOf := func(zeroIV bool) []byte {
+				b := bytes.Clone(sealed)
+				clear(b[ip+20 : ip+36])
+				if zeroIV {
+					clear(b[ip+12 : ip+20])
+				}
+				if v6 { // traffic class, flow label, hop limit
+					b[0], b[1], b[2], b[3], b[7] = 0x60, 0, 0, 0, 0
+				} else { // type of service, flags, time to live, checksum
+					for _, i := range []int{1, 6, 7, 8, 10, 11} {
+						b[i] = 0
+					}
+				}
+				if esn {
+					b = append(b, 0, 0, 0, 0) // the high half of the sequence number
+				}
+				return gcm.Seal(nil, slices.Concat(key[16:], iv), nil, b)
+			}
+			if !bytes.Equal(tag, tagOf(false)) {
+				t.Errorf("v6 %v, esn %v: sent with the tag %x, want %x", v6, esn, tag, tagOf(false))
+			}
+			other := bytes.Clone(sealed)
+			copy(other[ip+20:], tagOf(true))
+			for _, b := range [][]byte{sealed, other} {
+				for i := range b {
+					mutable := i == 1 || i == 6 && !v6 || i == 7 || !v6 && (i == 8 || i == 10 || i == 11) || v6 && (i == 0 || i == 2 || i == 3)
+					if mutable {
+						continue
+					}
+					bad := bytes.Clone(b)
+					bad[i] ^= 4
+					if _, _, f := newPair(t, with()).in.Open(bad, 0); f == OK {
+						t.Errorf("v6 %v, esn %v: byte %d changed, and taken", v6, esn, i)
+					}
+				}
+				if out, _, f := newPair(t, with()).in.Open(bytes.Clone(b), 0); f != OK || !bytes.Equal(out, pkt) {
+					t.Errorf("v6 %v, esn %v: %v", v6, esn, f)
+				}
 			}
 		}
 	}
