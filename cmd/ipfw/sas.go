@@ -163,9 +163,9 @@ func (a *app) printSA(s *host.SA) {
 		dummies = ", and " + plural(n, "dummy packet")
 	}
 	line("carried", "%s, %s in the clear%s", plural(s.Packets, "packet"), size(s.Bytes), dummies)
-	bits := 32
+	numbers := "32-bit sequential numbers" // by the names of RFC 9827
 	if s.ESN {
-		bits = 64
+		numbers = "partially transmitted 64-bit sequential numbers"
 	}
 	window := ""
 	switch {
@@ -175,7 +175,7 @@ func (a *app) printSA(s *host.SA) {
 	default:
 		window = fmt.Sprintf("; replay window of %s", plural(uint64(s.ReplayWindow), "packet"))
 	}
-	line("sequence", "%s of %d bits%s", count(s.Sequence), bits, window)
+	line("sequence", "%s; %s%s", count(s.Sequence), numbers, window)
 	if s.PathMTU != 0 {
 		line("path MTU", "%d bytes, as the network reported", s.PathMTU)
 	}
