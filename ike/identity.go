@@ -116,8 +116,11 @@ func parseID(b []byte) (Identity, error) {
 // a domain, "*@example.org" every user; without a star it fits exactly. A
 // pattern fits identities of its own kind only.
 func (id Identity) matches(pattern string) bool {
+	if id.Data == "" { // nobody; parseID gives none such
+		return false
+	}
 	if pattern == "" || pattern == "*" {
-		return !id.IsZero()
+		return true
 	}
 	kind := patternKind(pattern)
 	if kind == idDN {
