@@ -135,6 +135,7 @@ func TestStrongSwan(t *testing.T) {
 		m.play(t, "eap, TLS 1.3", func(t *testing.T) *site {
 			return directSiteOf(t, (*lab.Host).CharonKEM, "  tls {\n    version_min = 1.3\n    version_max = 1.3\n  }\n")
 		}, eapRows("TLS 1.3"))
+		m.play(t, "any port", func(t *testing.T) *site { return directSite(t, "  port = 0\n  port_nat_t = 0\n") }, anyPortRows())
 		m.play(t, "old", func(t *testing.T) *site { return directSite(t, "  signature_authentication = no\n") }, oldRows())
 	})
 	m.print(t)

@@ -33,7 +33,8 @@ type plutoRow struct {
 	ike, esp    string // its suites; "" is its default
 	n           int    // what is its own is numbered
 	addr, their netip.Addr
-	crossing    bool // both delete at the same moment
+	crossing    bool   // both delete at the same moment
+	more        string // lines of its connection
 	cfg         *ike.Peer
 }
 
@@ -81,6 +82,10 @@ func plutoRows(release string) (rows []*plutoRow) {
 			}
 		}
 	}
+	// It offers compression, which nobody has to take; its children want another group
+	// than its IKE SAs have, which INVALID_KE_PAYLOAD tells us.
+	add(plutoRow{name: "psk, compression offered", auth: "psk", more: "compress=yes\n"})
+	add(plutoRow{name: "psk, another group for children", auth: "psk", ike: "aes256-sha2_256;dh31", esp: "aes256-sha2_256;dh15"})
 	add(plutoRow{name: "psk, both delete at the same moment", auth: "psk", crossing: true})
 	for i, s := range []struct{ ike, esp string }{
 		{"aes_gcm256-sha2_512;dh19", "aes_gcm128-null;dh19"}, {"aes_gcm128-sha2_256;dh31", "aes_gcm256-null;dh31"},
@@ -213,6 +218,7 @@ func (r *plutoRow) configure(t *testing.T, l *lab.Lab, us *lab.Host, guest *lab.
 			conn += what + "=" + v + "\n"
 		}
 	}
+	conn += r.more
 	key := fmt.Sprint("key", r.n)
 	switch r.auth {
 	case "psk":

@@ -224,6 +224,15 @@ func natRows(inside string) (rows []row) {
 	return rows
 }
 
+// anyPortRows are played with a peer that calls from whatever port it gets, and calls
+// port 4500 at once where it is told to.
+func anyPortRows() []row {
+	return []row{
+		{name: "from any port", call: "peer", after: rekeyOnce("us", "child")},
+		{name: "from any port, to 4500 at once", call: "peer", conn: "remote_port = 4500", after: rekeyOnce("us", "child")},
+	}
+}
+
 // oldRows are played with a peer that knows no RFC 7427.
 func oldRows() (rows []row) {
 	for _, call := range sides {
