@@ -55,6 +55,7 @@ func newKey(t testing.TB, kind string) crypto.Signer {
 type party struct {
 	key  crypto.Signer
 	cert *x509.Certificate
+	pss  bool // signs certificates by RSASSA-PSS
 }
 
 // issue makes a certificate for a name, signed by ca; a CA if that is nil.
@@ -64,10 +65,13 @@ func issue(t testing.TB, ca *party, name, kind string, fill int) *party {
 	return sign(t, ca, name, newKey(t, kind), fill)
 }
 
+// pssCA is the name of a CA that signs by RSASSA-PSS.
+const pssCA = "CA that signs by RSASSA-PSS"
+
 // sign is issue for a key that is there.
 func sign(t testing.TB, ca *party, name string, key crypto.Signer, fill int) *party {
 	t.Helper()
-	p := &party{key: key}
+	p := &party{key: key, pss: ca == nil && name == pssCA}
 	tmpl := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name, Organization: []string{"Example"}},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), KeyUsage: x509.KeyUsageDigitalSignature}
 	by := p
@@ -78,6 +82,9 @@ func sign(t testing.TB, ca *party, name string, key crypto.Signer, fill int) *pa
 		for i := range fill {
 			tmpl.DNSNames = append(tmpl.DNSNames, fmt.Sprintf("one-of-many-names-%d.%s", i, name))
 		}
+	}
+	if by.pss {
+		tmpl.SignatureAlgorithm = x509.SHA256WithRSAPSS
 	}
 	parent := tmpl
 	if ca != nil {
@@ -130,6 +137,9 @@ func clean(t testing.TB, s *site) {
 func certs(r row, kind, theirAuth string, fill int) row {
 	r.prepare = func(t testing.TB, s *site, r *row) {
 		ca := issue(t, nil, "CA of the test", "ecdsa-256", 0)
+		if r.pss {
+			ca = issue(t, nil, pssCA, "rsa-3072", 0)
+		}
 		us, them := issue(t, ca, "us.example", kind, fill), issue(t, ca, "peer.example", kind, fill)
 		swanFile(t, s, "x509ca/ca.pem", "CERTIFICATE", ca.cert.Raw)
 		swanFile(t, s, "x509/peer.pem", "CERTIFICATE", them.cert.Raw)

@@ -68,6 +68,7 @@ type row struct {
 	failure ike.Failure
 	theirs  string
 	detail  string      // and this is in our words for it
+	pss     bool        // certificates are of a CA that signs by RSASSA-PSS
 	after   func(*play) // with the child up
 }
 

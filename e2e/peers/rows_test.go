@@ -83,6 +83,7 @@ func directRows() (rows []row) {
 		}
 		for _, hash := range []string{"sha256", "sha384", "sha512"} {
 			rows = append(rows, certs(row{name: "certificates rsa pss " + hash, call: call, after: proved("RSA_EMSA_PSS")}, "rsa-2048", "rsa/pss-"+hash, 0),
+				certs(row{name: "certificates rsa of an RSASSA-PSS CA, pkcs1 " + hash, call: call, pss: true}, "rsa-2048", "rsa-"+hash, 0),
 				certs(row{name: "certificates ecdsa " + hash, call: call}, "ecdsa-256", "ecdsa-"+hash, 0))
 		}
 		rows = append(rows,
