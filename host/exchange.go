@@ -321,7 +321,7 @@ func (x *exchange) install(a *ike.Action) {
 		everything := func(t ike.TrafficSelector) bool {
 			return ike.SelectorOf(netip.PrefixFrom(t.First, 0)) == ike.TrafficSelector{First: t.First, Last: t.Last, LastPort: 65535}
 		}
-		x.resolvers.begin(a.Child.ID, servers{a.Child.DNS, slices.ContainsFunc(a.Child.RemoteTS, everything)})
+		x.resolvers.begin(a.Child.ID, servers{a.Child.DNS, a.Child.Domains, slices.ContainsFunc(a.Child.RemoteTS, everything)})
 	}
 	if a.Use {
 		x.fresh = append(x.fresh, a.Child.Name)

@@ -50,7 +50,7 @@ func termsOf(p *rules.Policy, k *rules.IKE) (*ike.Peer, error) {
 	x := &ike.Peer{
 		Name: k.Name, Local: k.LocalEndpoint, RemoteID: k.RemoteID,
 		PPKID: k.PPKID, PPKRequired: k.PPKRequired, EAP: k.EAP,
-		Lifetime: k.Lifetime, DPD: k.DeadPeerDetection, Pools: k.Pool, DNS: k.DNS,
+		Lifetime: k.Lifetime, DPD: k.DeadPeerDetection, Pools: k.Pool, DNS: k.DNS, Domains: k.DNSDomains,
 		RequestIPv4: k.RequestAddress, RequestIPv6: k.RequestAddress, MaxSAs: k.MaxSAsPerIdentity,
 	}
 	x.Retransmit = ike.Retransmit{First: k.RetransmitTimeout, Factor: k.RetransmitBase}

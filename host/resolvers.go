@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os/exec"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -19,7 +20,8 @@ import (
 // a device goes with it.
 //
 // With a tunnel for everything the servers are asked for all names; with another
-// one, by resolvectl alone, beside those that the host has.
+// one for the domains that the gateway has named (RFC 8598), or, by resolvectl
+// alone, beside those that the host has.
 type resolvers struct {
 	device string
 	tell   func(string)
@@ -34,11 +36,14 @@ type resolvers struct {
 
 // servers is what the host is to be told.
 type servers struct {
-	list []netip.Addr
-	all  bool // they are asked for every name
+	list    []netip.Addr
+	domains []string // that they are asked for
+	all     bool     // they are asked for every name
 }
 
-func (s servers) same(o servers) bool { return slices.Equal(s.list, o.list) && s.all == o.all }
+func (s servers) same(o servers) bool {
+	return slices.Equal(s.list, o.list) && slices.Equal(s.domains, o.domains) && s.all == o.all
+}
 
 // commandTime is how long a program may take to be told.
 const commandTime = 10 * time.Second
@@ -85,6 +90,11 @@ func (r *resolvers) sum() (s servers) {
 				s.list = append(s.list, a)
 			}
 		}
+		for _, d := range r.wanted[id].domains {
+			if !slices.Contains(s.domains, d) {
+				s.domains = append(s.domains, d)
+			}
+		}
 		s.all = s.all || r.wanted[id].all
 	}
 	return s
@@ -101,9 +111,10 @@ func (r *resolvers) settle() {
 			r.idle.Broadcast()
 			return
 		}
+		was := r.now
 		r.now = s
 		r.mu.Unlock()
-		r.put(s)
+		r.put(s, was)
 		r.mu.Lock()
 	}
 }
@@ -123,11 +134,11 @@ func (r *resolvers) settled() {
 	}
 }
 
-// put tells the host.
-func (r *resolvers) put(s servers) {
+// put tells the host what is new.
+func (r *resolvers) put(s, was servers) {
 	ctx, cancel := context.WithTimeout(context.Background(), commandTime)
 	defer cancel()
-	err := r.byResolvectl(ctx, s)
+	err := r.byResolvectl(ctx, s, was)
 	if err == nil {
 		return
 	}
@@ -135,12 +146,15 @@ func (r *resolvers) put(s servers) {
 	case len(s.list) == 0:
 		_ = r.run(ctx, "", "resolvconf", "-d", r.record()) // it knows of nothing, or forgets it
 		return
-	case s.all:
-		text := ""
+	case s.all || len(s.domains) > 0:
+		text, args := "", []string{"resolvconf", "-a", r.record(), "-m", "0", "-x"}
+		if !s.all { // -p: asked for these alone, where the resolver knows to
+			text, args = "search "+strings.Join(s.domains, " ")+"\n", []string{"resolvconf", "-a", r.record(), "-p"}
+		}
 		for _, a := range s.list {
 			text += "nameserver " + a.String() + "\n"
 		}
-		if other := r.run(ctx, text, "resolvconf", "-a", r.record(), "-m", "0", "-x"); other == nil {
+		if other := r.run(ctx, text, args...); other == nil {
 			return
 		}
 	}
@@ -152,7 +166,7 @@ func (r *resolvers) put(s servers) {
 // much.
 func (r *resolvers) record() string { return "tun." + r.device }
 
-func (r *resolvers) byResolvectl(ctx context.Context, s servers) error {
+func (r *resolvers) byResolvectl(ctx context.Context, s, was servers) error {
 	if len(s.list) == 0 {
 		return r.run(ctx, "", "resolvectl", "revert", r.device)
 	}
@@ -163,8 +177,18 @@ func (r *resolvers) byResolvectl(ctx context.Context, s servers) error {
 	if err := r.run(ctx, "", args...); err != nil {
 		return err
 	}
+	args = []string{"resolvectl", "domain", r.device}
 	if s.all {
-		return r.run(ctx, "", "resolvectl", "domain", r.device, "~.")
+		args = append(args, "~.")
 	}
-	return nil
+	for _, d := range s.domains { // ike has taken names only that are nothing but that
+		args = append(args, "~"+d)
+	}
+	if len(args) == 3 {
+		if !was.all && len(was.domains) == 0 {
+			return nil
+		}
+		args = append(args, "") // forget those of before
+	}
+	return r.run(ctx, "", args...)
 }

@@ -354,7 +354,7 @@ func (c *Core) addChild(sa *ikeSA, n *negotiated, in, out Keys, use bool, old *c
 		ID: c.nextID, IKE: sa.id, Peer: sa.peer.Name, Name: n.cfg.Name,
 		Protocol: n.suite.proto, Mode: n.mode, SPIIn: n.spiIn, SPIOut: n.spiOut,
 		ESN: n.suite.esn, NoTFC: n.noTFC, LocalTS: n.local, RemoteTS: n.remote, RemoteID: sa.remoteID,
-		Assigned: sa.assigned, DNS: sa.dns,
+		Assigned: sa.assigned, DNS: sa.dns, Domains: sa.domains,
 	}}
 	if n.suite.proto == ProtoESP {
 		ch.Encryption = Transform{Type: TransformENCR, ID: n.suite.encr, Bits: n.suite.encrBits}.String()

@@ -136,6 +136,8 @@ type Peer struct {
 	// As a gateway: addresses and resolvers for callers (RFC 7296 section 3.15).
 	Pools []netip.Prefix
 	DNS   []netip.Addr
+	// Domains are told to callers along with DNS (RFC 8598).
+	Domains []string
 	// As a caller: ask for an address of each family.
 	RequestIPv4, RequestIPv6 bool
 

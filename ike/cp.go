@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // Configuration payload, RFC 7296 section 3.15.
@@ -15,6 +16,11 @@ const (
 	cfgIP4DNS     = 3
 	cfgIP6Address = 8
 	cfgIP6DNS     = 10
+
+	// RFC 8598 section 4. Trust anchors (26) are not asked for, and passed over:
+	// no resolver takes them by a command, and they would let a gateway vouch
+	// for names.
+	cfgDNSDomain = 25
 )
 
 type cfgAttr struct {
@@ -81,7 +87,7 @@ func configRequest(sa *ikeSA) []payload {
 	if list == nil {
 		return nil
 	}
-	return []payload{cpPayload(cfgRequest, list)}
+	return []payload{cpPayload(cfgRequest, append(list, cfgAttr{kind: cfgDNSDomain}))}
 }
 
 // unfit says why an address that a gateway lends cannot be one of ours; empty: it
@@ -112,6 +118,12 @@ func (c *Core) takeConfig(sa *ikeSA, m *opened) (fail Event) {
 		return fail
 	}
 	for _, a := range list {
+		if a.kind == cfgDNSDomain {
+			if d, ok := domainOf(a.value); ok && !slices.Contains(sa.domains, d) && len(sa.domains) < maxDomains {
+				sa.domains = append(sa.domains, d)
+			}
+			continue
+		}
 		addr, ok := a.addr()
 		switch {
 		case !ok:
@@ -129,6 +141,12 @@ func (c *Core) takeConfig(sa *ikeSA, m *opened) (fail Event) {
 	dns := ""
 	for _, a := range sa.dns {
 		dns += " dns " + a.String()
+	}
+	if len(sa.dns) == 0 { // they say nothing without a server (RFC 8598 section 3.2)
+		sa.domains = nil
+	}
+	for _, d := range sa.domains {
+		dns += " domain " + d
 	}
 	for _, a := range sa.assigned {
 		c.event(sa, Event{Kind: Address, Detail: a.String() + dns})
@@ -182,8 +200,32 @@ func (c *Core) serveConfig(sa *ikeSA, m *opened) (reply []payload, ev Event) {
 		}
 		out = append(out, cfgAttr{kind, d.AsSlice()})
 	}
+	if len(p.DNS) > 0 && wants(cfgDNSDomain) {
+		for _, d := range p.Domains {
+			out = append(out, cfgAttr{cfgDNSDomain, []byte(d)})
+		}
+	}
 	for _, a := range k.addrs() {
 		c.event(sa, Event{Kind: Address, Detail: a.String()})
 	}
 	return []payload{cpPayload(cfgReply, out)}, Event{}
+}
+
+// maxDomains is how many domains are taken of a gateway.
+const maxDomains = 32
+
+// domainOf reads a domain (RFC 8598 section 4.1), strictly: it ends up on a command
+// line. What is not letters, digits, hyphens and underscores between dots is none.
+func domainOf(b []byte) (string, bool) {
+	s := strings.ToLower(strings.TrimSuffix(string(b), "."))
+	if len(s) == 0 || len(s) > 253 {
+		return "", false
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		odd := func(r rune) bool { return !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' || r == '_') }
+		if len(label) == 0 || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' || strings.ContainsFunc(label, odd) {
+			return "", false
+		}
+	}
+	return s, true
 }

@@ -56,7 +56,7 @@ func (c *Core) rekeyedIKE(old *ikeSA, a *agreement, initiator bool) *ikeSA {
 		initiator: initiator, state: stUp, peer: old.peer, local: old.local, remote: old.remote, shown: old.shown, lingers: old.lingers,
 		remoteID: old.remoteID, localID: old.localID, suite: a.suite, low: old.low,
 		fragment: old.fragment, mobike: old.mobike, peerNATT: old.peerNATT, natHere: old.natHere, natPeer: old.natPeer, prefersUDP: old.prefersUDP, transcript: old.transcript,
-		assigned: old.assigned, dns: old.dns, began: old.began, caller: old.caller, callee: old.callee,
+		assigned: old.assigned, dns: old.dns, domains: old.domains, began: old.began, caller: old.caller, callee: old.callee,
 		created: c.now, up: c.now, heard: c.now, aliveAt: old.aliveAt, index: -1,
 		proofEnds: old.proofEnds, proofNext: old.proofNext, renews: old.renews, renewal: old.renewal,
 		authEnds: old.authEnds, authLife: old.authLife,

@@ -73,6 +73,7 @@ type ikeSA struct {
 	lease    leaseKey
 	assigned []netip.Addr // addresses the peer gave us
 	dns      []netip.Addr // and DNS servers
+	domains  []string     // and what to ask them for
 
 	// began says that our side called, whoever rekeyed since. caller and
 	// callee are the addresses of that call; tries counts calls in a row

@@ -72,6 +72,10 @@ type ChildSA struct {
 	Assigned []netip.Addr
 	// DNS are the servers that the peer has named along with them.
 	DNS []netip.Addr
+	// Domains are those that these servers know, in lower case, without a dot at
+	// the end (RFC 8598); empty: the peer does not say. Each is a name of letters,
+	// digits, hyphens and underscores, at most 32 of them.
+	Domains []string
 }
 
 // ActionKind says what an Action does.

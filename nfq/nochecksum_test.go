@@ -51,7 +51,7 @@ func TestEncapsulatedWithoutChecksum(t *testing.T) {
 			t.Errorf("IPv6 %v: IKE without a checksum is not heard", v6)
 		}
 		esp := append([]byte{0, 0, 0x99, 0x99, 0, 0, 0, 1}, make([]byte, 64)...) // of no SA
-		refused := func() (n uint64) { // in any way of the ESP kind
+		refused := func() (n uint64) {                                           // in any way of the ESP kind
 			for r, k := range e.Stats().Reasons {
 				if r > int(engine.ReasonBadTransport) {
 					n += k

@@ -1,6 +1,8 @@
 package rules
 
 import (
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -27,7 +29,7 @@ const DefaultMaxSAs = 8
 func (l *loader) ike(b *hclsyntax.Block) IKE {
 	k := l.open(b, []string{"local_endpoint", "remote_endpoint", "local_id", "remote_id",
 		"certificate", "private_key", "ca", "crl", "public_keys", "psk_file", "ppk_file", "ppk_id", "ppk_required", "remote_auth",
-		"pool", "dns", "request_address", "mobike", "encryption", "integrity", "prf", "key_exchange", "lifetime", "dead_peer_detection", "initiate",
+		"pool", "dns", "dns_domains", "request_address", "mobike", "encryption", "integrity", "prf", "key_exchange", "lifetime", "dead_peer_detection", "initiate",
 		"retransmit_timeout", "retransmit_base", "retransmit_tries",
 		"max_sas_per_identity", "full_transcript_auth"}, nil)
 	i := IKE{Name: k.name, Place: l.place(b.DefRange()), Places: k.places()}
@@ -202,7 +204,27 @@ func (k block) pool(i *IKE) {
 	for _, it := range items {
 		addDNS(it)
 	}
+	items, _, _ = k.list("dns_domains")
+	if len(items) > 32 {
+		k.l.fail(k.at("dns_domains"), "Wrong value", "dns_domains has at most 32 names: callers take no more.")
+		return
+	}
+	addDomain := into(k, &i.DNSDomains, parseDomain)
+	for _, it := range items {
+		addDomain(it)
+	}
+	if len(i.DNSDomains) > 0 && k.b.Body.Attributes["dns"] == nil {
+		k.l.missing(k.at("dns_domains"), "Arguments do not fit", "dns_domains says what the servers of dns are asked for: it needs dns.")
+	}
 	if len(i.DNS) > 0 && len(i.Pool) == 0 && k.b.Body.Attributes["pool"] == nil {
 		k.l.missing(k.at("dns"), "Arguments do not fit", "dns is given to callers that get an address: it needs a pool.")
 	}
+}
+
+// parseDomain reads a domain that is told to callers.
+func parseDomain(s string) (string, error) {
+	if !isHostName(s) {
+		return "", fmt.Errorf("%q is no domain: write it as in corp.example, in letters, digits and hyphens", s)
+	}
+	return strings.ToLower(strings.TrimSuffix(s, ".")), nil
 }

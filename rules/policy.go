@@ -177,6 +177,8 @@ type IKE struct {
 
 	Pool []netip.Prefix // addresses for callers
 	DNS  []netip.Addr   // resolvers for callers
+	// DNSDomains are what callers ask these for, if not for everything (RFC 8598).
+	DNSDomains []string
 
 	// What is proposed and accepted, best first; empty: ipfw's defaults.
 	Encryption, Integrity, PRF, KeyExchange []string

@@ -328,6 +328,7 @@ func (w *writer) ike(i *IKE) {
 	w.flag("ppk_required", i.PPKRequired)
 	w.texts("pool", each(i.Pool, netip.Prefix.String))
 	w.texts("dns", each(i.DNS, netip.Addr.String))
+	w.texts("dns_domains", i.DNSDomains)
 	w.flag("request_address", i.RequestAddress)
 	w.raw("mobike", strconv.FormatBool(i.MOBIKE))
 	w.text("full_transcript_auth", i.FullTranscript.String())

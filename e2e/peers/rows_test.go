@@ -111,6 +111,7 @@ func directRows() (rows []row) {
 			row{name: "cookies", call: call, limits: ike.Limits{CookieAfter: -1}},
 		)
 		rows = append(rows, nameRows(call)...)
+		rows = append(rows, selectorRows(call)...)
 		for _, by := range []string{"us", "peer", "both"} {
 			for _, what := range []string{"child", "ike"} {
 				rows = append(rows, row{name: fmt.Sprintf("%s rekeys %s under load", by, what), call: call, after: rekey(by, what)})
@@ -134,6 +135,9 @@ func roamRows() []row {
 		{name: "we get addresses from their pool", call: "us", leased: "us", conn: "pools = four, six", ts: "local_ts = 10.2.0.1/32, fd02::1/128",
 			pools: "four {\n    addrs = 10.9.0.0/24\n  }\n  six {\n    addrs = fd09::/112\n  }",
 			ours:  func(p *ike.Peer, c *ike.Child) { p.RequestIPv4, p.RequestIPv6, c.LocalTS = true, true, nil }},
+		{name: "we get a DNS server and its domain from their pool", call: "us", leased: "us", conn: "pools = four, six", ts: "local_ts = 10.2.0.1/32, fd02::1/128",
+			pools: "four {\n    addrs = 10.9.0.0/24\n    dns = 10.2.0.53\n    25 = corp.example\n  }\n  six {\n    addrs = fd09::/112\n  }",
+			ours:  func(p *ike.Peer, c *ike.Child) { p.RequestIPv4, p.RequestIPv6, c.LocalTS = true, true, nil }, after: splitDNS},
 		{name: "we start anew", call: "us", after: reboot},
 		{name: "our address changes", call: "us", after: move},
 	}

@@ -90,6 +90,7 @@ ipsec "named" {
 ike "remote-users" { # a gateway: callers get an address and a resolver
   pool        = ["10.99.0.0/24", "fd99::/64"]
   dns         = ["10.1.0.53"]
+  dns_domains = ["Corp.example.", "lab.example"]
   local_id    = "vpn.example.org"
   remote_id   = "*@example.org"
   public_keys = "keys/peers/"
