@@ -97,7 +97,7 @@ func always(t *testing.T, rule, block, wrong, right, failure string) (l *lab.Lab
 
 // A peer that refuses the selectors of the first call, because its configuration comes
 // later, has its tunnel all the same: it can reach us before we send anything.
-func TestStartAfterRefusedSelectors(t *testing.T) {
+func TestStrongSwanStartAfterRefusedSelectors(t *testing.T) {
 	t.Parallel()
 	l, us, swan := always(t, `local_address = "10.1.0.0/24"`, "",
 		alwaysThem("", "remote_ts = 10.9.0.0/24", ""), alwaysThem("", "remote_ts = 10.1.0.0/24", ""), "selectors-do-not-overlap")
@@ -111,7 +111,7 @@ func TestStartAfterRefusedSelectors(t *testing.T) {
 
 // A remote user for whom the gateway has no address at first asks again, and has it
 // when there is one.
-func TestStartWithoutAddress(t *testing.T) {
+func TestStrongSwanStartWithoutAddress(t *testing.T) {
 	t.Parallel()
 	l, us, _ := always(t, "", "request_address = true",
 		alwaysThem("", "", ""), alwaysThem("pools = four", "", "pools {\n  four {\n    addrs = 10.5.0.0/24\n  }\n}\n"), "no-address")
@@ -123,7 +123,7 @@ func TestStartWithoutAddress(t *testing.T) {
 
 // A gateway that wants to be shown anew every ten seconds who has called (AUTH_LIFETIME,
 // RFC 4478) gets it: a new IKE SA takes over each time, with the same address.
-func TestAuthLifetimeOfGateway(t *testing.T) {
+func TestStrongSwanAuthLifetimeOfGateway(t *testing.T) {
 	t.Parallel()
 	l, client, server := lab.Pair(t)
 	lab.Need(t, "ping")

@@ -78,7 +78,7 @@ var inPool = regexp.MustCompile(`10\.5\.0\.\d+`)
 
 // Two devices of one person, with one identity and one key, and without INITIAL_CONTACT,
 // have an address each, and each gets the answers to what it has sent.
-func TestTwoDevicesOneIdentity(t *testing.T) {
+func TestStrongSwanTwoDevicesOneIdentity(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
 	lab.Need(t, "ping")
@@ -113,7 +113,7 @@ func TestTwoDevicesOneIdentity(t *testing.T) {
 // A caller that authenticates anew, by a new IKE SA before or after the end of the old
 // one, keeps its address, and loses few packets where the new one comes first (those that
 // are on their way while strongSwan changes from one to the other).
-func TestReauthenticationKeepsAddress(t *testing.T) {
+func TestStrongSwanReauthenticationKeepsAddress(t *testing.T) {
 	t.Parallel()
 	for name, settings := range map[string]string{"break before make": "", "make before break": "  make_before_break = yes\n"} {
 		t.Run(name, func(t *testing.T) {
