@@ -53,7 +53,7 @@ e2e:
 	IPFW_E2E_OFFLOAD=$(OFFLOAD) $(GO) test -count=1 -v -timeout 60m ./e2e/...
 
 list-figures:
-	IPFW_LIST_FIGURES=1 $(GO) test -count=1 -v -timeout 30m -run TestListFigures ./cmd/ipfw
+	IPFW_LIST_FIGURES=1 $(GO) test -count=1 -v -timeout 30m -run TestFigureLists ./cmd/ipfw
 
 attack:
 	@./e2e/install.sh

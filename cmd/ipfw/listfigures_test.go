@@ -14,7 +14,7 @@ import (
 
 // How long a list of random addresses takes to load, and how much memory, beside
 // nft with the same as a set in a network namespace of its own: make list-figures.
-func TestListFigures(t *testing.T) {
+func TestFigureLists(t *testing.T) {
 	if os.Getenv("IPFW_LIST_FIGURES") == "" {
 		t.Skip("figures, not a test: make list-figures")
 	}
