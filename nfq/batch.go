@@ -95,6 +95,9 @@ func (r *batchReceiver) open(c queueConfig, conn *netlink.Conn) error {
 	return r.bind(c, conn)
 }
 
+// answerTimeout bounds the wait for the kernel's answer, which it gives at once.
+const answerTimeout = 5 * time.Second
+
 // bind takes the queue and sets it up in one message, so that no packet comes
 // up in between. On a queue that packets wait for, some may overtake the
 // kernel's answer: they are kept for receive.

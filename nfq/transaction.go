@@ -3,7 +3,6 @@ package nfq
 import (
 	"encoding/binary"
 	"errors"
-	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -102,23 +101,20 @@ func wordAttr(typ uint16, v uint32) netlink.Attribute {
 	return netlink.Attribute{Type: typ, Data: binary.BigEndian.AppendUint32(nil, v)}
 }
 
-// answerTimeout bounds the wait for the kernel's answer.
-const answerTimeout = 5 * time.Second
-
 // commit has the kernel make the changes. Only the last message asks for an
 // answer: it gets one if all went well, and errors come without being asked for.
+// There is no time limit: the kernel answers before the system call that sends
+// returns. That call may take long, behind the transaction of somebody else, and
+// what it has brought into force must not be told as failed.
 func (r *ruleset) commit(x *transaction) error {
 	if x.err != nil || len(x.msgs) == 0 {
 		return x.err
-	}
-	if err := r.raw.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
-		return err
 	}
 	err := r.exchange(x.msgs)
 	if err != nil {
 		r.drain()
 	}
-	return errors.Join(err, r.raw.SetDeadline(time.Time{}))
+	return err
 }
 
 func (r *ruleset) exchange(msgs []netlink.Message) error {
@@ -148,10 +144,9 @@ func (r *ruleset) exchange(msgs []netlink.Message) error {
 	}
 }
 
-// drain reads away the rest of the answers to a transaction that failed. The
-// kernel gives all of them before the system call that sent it returns, so there
-// is nothing to wait for, and nothing may stay: the next question would take it
-// for its answer.
+// drain reads away the rest of the answers to a transaction that failed. All
+// of them are there, see commit, and none may stay: the next question would take
+// it for its answer.
 func (r *ruleset) drain() {
 	c, err := r.raw.SyscallConn()
 	if err != nil {
