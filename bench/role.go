@@ -109,7 +109,7 @@ type requests struct {
 func (r *requests) print(out io.Writer) error { return json.NewEncoder(out).Encode(r) }
 
 // roleConnect (ADDRESS:PORT MILLISECONDS WORKERS) makes a new connection for
-// each request, one after the other in each worker.
+// each request, one after the other in each worker, and one at least.
 func roleConnect(ctx context.Context, args []string, out io.Writer) error {
 	var ms, workers int
 	if len(args) != 3 {
@@ -130,7 +130,7 @@ func roleConnect(ctx context.Context, args []string, out io.Writer) error {
 		go func() {
 			defer func() { ended <- struct{}{} }()
 			buf := make([]byte, 4096)
-			for time.Now().Before(end) && ctx.Err() == nil {
+			for first := true; (first || time.Now().Before(end)) && ctx.Err() == nil; first = false {
 				if oneRequest(to, buf) == nil {
 					done.Add(1)
 				} else {

@@ -54,6 +54,22 @@ func askOften(t *testing.T, what string, c net.Conn, n int) {
 	}
 }
 
+// askUntilOffloaded asks on a connection until ten answers in a row have come
+// without a packet that came up, and says how many came up before.
+func askUntilOffloaded(t *testing.T, what string, c net.Conn, o *offloader) (up int64) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+		askOften(t, what, c, 10)
+		n := o.came()
+		if n == 0 {
+			return up
+		}
+		up += n
+	}
+	t.Fatalf("%s: %d packets came up, and still do", what, up)
+	return up
+}
+
 // Only the first packet of a flow comes up, until a reload; then one more does,
 // and meets the new policy. Silence over all generations does not bring an old
 // decision back.

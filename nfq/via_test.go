@@ -72,9 +72,8 @@ func TestOffloadByInterface(t *testing.T) {
 					if err != nil {
 						t.Fatalf("%s: %v", name, err)
 					}
-					askOften(t, name, c, 50)
-					if n := o.came(); n < 2 || n > 8 {
-						t.Errorf("%s: %d packets came up, want one or two of each direction", name, n)
+					if n := askUntilOffloaded(t, name, c, o); n < 2 {
+						t.Errorf("%s: %d packets came up, want one of each direction at least", name, n)
 					}
 					// The client's packets come by eth1: nothing gets in.
 					back := via(client, address(0, 2), 1, 2)
@@ -100,9 +99,8 @@ func TestOffloadByInterface(t *testing.T) {
 		askOften(t, "before the new name", c, 10)
 		o.came()
 		server.rename("eth0", "lan0")
-		askOften(t, "by the new name", c, 10)
-		if n := o.came(); n < 2 || n > 4 {
-			t.Errorf("%d packets came up for the new name, want one or two of each direction", n)
+		if n := askUntilOffloaded(t, "by the new name", c, o); n < 2 {
+			t.Errorf("%d packets came up for the new name, want one of each direction at least", n)
 		}
 		// Nor does another policy take what this one has let pass.
 		cfg.Offload = o.generation.Add(1)
