@@ -7,9 +7,11 @@ import (
 	"os"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // net4 and net6 are the networks of the test's wires; the last number is the
@@ -107,6 +109,34 @@ func wire(a, b *testHost, n int) {
 			return netlink.LinkSetUp(link)
 		})
 	}
+	for _, h := range []*testHost{a, b} {
+		h.do(func() { awaitMulticast(h.t, name) })
+	}
+}
+
+// awaitMulticast waits until a link that is up hears neighbour solicitations.
+// The kernel adds the route for multicast later, when it has seen the carrier,
+// and three solicitations that come before are all of a first packet.
+func awaitMulticast(t testing.TB, name string) {
+	multicast := &net.IPNet{IP: net.ParseIP("ff00::"), Mask: net.CIDRMask(8, 128)}
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		routes, err := netlink.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{
+			Table: unix.RT_TABLE_LOCAL, LinkIndex: link.Attrs().Index, Dst: multicast,
+		}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if len(routes) > 0 {
+			return
+		}
+	}
+	t.Errorf("%s has no route for multicast", name)
 }
 
 // route sends a host's packets for wire n to the far end of wire via.

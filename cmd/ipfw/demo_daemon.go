@@ -64,7 +64,7 @@ func startDaemon(ctx context.Context, n *namespace, policy, socket string) (*dem
 	}
 	go func() { d.exited <- d.cmd.Wait() }()
 
-	ready, cancel := context.WithTimeout(ctx, 15*time.Second)
+	ready, cancel := context.WithTimeout(ctx, demoPatience)
 	defer cancel()
 	for {
 		if d.status, err = d.client.Status(ready); err == nil {

@@ -3,8 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"runtime"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -79,6 +81,9 @@ var (
 
 const demoLink = "net0"
 
+// demoPatience is how long the demo waits for what must come on any machine.
+const demoPatience = 15 * time.Second
+
 // lab is the two namespaces and the cable between them.
 type lab struct {
 	client, server *namespace
@@ -116,7 +121,39 @@ func newLab(client, server []netip.Addr) (_ *lab, err error) {
 			return nil, err
 		}
 	}
+	if l.noIPv6 != nil {
+		return l, nil
+	}
+	for _, side := range []*namespace{l.client, l.server} {
+		if err := side.do(awaitMulticast); err != nil {
+			return nil, err
+		}
+	}
 	return l, nil
+}
+
+// awaitMulticast waits until the link hears neighbour solicitations. The kernel
+// adds the route for multicast when it has seen the carrier, which takes time on a
+// busy machine; a first packet to an address that nobody answers for is lost.
+func awaitMulticast() error {
+	link, err := netlink.LinkByName(demoLink)
+	if err != nil {
+		return err
+	}
+	multicast := &netlink.Route{
+		Table: unix.RT_TABLE_LOCAL, LinkIndex: link.Attrs().Index,
+		Dst: &net.IPNet{IP: net.ParseIP("ff00::"), Mask: net.CIDRMask(8, 128)},
+	}
+	for deadline := time.Now().Add(demoPatience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		routes, err := netlink.RouteListFiltered(netlink.FAMILY_V6, multicast, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST)
+		if err != nil {
+			return fmt.Errorf("cannot list the routes of %s: %w", demoLink, err)
+		}
+		if len(routes) > 0 {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s hears no multicast after %v: the kernel has not seen its carrier", demoLink, demoPatience)
 }
 
 // configure gives the link of the current namespace its addresses and makes

@@ -122,16 +122,17 @@ func (l *Lab) Host(name string) *Host {
 }
 
 // Join connects two hosts by a veth pair and gives each end its addresses in
-// CIDR form. It returns when both ends are up.
+// CIDR form. It returns when both ends send and take what is for them.
 func (l *Lab) Join(a *Host, aIf string, aAddrs []string, b *Host, bIf string, bAddrs []string) {
 	l.Helper()
 	l.veths++
 	l.run("ip", "link", "add", aIf, "netns", a.NS, "type", "veth", "peer", "name", bIf, "netns", b.NS)
-	for _, end := range []struct {
+	ends := []struct {
 		h     *Host
 		dev   string
 		addrs []string
-	}{{a, aIf, aAddrs}, {b, bIf, bAddrs}} {
+	}{{a, aIf, aAddrs}, {b, bIf, bAddrs}}
+	for _, end := range ends {
 		for _, addr := range end.addrs {
 			args := []string{"ip", "addr", "add", addr, "dev", end.dev}
 			if strings.Contains(addr, ":") {
@@ -141,7 +142,21 @@ func (l *Lab) Join(a *Host, aIf string, aAddrs []string, b *Host, bIf string, bA
 		}
 		end.h.Run("ip", "link", "set", end.dev, "up")
 	}
-	// veth computes no checksums; the far end must not see half-made ones in captures.
+	for _, end := range ends {
+		if strings.Contains(strings.Join(end.addrs, " "), ":") {
+			end.h.awaitMulticast(end.dev)
+		}
+	}
+}
+
+// awaitMulticast waits until a link that is up hears neighbour solicitations.
+// The kernel adds the route for multicast later, when it has seen the carrier,
+// and three solicitations that come before are all of a first packet.
+func (h *Host) awaitMulticast(dev string) {
+	h.lab.Helper()
+	h.lab.Eventually(Patience, "multicast route of "+dev, func() bool {
+		return strings.Contains(h.Run("ip", "-6", "route", "show", "table", "local", "dev", dev), "ff00::/8")
+	})
 }
 
 // Pair makes the client and server of most tests: 10.77.0.2 and fd77::2 by c0,
