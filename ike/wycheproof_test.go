@@ -4,126 +4,61 @@ import (
 	"bytes"
 	"crypto/mlkem"
 	"crypto/x509"
-	"encoding/hex"
-	"encoding/json"
-	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/ipfw/ipfw/esp/wycheproof"
 )
 
-// The vectors of Project Wycheproof, of the same module as in esp's test: it is
-// fetched when this test runs, and is no dependency of ipfw.
-const (
-	wycheproofModule = "github.com/C2SP/wycheproof@v0.0.0-20250901140545-b51abcfb8daf"
-	wycheproofSum    = "h1:5BKKVVVj676FUWirLcouEEL6GCYR9X0opkMlEUck8FY="
-)
-
-// wycheproofDir is where the module's vectors are.
-func wycheproofDir(t *testing.T) string {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("-short: Wycheproof's vectors are not fetched")
-	}
-	cmd := exec.Command("go", "mod", "download", "-json", wycheproofModule)
-	cmd.Dir = t.TempDir()
-	out, err := cmd.Output()
-	var module struct{ Dir, Sum, Error string }
-	if jsonErr := json.Unmarshal(out, &module); jsonErr != nil || err != nil || module.Error != "" {
-		why := fmt.Sprintf("Wycheproof's vectors cannot be fetched: %v %s", err, module.Error)
-		if os.Getenv("CI") != "" {
-			t.Fatal(why)
-		}
-		t.Skip(why)
-	}
-	if module.Sum != wycheproofSum {
-		t.Fatalf("%s has sum %s, want %s", wycheproofModule, module.Sum, wycheproofSum)
-	}
-	return filepath.Join(module.Dir, "testvectors_v1")
+// keyGroup is what a group of vectors says of all.
+type keyGroup struct {
+	Type, ParameterSet string
+	PublicKeyDer       wycheproof.Bytes // SubjectPublicKeyInfo
 }
 
-// hexBytes are bytes that a vector has in hexadecimal.
-type hexBytes []byte
-
-// UnmarshalJSON reads them.
-func (h *hexBytes) UnmarshalJSON(b []byte) (err error) {
-	var s string
-	if err = json.Unmarshal(b, &s); err == nil {
-		*h, err = hex.DecodeString(s)
-	}
-	return err
-}
-
-// wycheproofTest is a vector with what its group says of all.
-type wycheproofTest struct {
+type keyVector struct {
 	ID     int `json:"tcId"`
 	Result string
 	Flags  []string
 
-	Public, Private, Shared hexBytes // key agreement
-	Seed, EK, C, K          hexBytes // ML-KEM
-	Msg, Sig                hexBytes // signatures
-
-	key        hexBytes // of the group, SubjectPublicKeyInfo
-	kind, size string   // of the group
+	Public, Private, Shared wycheproof.Bytes // key agreement
+	Seed, EK, C, K          wycheproof.Bytes // ML-KEM
+	Msg, Sig                wycheproof.Bytes // signatures
 }
 
-func (w *wycheproofTest) has(flag string) bool { return slices.Contains(w.Flags, flag) }
+func (w *keyVector) has(flag string) bool { return slices.Contains(w.Flags, flag) }
 
-// wycheproof runs f for each vector of a file, and wants at least n of them to be
-// of a form that IKE has.
-func wycheproof(t *testing.T, dir, file string, n int, f func(w *wycheproofTest) (ok, tried bool)) {
+// eachKey runs f for each vector of a file, of which at least n are of a form that
+// IKE has, valid ones among them.
+func eachKey(t *testing.T, from wycheproof.Vectors, file string, n int, f func(g *keyGroup, w *keyVector) (ok, tried bool)) {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(dir, file+"_test.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all struct {
-		TestGroups []struct {
-			Type, ParameterSet string
-			PublicKeyDer       hexBytes
-			Tests              []wycheproofTest
+	valid := 0
+	wycheproof.Each(t, from, file, n, func(g *keyGroup, w *keyVector) bool {
+		ok, tried := f(g, w)
+		if tried && !ok {
+			t.Errorf("%s %d, %s %v: the outcome is another", file, w.ID, w.Result, w.Flags)
 		}
-	}
-	if err := json.Unmarshal(text, &all); err != nil {
-		t.Fatal(err)
-	}
-	ran, valid := 0, 0
-	for _, g := range all.TestGroups {
-		for i := range g.Tests {
-			w := &g.Tests[i]
-			w.key, w.kind, w.size = g.PublicKeyDer, g.Type, g.ParameterSet
-			ok, tried := f(w)
-			if !tried {
-				continue
-			}
-			if ran++; !ok {
-				t.Errorf("%s %d, %s %v: the outcome is another", file, w.ID, w.Result, w.Flags)
-			}
-			if w.Result == "valid" {
-				valid++
-			}
+		if tried && w.Result == "valid" {
+			valid++
 		}
-	}
-	t.Logf("%s: %d vectors, %d of them valid", file, ran, valid)
-	if ran < n || valid == 0 {
-		t.Errorf("%s: only %d vectors were tried, %d of them valid", file, ran, valid)
+		return tried
+	})
+	if valid == 0 {
+		t.Errorf("%s: no valid vector was tried", file)
 	}
 }
 
 // TestWycheproofKeyExchange holds every curve and ML-KEM, with public values as a
 // KE payload has them, to Project Wycheproof: what must not be taken is refused.
 func TestWycheproofKeyExchange(t *testing.T) {
-	dir := wycheproofDir(t)
+	vectors := wycheproof.Fetch(t)
 	for _, c := range []struct {
 		file string
 		id   uint16
 		n    int
 	}{{"x25519", KEX25519, 500}, {"ecdh_secp256r1_ecpoint", KEP256, 340}, {"ecdh_secp384r1_ecpoint", KEP384, 780}, {"ecdh_secp521r1_ecpoint", KEP521, 650}} {
-		wycheproof(t, dir, c.file, c.n, func(w *wycheproofTest) (ok, tried bool) {
+		eachKey(t, vectors, c.file, c.n, func(g *keyGroup, w *keyVector) (ok, tried bool) {
 			e := curves[c.id]
 			scalar := bytes.TrimLeft(w.Private, "\x00")
 			if c.id == KEX25519 {
@@ -149,11 +84,11 @@ func TestWycheproofKeyExchange(t *testing.T) {
 			return err == nil && bytes.Equal(got, w.Shared), true
 		})
 	}
-	wycheproof(t, dir, "mlkem", 13, func(w *wycheproofTest) (ok, tried bool) {
-		if w.size != "ML-KEM-768" {
+	eachKey(t, vectors, "mlkem", 13, func(g *keyGroup, w *keyVector) (ok, tried bool) {
+		if g.ParameterSet != "ML-KEM-768" {
 			return false, false
 		}
-		if w.kind == "MLKEMEncapsTest" {
+		if g.Type == "MLKEMEncapsTest" {
 			_, _, err := kexSource{}.respond(KEMLKEM768, w.EK)
 			_, err2 := kexSource{}.answer(KEMLKEM768, w.EK)
 			return (err == nil) == (w.Result == "valid") && (err2 == nil) == (err == nil), true
@@ -171,7 +106,7 @@ func TestWycheproofKeyExchange(t *testing.T) {
 // and in those of before, to Project Wycheproof: all signatures of a kind that IKE
 // has, with keys that it takes.
 func TestWycheproofSignatures(t *testing.T) {
-	dir := wycheproofDir(t)
+	vectors := wycheproof.Fetch(t)
 	named := func(alg string) func(sig []byte) (uint8, []byte) {
 		i := slices.IndexFunc(sigAlgs, func(a sigAlg) bool { return a.name == alg })
 		return func(sig []byte) (uint8, []byte) {
@@ -182,8 +117,8 @@ func TestWycheproofSignatures(t *testing.T) {
 		return func(sig []byte) (uint8, []byte) { return method, sig }
 	}
 	check := func(file string, n int, as func(sig []byte) (uint8, []byte)) {
-		wycheproof(t, dir, file, n, func(w *wycheproofTest) (ok, tried bool) {
-			pub, err := x509.ParsePKIXPublicKey(w.key)
+		eachKey(t, vectors, file, n, func(g *keyGroup, w *keyVector) (ok, tried bool) {
+			pub, err := x509.ParsePKIXPublicKey(g.PublicKeyDer)
 			if err != nil || checkKey(pub) != nil {
 				return false, false // no such key gets as far as a signature
 			}
@@ -205,7 +140,7 @@ func TestWycheproofSignatures(t *testing.T) {
 	for _, bits := range []string{"2048", "3072", "4096"} {
 		for _, hash := range []string{"256", "384", "512"} {
 			file := "rsa_signature_" + bits + "_sha" + hash
-			if _, err := os.Stat(filepath.Join(dir, file+"_test.json")); err != nil {
+			if !vectors.Has(file) {
 				continue
 			}
 			check(file, 240, named("rsa-sha"+hash))
