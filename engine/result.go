@@ -87,6 +87,7 @@ const (
 	ReasonIKE                           // IKE on its way to the key exchange (RFC 3948 section 2.2)
 	ReasonKeepalive                     // NAT keepalive, for nobody (RFC 3948 section 2.3)
 	ReasonLoopback                      // never leaves the host: the kernel lets it pass before the policy is asked; in dry runs only
+	ReasonNeverOpened                   // of a recorded flow whose opening packet this policy refuses: it would not have been sent; in dry runs only
 	ReasonTruncated                     // from here on: packet.Fault, one for one
 	ReasonBadVersion
 	ReasonBadHeaderLength
@@ -120,7 +121,7 @@ var reasonNames = [reasonESP]string{
 	"undecided", "rule", "default", "flow", "related",
 	"no-sa", "held", "clear-text", "clear-error", "wrong-sa", "other-peer",
 	"translated", "unknown-sa", "turns-back", "must-seal", "tcp-state", "flow-table-full",
-	"fragment-orphan", "fragment-held", "fragment-overlap", "fragment-table-full", "source-route", "too-big", "ike", "nat-keepalive", "loopback",
+	"fragment-orphan", "fragment-held", "fragment-overlap", "fragment-table-full", "source-route", "too-big", "ike", "nat-keepalive", "loopback", "never-opened",
 	"truncated", "bad-version", "bad-header-length", "bad-length",
 	"bad-extension-chain", "bad-fragment", "bad-transport",
 }

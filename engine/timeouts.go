@@ -51,6 +51,19 @@ func (t Timeouts) compile() timeouts {
 	return x
 }
 
+// AnswersWithin is how long after the packet that opens a flow an answer belongs
+// to it, of every protocol but TCP.
+func (e *Engine) AnswersWithin(protocol uint8) time.Duration {
+	t := &e.spd.Load().timeouts
+	switch protocol {
+	case packet.ICMP, packet.ICMPv6:
+		return time.Duration(t.icmp)
+	case packet.UDP, packet.UDPLite:
+		return time.Duration(t.udp)
+	}
+	return time.Duration(t.rest)
+}
+
 // outlives says until when a flow goes on that the kernel has forgotten; 0: it is
 // over, or policy says nothing of how long.
 func (f *flow) outlives(t *timeouts) int64 {

@@ -11,7 +11,7 @@ import (
 // whether a packet may be cut is the caller's to know.
 func Fragment(b []byte, mtu int, id uint32) ([][]byte, error) {
 	var p Packet
-	if f := p.network(b, len(b)); f != OK {
+	if f := p.network(b, len(b), false); f != OK {
 		return nil, fmt.Errorf("packet: cannot fragment a bad packet: %v", f)
 	}
 	if p.Fragment || len(b) < p.Len {

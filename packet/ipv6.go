@@ -32,7 +32,7 @@ func isExtension(proto uint8) bool { return proto < 64 && extensions>>proto&1 !=
 //	|         Payload Length        |  Next Header  |   Hop Limit   |
 //	|                 Source Address (16 bytes)                     |
 //	|               Destination Address (16 bytes)                  |
-func (p *Packet) ipv6(b []byte, wireLen int) Fault {
+func (p *Packet) ipv6(b []byte, wireLen int, unstated bool) Fault {
 	if len(b) < ipv6Header {
 		return Truncated
 	}
@@ -49,13 +49,17 @@ func (p *Packet) ipv6(b []byte, wireLen int) Fault {
 	length := int(be.Uint16(b[4:]))
 	p.Len = ipv6Header + length
 	// Length 0 with options to follow is a jumbogram (RFC 2675 section 2).
-	if p.Len > wireLen || length == 0 && p.Protocol == HopByHop {
+	jumbo := length == 0 && p.Protocol == HopByHop
+	if unstated && length == 0 && p.Protocol != NoNext {
+		p.Len = wireLen
+	}
+	if p.Len > wireLen || jumbo && !unstated {
 		return BadLength
 	}
 	p.Bytes = b[:min(len(b), p.Len)]
 	p.Transport, p.Payload = ipv6Header, ipv6Header
 	if isExtension(p.Protocol) {
-		return p.ipv6Chain()
+		return p.ipv6Chain(jumbo)
 	}
 	return OK
 }
@@ -71,7 +75,9 @@ func mapped(a []byte) bool {
 // p.Protocol and p.Transport at the upper-layer header. RFC 8200, section 4:
 //
 //	|  Next Header  |  Hdr Ext Len  |  options or type-specific data
-func (p *Packet) ipv6Chain() Fault {
+//
+// jumbo says that the first may tell the packet's length.
+func (p *Packet) ipv6Chain(jumbo bool) Fault {
 	b, next, off := p.Bytes, p.Protocol, ipv6Header
 	fragmented := false // a Fragment header was seen, atomic or not
 	for n := 0; isExtension(next); n++ {
@@ -94,7 +100,7 @@ func (p *Packet) ipv6Chain() Fault {
 		header, f := b[off:off+size], OK
 		switch next {
 		case HopByHop, DestOptions:
-			f = ipv6Options(header[2:], next)
+			f = p.ipv6Options(header[2:], next, jumbo)
 		case Routing:
 			f = p.routing(header)
 		case FragmentHdr:
@@ -126,8 +132,8 @@ func (p *Packet) ipv6Chain() Fault {
 
 // ipv6Options walks the options of a Hop-by-Hop or Destination Options header
 // for their lengths (RFC 8200, section 4.2).
-func ipv6Options(o []byte, header uint8) Fault {
-	const pad1, jumbo = 0, 0xc2
+func (p *Packet) ipv6Options(o []byte, header uint8, jumbo bool) Fault {
+	const pad1, jumboPayload = 0, 0xc2
 	for len(o) > 0 {
 		if o[0] == pad1 {
 			o = o[1:]
@@ -136,8 +142,16 @@ func ipv6Options(o []byte, header uint8) Fault {
 		if len(o) < 2 || 2+int(o[1]) > len(o) {
 			return BadChain
 		}
-		if o[0] == jumbo && header == HopByHop { // RFC 2675 section 2
-			return BadLength
+		if o[0] == jumboPayload && header == HopByHop { // RFC 2675 section 2
+			if !jumbo || o[1] != 4 {
+				return BadLength
+			}
+			length := int64(be.Uint32(o[2:]))
+			if length <= 65535 || length > int64(p.Len-ipv6Header) {
+				return BadLength
+			}
+			p.Len = ipv6Header + int(length)
+			p.Bytes = p.Bytes[:min(len(p.Bytes), p.Len)]
 		}
 		o = o[2+int(o[1]):]
 	}

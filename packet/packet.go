@@ -8,7 +8,7 @@
 // Lengths come first, meaning second: no field is read before the length that
 // covers it has been held against the bytes that are there.
 //
-// Limits: IPv6 jumbograms (RFC 2675) are refused. Checksums are not verified:
+// Limits: IPv6 jumbograms (RFC 2675) are refused, but in captures. Checksums are not verified:
 // the kernel has done so inbound, and outbound they are often not filled in
 // yet. Source addresses are not judged here. A Packet refers to the caller's
 // bytes and is valid only as long as they are.

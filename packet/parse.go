@@ -13,24 +13,37 @@ var be = binary.BigEndian
 // not OK, p holds what was read up to the fault: good for a log line, not for
 // a verdict.
 func Parse(p *Packet, b []byte, wireLen int) Fault {
-	if f := p.network(b, max(wireLen, len(b))); f != OK || p.FragOffset != 0 {
+	if f := p.network(b, max(wireLen, len(b)), false); f != OK || p.FragOffset != 0 {
+		return f
+	}
+	return p.transport()
+}
+
+// ParseCaptured is Parse for a packet from a capture file, where the length that
+// its header states may be 0: what the kernel is to send in segments, and is
+// captured before it is cut (segmentation offload), can be longer than a header can
+// say. Then wireLen is the length, which must not count the padding of a link. In
+// IPv6 a jumbo payload option (RFC 2675 section 2) may say it as well.
+func ParseCaptured(p *Packet, b []byte, wireLen int) Fault {
+	if f := p.network(b, max(wireLen, len(b)), true); f != OK || p.FragOffset != 0 {
 		return f
 	}
 	return p.transport()
 }
 
 // network reads the IP header and what stands between it and the upper-layer
-// header.
-func (p *Packet) network(b []byte, wireLen int) Fault {
+// header. unstated is for packets whose header may state a length of 0, which is
+// wireLen then.
+func (p *Packet) network(b []byte, wireLen int, unstated bool) Fault {
 	*p = Packet{Bytes: b}
 	if len(b) == 0 {
 		return Truncated
 	}
 	switch b[0] >> 4 {
 	case 4:
-		return p.ipv4(b, wireLen)
+		return p.ipv4(b, wireLen, unstated)
 	case 6:
-		return p.ipv6(b, wireLen)
+		return p.ipv6(b, wireLen, unstated)
 	}
 	return BadVersion
 }
@@ -43,7 +56,7 @@ func (p *Packet) network(b []byte, wireLen int) Fault {
 //	|                       Source Address                          |
 //	|                    Destination Address                        |
 //	|                    Options                    |    Padding    |
-func (p *Packet) ipv4(b []byte, wireLen int) Fault {
+func (p *Packet) ipv4(b []byte, wireLen int, unstated bool) Fault {
 	if len(b) < ipv4Header {
 		return Truncated
 	}
@@ -54,7 +67,9 @@ func (p *Packet) ipv4(b []byte, wireLen int) Fault {
 	p.Src = netip.AddrFrom4([4]byte(b[12:16]))
 	p.Dst = netip.AddrFrom4([4]byte(b[16:20]))
 	header := int(b[0]&0x0f) * 4
-	p.Len = int(be.Uint16(b[2:]))
+	if p.Len = int(be.Uint16(b[2:])); p.Len == 0 && unstated {
+		p.Len = wireLen
+	}
 	if header < ipv4Header {
 		return BadHeaderLength
 	}

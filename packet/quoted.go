@@ -16,7 +16,7 @@ func (p *Packet) Quoted(q *Packet) Fault {
 	}
 	// Routers have always cut what they quote: its length is not held
 	// against the bytes that are there.
-	if f := q.network(b, ipv6Header+65535); f != OK {
+	if f := q.network(b, ipv6Header+65535, false); f != OK {
 		return f
 	}
 	if q.Version != p.Version {

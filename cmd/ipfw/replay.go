@@ -41,9 +41,17 @@ A capture seldom says which packets came in: --local names the addresses of the
 host whose policy is tried. Without it, ipfw takes what the capture says, or the
 address that is in nine packets of ten, and tells which.
 
+A packet that opens a flow and is refused takes the rest of its flow with it: the
+answers in the capture would never have been sent, whatever the rules for their
+direction say. They count as its verdict, with the reason never-opened. A later SYN
+opens anew; of other protocols, an answer that comes after the time in which the
+daemon would take it for one.
+
 A TCP flow that was open before the capture began is judged as if its first
 packet in the file had opened it. Sealed packets are not opened: a dry run has no
-keys, so what policy protects is counted as protect.`,
+keys, so what policy protects is counted as protect. A packet without a length in
+its header, captured before it was cut into segments (TSO), is as long as it was
+captured.`,
 		Example: `  tcpdump -i eth0 -w day.pcap
   ipfw replay -c profile:web-server --local 198.51.100.10,2001:db8::10 day.pcap
   ipfw replay -c /etc/ipfw --local 192.0.2.1 --forward 10.0.0.0/8 gateway.pcapng.gz
@@ -100,6 +108,7 @@ func (a *app) replay(o *replayOptions, path string) error {
 		a.warnf("%s", note)
 	}
 	r.engine = policy.DryRun(engine.Options{MaxFlows: maxFlowRows})
+	r.hits = make([]engine.RuleStats, len(policy.Engine.Rules))
 	r.tick = bar.show
 	if o.packets {
 		r.each = a.packetPrinter(&policy.Engine, o.json)
@@ -179,7 +188,7 @@ func guessLocal(in io.Reader) (local []netip.Prefix, note string, again io.Reade
 	var p packet.Packet
 	for c.Next(&f) == nil {
 		d, err := f.Datagram()
-		if err == nil && packet.Parse(&p, d.Bytes, d.Len) == packet.OK {
+		if err == nil && packet.ParseCaptured(&p, d.Bytes, d.Len) == packet.OK {
 			g.add(&p, d.Way)
 		}
 	}

@@ -42,6 +42,7 @@ type flowRow struct {
 	fragment         bool
 	midStream        bool // TCP, and the first packet was no SYN
 	outcomes         []flowOutcome
+	opening
 }
 
 // flowOutcome is what became of some packets of a flow.
@@ -55,39 +56,63 @@ type flowOutcome struct {
 
 func newFlowRows() *flowRows { return &flowRows{rows: map[flowRowKey]*flowRow{}} }
 
-// add counts one judged packet, and gives its flow: nil when there is no row
-// left for it.
-func (f *flowRows) add(in *engine.Input, r *engine.Result) *flowRow {
-	p := &in.Packet
+// find gives the row of a packet's flow, a new one for its first packet, nil when
+// there is none left for it; and which end of it has sent the packet.
+func (f *flowRows) find(in *engine.Input) (row *flowRow, side uint8) {
+	k, side := rowKeyOf(&in.Packet, in.Dir)
+	row = f.rows[k]
+	if row == nil {
+		if len(f.rows) == maxFlowRows {
+			f.lost++
+			return nil, side
+		}
+		row = rowOf(in)
+		row.opener = side
+		if answers(&in.Packet) {
+			row.opener = 1 - side
+		}
+		f.rows[k] = row
+	}
+	return row, side
+}
+
+// rowKeyOf gives the row of a packet that crosses the host in a direction, and
+// which end has sent it: 0 is a.
+func rowKeyOf(p *packet.Packet, dir engine.Direction) (k flowRowKey, side uint8) {
 	sp, dp := p.SrcPort, p.DstPort
 	if p.HasICMP {
 		sp, dp = icmpPorts(p)
 	}
-	k := flowRowKey{a: p.Src.As16(), b: p.Dst.As16(), aPort: sp, bPort: dp, proto: p.Protocol, fragment: p.LaterFragment()}
+	k = flowRowKey{a: p.Src.As16(), b: p.Dst.As16(), aPort: sp, bPort: dp, proto: p.Protocol, fragment: p.LaterFragment()}
 	alone := p.HasICMP && !isEcho(p)
-	if alone || in.Dir == engine.Forward {
-		k.path = in.Dir
+	if alone || dir == engine.Forward {
+		k.path = dir
 	}
 	asker := k.a
-	if p.ICMPType == 0 || p.ICMPType == 129 { // an answer
+	if p.HasICMP && answers(p) {
 		asker = k.b
 	}
 	if c := bytes.Compare(k.a[:], k.b[:]); !alone && (c > 0 || c == 0 && k.aPort > k.bPort) {
 		k.a, k.b, k.aPort, k.bPort = k.b, k.a, k.bPort, k.aPort
+		side = 1
 	}
 	// The engine tells the pings of one end from those of the other.
 	k.bAsks = p.HasICMP && !alone && asker == k.b
-	row := f.rows[k]
-	if row == nil {
-		if len(f.rows) == maxFlowRows {
-			f.lost++
-			return nil
-		}
-		row = rowOf(in)
-		f.rows[k] = row
+	return k, side
+}
+
+// answers says of a packet, by itself, that it is an answer.
+func answers(p *packet.Packet) bool {
+	switch {
+	case p.LaterFragment():
+		return false
+	case p.Protocol == packet.TCP:
+		const both = packet.SYN | packet.ACK
+		return p.TCPFlags&both == both
+	case p.Protocol == packet.ICMP:
+		return p.ICMPType == 0 // RFC 792
 	}
-	row.count(in, r)
-	return row
+	return p.Protocol == packet.ICMPv6 && p.ICMPType == 129 // RFC 4443 section 4
 }
 
 // rowOf begins a row with its first packet.
@@ -131,7 +156,7 @@ func (row *flowRow) count(in *engine.Input, r *engine.Result) {
 	case engine.ReasonFlow, engine.ReasonDefault:
 		reason = engine.ReasonRule // the rule, or its absence, says it
 	}
-	asked := row.asked(in, r)
+	asked := r.Opened() // the direction whose rules decided
 	for i := range row.outcomes {
 		o := &row.outcomes[i]
 		if o.verdict == verdict && o.reason == reason && o.rule == r.Rule && o.asked == asked {
@@ -141,15 +166,6 @@ func (row *flowRow) count(in *engine.Input, r *engine.Result) {
 		}
 	}
 	row.outcomes = append(row.outcomes, flowOutcome{verdict, reason, r.Rule, asked, 1, uint64(in.Packet.Len)})
-}
-
-// asked is the direction whose rules decided: for a packet of a flow, that of
-// the packet that opened it.
-func (row *flowRow) asked(in *engine.Input, r *engine.Result) engine.Direction {
-	if r.Established {
-		return row.dir
-	}
-	return in.Dir
 }
 
 // policyVerdict is what policy says of a packet, whatever has become of this one:

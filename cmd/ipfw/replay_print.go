@@ -72,7 +72,7 @@ func (r *replayer) report() *replayReport {
 		x.Verdicts[engine.Verdict(v).String()] = n
 	}
 	for i, n := range st.Reasons {
-		if n > 0 {
+		if n += r.reasons[i]; n > 0 {
 			x.Reasons[engine.Reason(i).String()] = n
 		}
 	}
@@ -88,6 +88,8 @@ func (r *replayer) report() *replayReport {
 	}
 	for i, s := range st.Rules {
 		ref := ruleRef{p.Rules[i].Name, p.Rules[i].Place}
+		s.Packets += r.hits[i].Packets
+		s.Bytes += r.hits[i].Bytes
 		x.Rules = append(x.Rules, ruleHits{ref, p.Rules[i].Essential, s.Packets, s.Bytes, s.Flows})
 		if s.Packets == 0 {
 			x.Unhit = append(x.Unhit, ref)
@@ -230,6 +232,9 @@ func (a *app) printTotals(x *replayReport) {
 	a.printf("%d packets, %s of traffic: %s %d, %s %d, %s %d\n", x.Capture.Packets, x.span.Round(time.Millisecond),
 		a.verdict(engine.Bypass), x.Verdicts["bypass"], a.verdict(engine.Discard), x.Verdicts["discard"],
 		a.verdict(engine.Protect), x.Verdicts["protect"])
+	if n := x.Reasons[engine.ReasonNeverOpened.String()]; n > 0 {
+		a.printf("%s would never have been sent, because policy refuses the one that opens its flow (%s).\n", plural(n, "packet"), engine.ReasonNeverOpened)
+	}
 	var words []string
 	for f := range packet.Faults {
 		if n := x.Malformed[packet.Fault(f).String()]; n > 0 {
@@ -281,11 +286,7 @@ func (a *app) packetPrinter(p *engine.Policy, asJSON bool) func(*judgement) erro
 		}
 		if j.result.Reason < engine.ReasonTruncated {
 			x.Line = rowOf(j.in).line()
-			asked := j.in.Dir
-			if j.flow != nil {
-				asked = j.flow.asked(j.in, &j.result)
-			}
-			x.Rule = decider(p, j.result.Rule, asked)
+			x.Rule = decider(p, j.result.Rule, j.result.Opened())
 		}
 		if asJSON {
 			return a.printJSON(x)

@@ -28,6 +28,11 @@ type replayer struct {
 	skipped [skipReasons]uint64
 	faults  [packet.Faults]uint64
 	judged  [3]uint64 // packets by what policy says of them
+
+	// What the engine was not asked about: see judge.
+	refusals refusals
+	reasons  [engine.Reasons]uint64
+	hits     []engine.RuleStats // by rule
 }
 
 // judgement is one packet and what became of it.
@@ -35,7 +40,6 @@ type judgement struct {
 	number uint64 // in the file, from 1
 	in     *engine.Input
 	result engine.Result
-	flow   *flowRow // nil for a malformed packet, and when the table is full
 }
 
 // second is how often the engine forgets old flows, as in the daemon.
@@ -88,7 +92,7 @@ func (r *replayer) frame(f *capture.Frame) error {
 		return nil
 	}
 	j := judgement{number: r.frames, in: in}
-	fault := packet.Parse(&in.Packet, d.Bytes, d.Len)
+	fault := packet.ParseCaptured(&in.Packet, d.Bytes, d.Len)
 	switch {
 	case fault == packet.Truncated && len(d.Bytes) < d.Len:
 		r.skipped[cutHeader]++
@@ -111,8 +115,7 @@ func (r *replayer) frame(f *capture.Frame) error {
 		if in.Dir == engine.Out {
 			in.InIf, in.OutIf = "", name
 		}
-		j.result = r.engine.Judge(in)
-		j.flow = r.flows.add(in, &j.result)
+		j.result = r.judge(in)
 	}
 	r.judged[policyVerdict(&j.result)]++
 	if r.each != nil {
