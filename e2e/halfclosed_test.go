@@ -47,12 +47,16 @@ func TestHalfClosedConnections(t *testing.T) {
 				}
 				open = append(open, c)
 			}
-			// Until the kernel has forgotten both connections and the daemon knows, or
-			// the daemon has by itself.
+			// A FIN that is not acknowledged is sent again, and may open the flow anew.
+			l.Eventually(waitLong, "both halves closed and acknowledged", func() bool {
+				return strings.Count(client.Run("ss", "-Htn", "state", "fin-wait-2"), ":80") == 2
+			})
+			// Until both have forgotten the connections, or the kernel has, which it tells
+			// the daemon: while either remembers, it is known who has opened them.
 			l.Eventually(waitLong, "an end of what the kernel or ipfw remembers", func() bool {
 				flows := d.Ask("flows", "--json")
 				if !row.answered {
-					return !strings.Contains(flows, "tcp")
+					return !strings.Contains(flows, "tcp") && !strings.Contains(server.Run("cat", "/proc/net/nf_conntrack"), "tcp")
 				}
 				return strings.Count(flows, "fin-wait") == 2 && !strings.Contains(flows, `"offloaded"`)
 			})

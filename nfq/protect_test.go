@@ -213,17 +213,22 @@ func (w *wiretap) check(t testing.TB, s sealing) {
 	}
 }
 
-// ping sends pings of n bytes.
+// ping sends pings of n bytes until one is answered. All that are under way
+// before the host has heard of the path MTU are lost.
 func (h *testHost) ping(to netip.Addr, n int) error {
-	var out []byte
-	var err error
-	h.do(func() {
-		out, err = exec.Command("ping", "-n", "-c", "3", "-i", "0.1", "-W", "3", "-s", fmt.Sprint(n), to.String()).CombinedOutput()
-	})
-	if err != nil {
-		return fmt.Errorf("%w: %s", err, strings.ReplaceAll(string(out), "\n", "; "))
+	for deadline := time.Now().Add(patience); ; {
+		var out []byte
+		var err error
+		h.do(func() {
+			out, err = exec.Command("ping", "-n", "-c", "3", "-i", "0.1", "-W", "3", "-s", fmt.Sprint(n), to.String()).CombinedOutput()
+		})
+		if err == nil {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%w: %s", err, strings.ReplaceAll(string(out), "\n", "; "))
+		}
 	}
-	return nil
 }
 
 // bulk sends n bytes to an echo server, which sends them back, and compares.
