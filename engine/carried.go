@@ -64,7 +64,7 @@ const newConnection = second
 // may not know, it may not.
 func (f *flow) offload(s *spd, in *Input, r *Result) uint32 {
 	f.heard = in.Now
-	if !in.Offloadable || in.Packet.Fragment || f.verdict != Bypass || r.Verdict != Bypass ||
+	if !in.Offloadable || in.Packet.Fragment || f.verdict != Bypass || r.Verdict != Bypass || in.asks ||
 		f.key.proto == packet.SCTP || f.key.proto == packet.UDPLite {
 		return 0
 	}

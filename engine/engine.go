@@ -68,6 +68,11 @@ type Options struct {
 	Opener func(local, remote netip.AddrPort) Opener
 	// IsLocal says whether an address is this host's own.
 	IsLocal func(netip.Addr) bool
+	// Networks gives the networks that an interface has addresses in, with any
+	// address in each; nil for an interface that is not known. It is asked
+	// about what may be a question to a broadcast address, or an answer to one.
+	// nil: no network is known.
+	Networks func(dev string) []netip.Prefix
 	// Rekey hears, once, that an SA has reached its soft lifetime.
 	Rekey func(*esp.SA)
 	// PathReport hears that a router had to drop a sealed packet of ours:
@@ -138,6 +143,7 @@ func (e *Engine) finish(s *spd, in *Input, r Result) Result {
 	if in.Opened {
 		return e.finishOpened(s, in, r)
 	}
+	s.asked(in, &r)
 	s.count(in, &r)
 	e.reasons[r.Reason].Add(1)
 	return r
@@ -153,6 +159,7 @@ func (e *Engine) Malformed(f packet.Fault) Result {
 // judge is the way of one packet. Every return that is not an explicit
 // bypass or protect is a discard, because that is Result's zero value.
 func (e *Engine) judge(s *spd, in *Input) Result {
+	e.relate(s, in)
 	if in.Packet.SourceRouted {
 		return Result{Reason: ReasonSourceRoute, Rule: NoRule}
 	}
@@ -232,6 +239,9 @@ func (e *Engine) judgeAlone(s *spd, in *Input) Result {
 func (e *Engine) open(s *spd, shard *flowShard, in *Input, key flowKey, side uint8, before *flow) Result {
 	tracked, reply := in.Tracked, in.Reply
 	accepted := e.recall(in)
+	if s.speaksToAnswerer(in) {
+		in.Tracked, in.Reply = false, false
+	}
 	r := e.begin(s, shard, in, key, side, before, accepted)
 	in.Tracked, in.Reply = tracked, reply
 	return r
@@ -269,6 +279,10 @@ func (e *Engine) begin(s *spd, shard *flowShard, in *Input, key flowKey, side ui
 		if f, again := e.ask(s, &turned, flow{key: key, opener: 1 - opener}, side, what); again.Verdict == Protect {
 			asked, r = f, again
 		}
+	}
+	if s.answered(&r) {
+		r.alone = true
+		return r
 	}
 	if r.Verdict == Discard {
 		return r // and nothing was allocated: a flood of these costs no memory
@@ -337,6 +351,7 @@ func (e *Engine) ask(s *spd, in *Input, f flow, side uint8, what mode) (flow, Re
 	f.dir = openingDirection(in)
 	f.remember(in)
 	q := f.query()
+	q.answers = in.answers
 	if in.brought() {
 		q.brought = in.SA
 	}

@@ -116,6 +116,11 @@ func (r *Rule) why(f field, q *query) string {
 		return fmt.Sprintf("remote port %d is not %s", q.key.RemotePort, portWords(r.RemotePorts))
 	case fieldInterface:
 		return fmt.Sprintf("interface %s is not %s", interfaceWords(q), strings.Join(r.Interfaces, ", "))
+	case fieldAnswers:
+		if !isHost(local) {
+			return fmt.Sprintf("it goes to %s, and not as an answer to this host's own address", local)
+		}
+		return "it answers nothing that this host has just asked a group (add \"answer\" if it does)"
 	case fieldDSCP:
 		return fmt.Sprintf("dscp is %d, the rule wants another", q.dscp)
 	}

@@ -51,6 +51,9 @@ func fate(policy *Policy, o *Outcome) string {
 	case opened(policy, o):
 		return fmt.Sprintf("the SA with its SPI opens it, and what it holds is judged; without one it is discarded, and counted as %s", reasonOfESP(esp.UnknownSPI))
 	}
+	if o.Rule != nil && o.Rule.AnswersMulticast > 0 {
+		return "it answers what this host has just asked a group: it passes, and opens no flow"
+	}
 	return "it passes unchanged"
 }
 
@@ -67,7 +70,10 @@ func reply(policy *Policy, o *Outcome) string {
 	case p.HasICMP && !isEcho(p):
 		return "a message of this kind has no answer; each is judged by itself"
 	case p.Dst.IsMulticast(), p.Dst == broadcast:
-		return fmt.Sprintf("whoever answers does so from an address of its own, not from %s, so the answers do not belong to the flow: the rules for %s decide", p.Dst, answering[o.Input.Dir])
+		return fmt.Sprintf("whoever answers does so from an address of its own, not from %s, so the answers do not belong to the flow: the rules for %s decide%s",
+			p.Dst, answering[o.Input.Dir], answerWords(policy, &o.Input))
+	case o.Rule != nil && o.Rule.AnswersMulticast > 0:
+		return "what this host sends back opens a flow of its own: the rules for outbound traffic decide"
 	case p.Src.IsUnspecified():
 		return fmt.Sprintf("the sender has no address yet, so the answers do not go to %s and do not belong to the flow: the rules for %s decide", p.Src, answering[o.Input.Dir])
 	case r.Established:
@@ -80,6 +86,23 @@ func reply(policy *Policy, o *Outcome) string {
 		return "the answers belong to the flow, and must use the same ipsec block"
 	}
 	return "the answers belong to the flow and pass, whatever the rules for the other direction say"
+}
+
+// answerWords says for how long answers to a question come in by which rules.
+func answerWords(policy *Policy, in *Input) string {
+	p := &in.Packet
+	if in.Dir != Out || p.Protocol != packet.UDP || !isHost(p.Src) {
+		return ""
+	}
+	var words []string
+	for i := range policy.Rules {
+		r := &policy.Rules[i]
+		if r.AnswersMulticast == 0 || r.Audit || !r.isLocal(p.Src) || !inPorts(r.LocalPorts, p.SrcPort) || len(r.Interfaces) > 0 && !r.Names(in.OutIf) {
+			continue
+		}
+		words = append(words, fmt.Sprintf("; rule %q lets those that neighbours send to %s come in for %s", r.Name, netip.AddrPortFrom(p.Src, p.SrcPort), r.AnswersMulticast))
+	}
+	return strings.Join(words, "")
 }
 
 // broadcast is everybody on the network (RFC 919 section 7). What else is a

@@ -60,4 +60,8 @@ type Input struct {
 	Holder *esp.Holder
 
 	from *esp.SA // that the packet came out of, if it has just been opened
+
+	// See answers.go; relate sets them.
+	asks    bool // it is a question to a group
+	answers sinceQuestion
 }

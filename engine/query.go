@@ -24,12 +24,13 @@ type query struct {
 	// brought is the ipsec block whose SA the packet came out of, while its way
 	// out is not known: a rule that may turn out to name it is taken to do so.
 	brought string
+	answers sinceQuestion
 }
 
 // queryOf asks about a packet as it is.
 func queryOf(in *Input) query {
 	p := &in.Packet
-	q := query{dir: in.Dir, v6: p.Version == 6, dscp: p.DSCP(), inIf: in.InIf, outIf: in.OutIf}
+	q := query{dir: in.Dir, v6: p.Version == 6, dscp: p.DSCP(), inIf: in.InIf, outIf: in.OutIf, answers: in.answers}
 	sp, dp := p.SrcPort, p.DstPort
 	if p.HasICMP {
 		sp = uint16(p.ICMPType)<<8 | uint16(p.ICMPCode)

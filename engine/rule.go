@@ -47,6 +47,13 @@ type Rule struct {
 	// routes this host sees one direction only. They count as answers.
 	HalfOpen bool
 
+	// AnswersMulticast, when not 0, narrows a rule to unicast UDP answers to what
+	// this host has asked a multicast group or everybody on a link, no longer
+	// ago than this: from a neighbour, to the address and port that asked, by the
+	// interface that the question left by. Each is judged by itself, and opens
+	// no flow. For rules that bypass what comes in.
+	AnswersMulticast time.Duration
+
 	Reject    bool // answer a discard with TCP reset or ICMP unreachable
 	Log       bool
 	Audit     bool   // log the match, then let the next rules decide

@@ -21,6 +21,7 @@ const (
 	fieldRemotePort
 	fieldInterface
 	fieldDSCP
+	fieldAnswers
 )
 
 // mismatch checks a query against a whole rule, field by field, and names the
@@ -58,6 +59,8 @@ func (r *Rule) mismatchRest(q *query) field {
 		return fieldInterface
 	case len(r.DSCP) > 0 && !slices.Contains(r.DSCP, q.dscp):
 		return fieldDSCP
+	case r.AnswersMulticast > 0 && !q.answers.within(r.AnswersMulticast):
+		return fieldAnswers
 	}
 	return matches
 }

@@ -20,6 +20,7 @@ type spd struct {
 	// anyHalfOpen says that something in the policy says half_open.
 	anyHalfOpen bool
 	timeouts    timeouts
+	questions   *questions // nil: no rule says AnswersMulticast
 	// interfaces says that the policy names some: see ways.go. sealing finds the
 	// forward rules whose local side a packet comes from, by IPv4 and IPv6; nil
 	// if none of them protects.
@@ -88,6 +89,7 @@ func compile(p *Policy, old *spd) *spd {
 	}
 	s.interfaces = p.NamesInterfaces()
 	s.sealing = sealingTables(p)
+	s.keepQuestions(old)
 	if old != nil {
 		s.inherit(old)
 	}

@@ -15,16 +15,19 @@ import (
 //	DIRECTION PROTOCOL SOURCE -> DESTINATION [words]
 //
 // with ports after a colon, and an ICMP type after the protocol. Words are
-// established, protected [NAME], fragment, on IFACE, spi N, dscp N, and of TCP
-// the flags that are set, as in syn,ack.
+// established, answer, protected [NAME], fragment, on IFACE, spi N, dscp N, and
+// of TCP the flags that are set, as in syn,ack.
 type Trial struct {
 	Dir         Direction
 	Spec        packet.Spec
 	Interface   string
 	Established bool // a later packet of a flow this host has let through
-	Fragment    bool // a later fragment of the packet
-	Protected   bool // it came out of an SA
-	SA          string
+	// Answer says that the packet answers, from a neighbour and in time, what this
+	// host has asked a multicast group or everybody on the link.
+	Answer    bool
+	Fragment  bool // a later fragment of the packet
+	Protected bool // it came out of an SA
+	SA        string
 	// SawICMPType says that the line named an ICMP type.
 	sawICMPType bool
 	sawSPI      bool
@@ -183,6 +186,8 @@ func (t *Trial) parseWords(words []string) error {
 		switch w := words[i]; w {
 		case "established":
 			t.Established = true
+		case "answer":
+			t.Answer = true
 		case "fragment":
 			t.Fragment = true
 		case "protected":
@@ -216,7 +221,7 @@ func (t *Trial) parseWords(words []string) error {
 		default:
 			flags, ok := parseFlags(w)
 			if !ok {
-				return fmt.Errorf("word %q: want established, protected [NAME], fragment, on IFACE, spi N, dscp N, or of tcp the flags, as in syn,ack", w)
+				return fmt.Errorf("word %q: want established, answer, protected [NAME], fragment, on IFACE, spi N, dscp N, or of tcp the flags, as in syn,ack", w)
 			}
 			if t.Spec.Protocol != packet.TCP {
 				return fmt.Errorf("%q is for tcp", w)
@@ -230,6 +235,9 @@ func (t *Trial) parseWords(words []string) error {
 	if t.sawSPI && t.Spec.Protocol != packet.ESP && t.Spec.Protocol != packet.AH {
 		return errors.New("\"spi\" is for esp and ah")
 	}
+	if t.Answer && (t.Dir != In || t.Spec.Protocol != packet.UDP || t.Protected) {
+		return errors.New("\"answer\" is for udp packets that come in, in the clear: they answer what this host has asked a multicast group or everybody on the link")
+	}
 	if t.Protected && t.Dir == Out {
 		return errors.New("\"protected\" is for packets that come in")
 	}
@@ -239,7 +247,7 @@ func (t *Trial) parseWords(words []string) error {
 // isTrialWord says whether a word after the destination has a meaning of its own.
 func isTrialWord(w string) bool {
 	switch w {
-	case "established", "fragment", "protected", "on", "spi", "dscp":
+	case "established", "answer", "fragment", "protected", "on", "spi", "dscp":
 		return true
 	}
 	_, ok := parseFlags(w)

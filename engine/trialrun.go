@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"net/netip"
 
 	"github.com/ipfw/ipfw/esp"
 	"github.com/ipfw/ipfw/packet"
@@ -48,6 +49,9 @@ func (t Trial) Run(e *Engine) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
+	if t.Answer {
+		t.askGroup(scratch, &in)
+	}
 	if t.Protected && in.SA == "" {
 		in.SA = scratch.saFor(&in)
 	}
@@ -76,6 +80,18 @@ func (t Trial) Run(e *Engine) (Outcome, error) {
 		o.Verdict = Protect
 	}
 	return o, nil
+}
+
+// askGroup makes an engine one of a host that has just asked what in answers, and
+// whose neighbour the sender is.
+func (t Trial) askGroup(e *Engine, in *Input) {
+	p := &in.Packet
+	e.options.Networks = func(string) []netip.Prefix {
+		return []netip.Prefix{netip.PrefixFrom(p.Src, p.Src.BitLen())}
+	}
+	if s := e.spd.Load(); s.questions != nil && isHost(p.Dst) {
+		s.questions.note(netip.AddrPortFrom(p.Dst, p.DstPort), in.InIf, in.Now)
+	}
 }
 
 // trial parses the input's bytes and judges them, as the daemon does.
