@@ -177,6 +177,7 @@ func run(ctx context.Context, o Options, kernel opener) (err error) {
 		SAD: d.keeper.sad, Outbound: d.keeper.outbound, PathReport: d.keeper.pathReport,
 		Hold: d.exchange.wait, Carries: d.keeper.agreed.carries, Opened: d.exchange.opened, Rekey: d.exchange.rekey, Early: d.exchange.early.add,
 		IsLocal:   func(a netip.Addr) bool { return d.firewall.IsLocal(a) },
+		Networks:  func(dev string) []netip.Prefix { return d.firewall.Networks(dev) },
 		Inherited: func(p *packet.Packet) bool { return d.firewall.Inherited(p) },
 		Opener:    func(local, remote netip.AddrPort) engine.Opener { return d.firewall.Opener(local, remote) },
 	})

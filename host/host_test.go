@@ -127,6 +127,14 @@ func (k *fakeKernel) IsLocal(a netip.Addr) bool {
 	return a == netip.MustParseAddr("198.51.100.10") || a == netip.MustParseAddr("203.0.113.9")
 }
 
+// Networks knows the network of one interface.
+func (k *fakeKernel) Networks(dev string) []netip.Prefix {
+	if dev == "eth0" {
+		return []netip.Prefix{netip.MustParsePrefix("198.51.100.10/24")}
+	}
+	return nil
+}
+
 // SourceFor knows no way to anybody.
 func (k *fakeKernel) SourceFor(netip.Addr) netip.Addr { return netip.Addr{} }
 

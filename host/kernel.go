@@ -25,6 +25,8 @@ type firewall interface {
 	Send(b []byte) error
 	// IsLocal says whether packets to an address end at this host.
 	IsLocal(netip.Addr) bool
+	// Networks gives the networks that an interface has addresses in.
+	Networks(dev string) []netip.Prefix
 	// Inherited says whether a daemon before had let through the flow of a
 	// packet that came out of an SA.
 	Inherited(*packet.Packet) bool

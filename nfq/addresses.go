@@ -1,6 +1,7 @@
 package nfq
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -10,13 +11,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// addresses are the host's own addresses. Reading takes no lock; a
-// subscription keeps them fresh.
+// addresses are the host's own addresses, and the networks that they are in.
+// Reading takes no lock; a subscription keeps them fresh.
 type addresses struct {
-	set    atomic.Pointer[map[netip.Addr]struct{}]
+	own    atomic.Pointer[ownAddresses]
 	query  *netlink.Conn
 	events *netlink.Conn
 	done   chan struct{}
+}
+
+// ownAddresses are the addresses at one moment. They never change.
+type ownAddresses struct {
+	set map[netip.Addr]struct{} // those at which packets end, broadcast addresses too
+	// networks are by interface index, each with an address in it.
+	networks map[uint32][]netip.Prefix
 }
 
 func openAddresses() (*addresses, error) {
@@ -29,7 +37,7 @@ func openAddresses() (*addresses, error) {
 		return nil, errors.Join(fmt.Errorf("route netlink socket: %w", err), events.Close())
 	}
 	a := &addresses{query: query, events: events, done: make(chan struct{})}
-	a.set.Store(new(map[netip.Addr]struct{}))
+	a.own.Store(new(ownAddresses))
 	if err := a.read(); err != nil {
 		return nil, errors.Join(fmt.Errorf("addresses of this host: %w", err), events.Close(), query.Close())
 	}
@@ -49,9 +57,13 @@ func (a *addresses) isLocal(addr netip.Addr) bool {
 	if addr.IsLoopback() || addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
 		return true
 	}
-	_, ok := (*a.set.Load())[addr]
+	_, ok := a.own.Load().set[addr]
 	return ok
 }
+
+// networks gives the networks of an interface, each with an address in it: this
+// host's, or on a point-to-point link the far end's.
+func (a *addresses) networks(index uint32) []netip.Prefix { return a.own.Load().networks[index] }
 
 // follow reads the addresses anew whenever the kernel has news of them, or has
 // lost some.
@@ -75,7 +87,7 @@ func (a *addresses) read() error {
 	if err != nil {
 		return err
 	}
-	set := make(map[netip.Addr]struct{}, len(msgs))
+	now := &ownAddresses{set: make(map[netip.Addr]struct{}, len(msgs)), networks: make(map[uint32][]netip.Prefix)}
 	for _, m := range msgs {
 		if m.Header.Type != unix.RTM_NEWADDR || len(m.Data) < unix.SizeofIfAddrmsg {
 			continue
@@ -95,11 +107,27 @@ func (a *addresses) read() error {
 		if !ok {
 			local = own[unix.IFA_ADDRESS]
 		}
-		set[local] = struct{}{}
+		now.set[local] = struct{}{}
 		if b, ok := own[unix.IFA_BROADCAST]; ok {
-			set[b] = struct{}{}
+			now.set[b] = struct{}{}
+		}
+		index := binary.NativeEndian.Uint32(m.Data[4:]) // struct ifaddrmsg: family, prefix length, flags, scope, index
+		network := netip.PrefixFrom(own[unix.IFA_ADDRESS], int(m.Data[1]))
+		now.networks[index] = append(now.networks[index], network)
+		if b, ok := lastOf(network); ok { // which is for everybody, set or not
+			now.set[b] = struct{}{}
 		}
 	}
-	a.set.Store(&set)
+	a.own.Store(now)
 	return nil
+}
+
+// lastOf gives the broadcast address of an IPv4 network that has one.
+func lastOf(n netip.Prefix) (netip.Addr, bool) {
+	if !n.Addr().Is4() || n.Bits() > 30 {
+		return netip.Addr{}, false
+	}
+	b := n.Addr().As4()
+	binary.BigEndian.PutUint32(b[:], binary.BigEndian.Uint32(b[:])|^uint32(0)>>n.Bits())
+	return netip.AddrFrom4(b), true
 }

@@ -91,6 +91,20 @@ func (l *linkNames) link(index uint32) link {
 	return l.ask(index)
 }
 
+// index finds an interface by its name. It goes through all of them, so it is for
+// few packets.
+func (l *linkNames) index(name string) (index uint32, ok bool) {
+	if name == "" {
+		return 0, false
+	}
+	for i, known := range *l.names.Load() {
+		if known.name == name {
+			return i, true
+		}
+	}
+	return 0, false
+}
+
 // ask asks the kernel for one interface, or with index 0 for all of them, and
 // remembers the answer; also that there is none, until an event says more.
 func (l *linkNames) ask(index uint32) link {

@@ -272,6 +272,16 @@ func (f *Firewall) Send(b []byte) error {
 // addresses are not its business.
 func (f *Firewall) IsLocal(a netip.Addr) bool { return f.addresses.isLocal(a) }
 
+// Networks gives the networks that an interface has addresses in; nil if there is
+// no such interface. It must not be changed.
+func (f *Firewall) Networks(dev string) []netip.Prefix {
+	index, ok := f.links.index(dev)
+	if !ok {
+		return nil
+	}
+	return f.addresses.networks(index)
+}
+
 // SourceFor gives the address that this host would use towards a peer; the
 // zero Addr if it knows no way there.
 func (f *Firewall) SourceFor(peer netip.Addr) netip.Addr { return f.inject.sourceFor(peer, 0) }
