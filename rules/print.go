@@ -168,6 +168,9 @@ func (w *writer) rule(r *rule, halfOpen bool) {
 			w.text("half_open", pick(r.HalfOpen, "bypass", "discard"))
 		}
 	}
+	if r.AnswersMulticast > 0 {
+		w.text("answers_multicast", formatDuration(r.AnswersMulticast))
+	}
 	w.flag("reject", r.Reject)
 	w.flag("log", r.Log)
 	w.flag("audit", r.Audit)

@@ -22,7 +22,8 @@ type reach struct {
 }
 
 // newReach makes tables of the rules that take packets away from later ones:
-// not those that only audit, or let pass what is over a limit.
+// not those that only audit, let pass what is over a limit, or take no more than
+// answers to a question.
 func newReach(rules []engine.Rule) *reach {
 	r := &reach{rules: rules}
 	for d := range r.boxes {
@@ -32,7 +33,7 @@ func newReach(rules []engine.Rule) *reach {
 			for i := range rules {
 				b, exact := rules[i].Boxes(engine.Direction(d), f == 1, int32(i))
 				r.boxes[d][f][i] = b
-				if exact && !rules[i].Audit && rules[i].Limit == nil {
+				if exact && !rules[i].Audit && rules[i].Limit == nil && rules[i].AnswersMulticast == 0 {
 					takers = append(takers, b...)
 				}
 			}

@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/ipfw/ipfw/engine"
+	"github.com/ipfw/ipfw/packet"
 )
 
 var (
@@ -18,7 +19,7 @@ var (
 	openerWords   = []string{"either", "local", "remote"}
 	sideWords     = []string{"in", "out", "both", "forward"}
 	ruleArguments = append([]string{"description", "enabled", "essential", "action", "with", "direction", "opened_by",
-		"reject", "log", "audit", "half_open"}, selectors...)
+		"reject", "log", "audit", "half_open", "answers_multicast"}, selectors...)
 )
 
 // settings reads the policy block.
@@ -139,7 +140,29 @@ func (l *loader) rule(b *hclsyntax.Block) rule {
 	}
 	k.direction(&r)
 	r.Selector, r.empty, r.addresses = k.selector()
+	k.answersMulticast(&r)
 	return r
+}
+
+// answersMulticast reads for how long a rule lets in answers to this host's own
+// questions to groups.
+func (k block) answersMulticast(r *rule) {
+	const arg = "answers_multicast"
+	if !k.has(arg) {
+		return
+	}
+	r.AnswersMulticast = k.duration(arg, time.Second, time.Minute)
+	misfit := func(other, want string) {
+		k.l.fail(k.at(arg), "Arguments do not fit", "%s is for UDP answers that come in to what this host has asked a group: it goes with %s = %q only.", arg, other, want)
+	}
+	switch {
+	case k.has("action") && r.Action != engine.Bypass:
+		misfit("action", "bypass")
+	case k.has("direction") && (!r.In || r.Out):
+		misfit("direction", "in")
+	case len(r.Protocols) != 1 || r.Protocols[0] != packet.UDP:
+		misfit("protocol", "udp")
+	}
 }
 
 // halfOpenDefault is what a rule says of half-seen connections that says nothing.

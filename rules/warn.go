@@ -29,7 +29,7 @@ func (l *loader) warn() {
 		if r.Essential {
 			continue
 		}
-		if why := contradiction(&r.Selector); why != "" || seen.empty(here) {
+		if why := contradiction(&r.Rule); why != "" || seen.empty(here) {
 			if why == "" {
 				why = "its selectors exclude one another"
 			}
@@ -78,9 +78,13 @@ func takersText(p *Policy, takers []int) string {
 	return "rules " + strings.Join(names[:len(names)-1], ", ") + " and " + names[len(names)-1] + ", which come before it, take them all between them"
 }
 
-// contradiction says why the addresses of a selector do not go together, or
-// with its protocol.
-func contradiction(s *engine.Selector) string {
+// contradiction says why the addresses of a rule do not go together, or with its
+// protocol, or with what it lets in.
+func contradiction(r *engine.Rule) string {
+	s := &r.Selector
+	if r.AnswersMulticast > 0 && len(s.Local) > 0 && !slices.ContainsFunc(s.Local, func(a engine.AddrRange) bool { return !isGroups(a) }) {
+		return "answers to multicast go to this host's own address, and its local_address is a group's"
+	}
 	local4, local6 := families(s.Local)
 	remote4, remote6 := families(s.Remote)
 	v4, v6 := local4 && remote4, local6 && remote6
@@ -100,6 +104,11 @@ func contradiction(s *engine.Selector) string {
 	default:
 		return "ICMPv6 is for IPv6, and its addresses are IPv4; write protocol = \"icmp\""
 	}
+}
+
+// isGroups says that a range holds none but multicast groups and 255.255.255.255.
+func isGroups(a engine.AddrRange) bool {
+	return a.First.IsMulticast() && a.Last.IsMulticast() || a.First == a.Last && a.First == netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
 
 // families says of which families a list of addresses is; an empty one is of both.

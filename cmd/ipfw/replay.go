@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,6 +22,7 @@ import (
 type replayOptions struct {
 	policy         []string
 	local, forward []string
+	onLink         []string
 	iface          string
 	top            int
 	packets        bool
@@ -40,6 +42,10 @@ nothing hit.
 A capture seldom says which packets came in: --local names the addresses of the
 host whose policy is tried. Without it, ipfw takes what the capture says, or the
 address that is in nine packets of ten, and tells which.
+
+Answers to what the host has asked a multicast group come in by rules with
+answers_multicast if they are from its neighbours; --on-link names the networks that
+the host has addresses in, which no capture says.
 
 A packet that opens a flow and is refused takes the rest of its flow with it: the
 answers in the capture would never have been sent, whatever the rules for their
@@ -68,6 +74,7 @@ captured.`,
 	policyFlag(cmd, &o.policy)
 	f.StringSliceVar(&o.local, "local", nil, "addresses or networks that are this host")
 	f.StringSliceVar(&o.forward, "forward", nil, "networks whose traffic this host forwards")
+	f.StringSliceVar(&o.onLink, "on-link", nil, "networks that this host is in: who is in them is a neighbour (answers_multicast)")
 	f.StringVar(&o.iface, "interface", "", "interface of all packets, where the capture does not name it")
 	f.IntVar(&o.top, "top", 20, "flows shown for each verdict, the busiest first; 0: all")
 	f.BoolVar(&o.packets, "packets", false, "print each packet's verdict as well")
@@ -82,6 +89,10 @@ func (a *app) replay(o *replayOptions, path string) error {
 		return err
 	}
 	if r.side.forward, err = parsePrefixes("forward", o.forward); err != nil {
+		return err
+	}
+	onLink, err := parsePrefixes("on-link", o.onLink)
+	if err != nil {
 		return err
 	}
 	policy, err := a.load(o.policy)
@@ -107,7 +118,11 @@ func (a *app) replay(o *replayOptions, path string) error {
 	if note != "" {
 		a.warnf("%s", note)
 	}
-	r.engine = policy.DryRun(engine.Options{MaxFlows: maxFlowRows})
+	if len(onLink) == 0 && slices.ContainsFunc(policy.Engine.Rules, func(r engine.Rule) bool { return r.AnswersMulticast > 0 }) {
+		a.warnf("no --on-link given: of the answers that answers_multicast lets in, only those from link-local addresses (fe80::/10) are taken to be from neighbours")
+	}
+	onLink = append(onLink, netip.MustParsePrefix("fe80::/10")) // on every link, RFC 4291 section 2.5.6
+	r.engine = policy.DryRun(engine.Options{MaxFlows: maxFlowRows, Networks: func(string) []netip.Prefix { return onLink }})
 	r.hits = make([]engine.RuleStats, len(policy.Engine.Rules))
 	r.tick = bar.show
 	if o.packets {

@@ -114,6 +114,25 @@ func testCapture(t testing.TB) []byte {
 	return w.Bytes()
 }
 
+// answersCapture has questions to groups, answers of neighbours and of others, and
+// what comes too late.
+func answersCapture(t testing.TB) []byte {
+	w := newPcap()
+	w.add(t, udp("192.168.1.9:1900", "192.168.1.7:50000", 30)) // nobody has asked
+	w.add(t, udp("192.168.1.7:50000", "239.255.255.250:1900", 90))
+	w.add(t, udp("192.168.1.9:40000", "192.168.1.7:50000", 300))
+	w.add(t, udp("203.0.113.9:1900", "192.168.1.7:50000", 300))
+	w.add(t, udp("192.168.1.9:1900", "192.168.1.7:50001", 300))
+	w.add(t, udp("192.168.1.7:137", "192.168.1.255:137", 50))
+	w.add(t, udp("192.168.1.9:137", "192.168.1.7:137", 62))
+	w.add(t, udp("[fe80::7]:50000", "[ff02::1:3]:5355", 30))
+	w.add(t, udp("[fe80::9]:5355", "[fe80::7]:50000", 60))
+	w.n += 6001 // milliseconds
+	w.add(t, udp("192.168.1.9:40000", "192.168.1.7:50000", 300))
+	w.add(t, udp("[fe80::9]:5355", "[fe80::7]:50000", 60))
+	return w.Bytes()
+}
+
 // guessable is a capture in which one address of each family stands out.
 func guessable(t testing.TB) []byte {
 	w := newPcap()

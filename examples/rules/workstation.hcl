@@ -1,6 +1,6 @@
 # A workstation or laptop: it opens what it likes, and nobody opens anything to
 # it, but a ping, and in the home network the printers and players that
-# announce themselves.
+# announce themselves. What it asks everybody on its link, neighbours may answer.
 
 policy {
   inbound  = "discard"
@@ -31,6 +31,16 @@ rule "mdns" {
   remote_address = local.home
   local_address  = ["224.0.0.251", "ff02::fb"]
   local_port     = 5353
+}
+
+# Devices answer SSDP within five seconds (UPnP Device Architecture), the others
+# at once.
+rule "answers" {
+  description       = "unicast answers to its own questions to groups and broadcast: SSDP, LLMNR, mDNS, NetBIOS, SNMP"
+  action            = "bypass"
+  direction         = "in"
+  protocol          = "udp"
+  answers_multicast = "6s"
 }
 
 rule "windows-shares-at-home" {
@@ -78,6 +88,22 @@ test "the printer is found" {
     rule    = "mdns"
   }
   expect "discard" { packet = "in udp 203.0.113.9:5353 -> 224.0.0.251:5353" }
+}
+
+test "who is asked may answer" {
+  expect "bypass" {
+    packets = [
+      "in udp 192.168.1.9:1900 -> 192.168.1.7:50000 answer",
+      "in udp [fe80::9]:5355 -> [fe80::7]:50000 answer",
+    ]
+    rule = "answers"
+  }
+  expect "discard" {
+    packets = [
+      "in udp 192.168.1.9:1900 -> 192.168.1.7:50000",
+      "in udp [fe80::9]:5355 -> [fe80::7]:50000",
+    ]
+  }
 }
 
 test "it opens what it likes" {
