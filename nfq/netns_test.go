@@ -109,34 +109,43 @@ func wire(a, b *testHost, n int) {
 			return netlink.LinkSetUp(link)
 		})
 	}
-	for _, h := range []*testHost{a, b} {
-		h.do(func() { awaitMulticast(h.t, name) })
+	for i, h := range []*testHost{a, b} {
+		h.do(func() { awaitIPv6(h.t, name, net.ParseIP(fmt.Sprintf(net6, n, i+1))) })
 	}
 }
 
-// awaitMulticast waits until a link that is up hears neighbour solicitations.
-// The kernel adds the route for multicast later, when it has seen the carrier,
-// and three solicitations that come before are all of a first packet.
-func awaitMulticast(t testing.TB, name string) {
-	multicast := &net.IPNet{IP: net.ParseIP("ff00::"), Mask: net.CIDRMask(8, 128)}
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		link, err := netlink.LinkByName(name)
-		if err != nil {
-			t.Error(err)
-			return
+// awaitIPv6 waits until a link that is up takes what is for its address and hears
+// neighbour solicitations. The kernel does its part of both later, when it has
+// seen the carrier; a first packet has but three solicitations.
+func awaitIPv6(t testing.TB, name string, address net.IP) {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	for _, want := range []struct {
+		dst  *net.IPNet
+		link int // 0: older kernels say loopback
+	}{
+		{&net.IPNet{IP: net.ParseIP("ff00::"), Mask: net.CIDRMask(8, 128)}, link.Attrs().Index},
+		{&net.IPNet{IP: address, Mask: net.CIDRMask(128, 128)}, 0},
+	} {
+		filter := netlink.RT_FILTER_TABLE | netlink.RT_FILTER_DST
+		if want.link != 0 {
+			filter |= netlink.RT_FILTER_OIF
 		}
-		routes, err := netlink.RouteListFiltered(netlink.FAMILY_V6, &netlink.Route{
-			Table: unix.RT_TABLE_LOCAL, LinkIndex: link.Attrs().Index, Dst: multicast,
-		}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		if len(routes) > 0 {
-			return
+		for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+			routes, err := netlink.RouteListFiltered(netlink.FAMILY_V6,
+				&netlink.Route{Table: unix.RT_TABLE_LOCAL, LinkIndex: want.link, Dst: want.dst}, filter)
+			if err == nil && len(routes) > 0 {
+				break
+			}
+			if err != nil || time.Now().After(deadline) {
+				t.Errorf("%s has no route to %v: %v", name, want.dst, err)
+				return
+			}
 		}
 	}
-	t.Errorf("%s has no route for multicast", name)
 }
 
 // route sends a host's packets for wire n to the far end of wire via.

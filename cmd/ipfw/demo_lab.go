@@ -3,9 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -113,10 +113,11 @@ func newLab(client, server []netip.Addr) (_ *lab, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot make a veth pair: %w", err)
 	}
-	for _, side := range []struct {
+	sides := []struct {
 		ns    *namespace
 		addrs []netip.Addr
-	}{{l.client, client}, {l.server, server}} {
+	}{{l.client, client}, {l.server, server}}
+	for _, side := range sides {
 		if err := side.ns.do(func() error { return l.configure(side.addrs) }); err != nil {
 			return nil, err
 		}
@@ -124,36 +125,40 @@ func newLab(client, server []netip.Addr) (_ *lab, err error) {
 	if l.noIPv6 != nil {
 		return l, nil
 	}
-	for _, side := range []*namespace{l.client, l.server} {
-		if err := side.do(awaitMulticast); err != nil {
+	for _, side := range sides {
+		if err := side.ns.do(func() error { return awaitIPv6(side.addrs) }); err != nil {
 			return nil, err
 		}
 	}
 	return l, nil
 }
 
-// awaitMulticast waits until the link hears neighbour solicitations. The kernel
-// adds the route for multicast when it has seen the carrier, which takes time on a
-// busy machine; a first packet to an address that nobody answers for is lost.
-func awaitMulticast() error {
-	link, err := netlink.LinkByName(demoLink)
-	if err != nil {
-		return err
+// awaitIPv6 waits until the link takes what is for these addresses and hears
+// neighbour solicitations. The kernel does its part of both when it has seen the
+// carrier, which takes time on a busy machine, and a first packet to an address
+// that nobody answers for is lost.
+func awaitIPv6(addrs []netip.Addr) error {
+	var want []netip.Prefix
+	for _, a := range addrs {
+		if a.Is6() {
+			want = append(want, netip.PrefixFrom(a, 128))
+		}
 	}
-	multicast := &netlink.Route{
-		Table: unix.RT_TABLE_LOCAL, LinkIndex: link.Attrs().Index,
-		Dst: &net.IPNet{IP: net.ParseIP("ff00::"), Mask: net.CIDRMask(8, 128)},
-	}
+	want = append(want, netip.MustParsePrefix("ff00::/8"))
+	local := &netlink.Route{Table: unix.RT_TABLE_LOCAL}
 	for deadline := time.Now().Add(demoPatience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		routes, err := netlink.RouteListFiltered(netlink.FAMILY_V6, multicast, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST)
+		routes, err := netlink.RouteListFiltered(netlink.FAMILY_V6, local, netlink.RT_FILTER_TABLE)
 		if err != nil {
 			return fmt.Errorf("cannot list the routes of %s: %w", demoLink, err)
 		}
-		if len(routes) > 0 {
+		has := func(p netip.Prefix) bool {
+			return slices.ContainsFunc(routes, func(r netlink.Route) bool { return r.Dst != nil && r.Dst.String() == p.String() })
+		}
+		if !slices.ContainsFunc(want, func(p netip.Prefix) bool { return !has(p) }) {
 			return nil
 		}
 	}
-	return fmt.Errorf("%s hears no multicast after %v: the kernel has not seen its carrier", demoLink, demoPatience)
+	return fmt.Errorf("%s has no IPv6 after %v: the kernel has not seen its carrier", demoLink, demoPatience)
 }
 
 // configure gives the link of the current namespace its addresses and makes

@@ -19,9 +19,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -143,19 +145,28 @@ func (l *Lab) Join(a *Host, aIf string, aAddrs []string, b *Host, bIf string, bA
 		end.h.Run("ip", "link", "set", end.dev, "up")
 	}
 	for _, end := range ends {
-		if strings.Contains(strings.Join(end.addrs, " "), ":") {
-			end.h.awaitMulticast(end.dev)
-		}
+		end.h.awaitIPv6(end.dev, end.addrs)
 	}
 }
 
-// awaitMulticast waits until a link that is up hears neighbour solicitations.
-// The kernel adds the route for multicast later, when it has seen the carrier,
-// and three solicitations that come before are all of a first packet.
-func (h *Host) awaitMulticast(dev string) {
+// awaitIPv6 waits until a link that is up takes what is for its addresses, in
+// CIDR form, and hears neighbour solicitations. The kernel does its part of both
+// later, when it has seen the carrier; a first packet has but three solicitations.
+func (h *Host) awaitIPv6(dev string, addrs []string) {
 	h.lab.Helper()
-	h.lab.Eventually(Patience, "multicast route of "+dev, func() bool {
-		return strings.Contains(h.Run("ip", "-6", "route", "show", "table", "local", "dev", dev), "ff00::/8")
+	var want []string
+	for _, a := range addrs {
+		if p := netip.MustParsePrefix(a); p.Addr().Is6() {
+			want = append(want, "local "+p.Addr().String()+" dev")
+		}
+	}
+	if want == nil {
+		return
+	}
+	want = append(want, "ff00::/8 dev "+dev+" ")
+	h.lab.Eventually(Patience, "IPv6 by "+dev, func() bool {
+		routes := h.Run("ip", "-6", "route", "show", "table", "local")
+		return !slices.ContainsFunc(want, func(w string) bool { return !strings.Contains(routes, w) })
 	})
 }
 
