@@ -52,7 +52,7 @@ func tryConnectionsBeforeTheStart(t *testing.T, _ string) {
 	open()
 	d := server.IPFW(policy)
 	check(d)
-	const want = "found 6 connections: 4 go on, 2 are cut (2 by default in)"
+	const want = "found 6 connections: 4 go on, 2 are cut (2 by (inbound default))"
 	if !strings.Contains(d.Output(), want) {
 		t.Errorf("the log does not say %q:\n%s", want, d.Output())
 	}

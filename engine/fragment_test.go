@@ -76,7 +76,7 @@ func TestParseTrialErrors(t *testing.T) {
 		{`is not a packet`, ""},
 		{`direction "inn": want in, out or forward`, "inn tcp 192.0.2.1:1 -> 192.0.2.2:2"},
 		{`protocol "tpc"`, "in tpc 192.0.2.1:1 -> 192.0.2.2:2"},
-		{`source "192.0.2.1": want ADDRESS:PORT`, "in tcp 192.0.2.1 -> 192.0.2.2:2"},
+		{`source "any": want ADDRESS:PORT`, "in tcp any -> 192.0.2.2:2"},
 		{`destination "192.0.2.2:htpt"`, "in tcp 192.0.2.1:1 -> 192.0.2.2:htpt"},
 		{`protocol gre has no ports`, "in gre 192.0.2.1:1 -> 192.0.2.2:2"},
 		{`different IP versions`, "in tcp 192.0.2.1:1 -> [2001:db8::1]:2"},

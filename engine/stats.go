@@ -62,17 +62,23 @@ type FlowInfo struct {
 	Offloaded    bool          // the kernel answers for it; the rest is as it last told
 }
 
-// Flows calls yield for each live flow until it returns false. Flows that
-// come and go meanwhile may be missed.
+// Flows calls yield for each live flow that the policy in force lets through, until
+// it returns false. Flows that come and go meanwhile may be missed.
 func (e *Engine) Flows(now int64, yield func(FlowInfo) bool) {
 	var batch []FlowInfo
+	s := e.spd.Load()
 	for i := range e.flows.shards {
 		shard := &e.flows.shards[i]
 		batch = batch[:0]
 		shard.Lock()
 		for f := shard.oldest; f != nil; f = f.newer {
-			if f.expires > now {
-				batch = append(batch, f.info(now))
+			if f.expires <= now {
+				continue
+			}
+			if verdict, rule := s.says(f); verdict != Discard {
+				fi := f.info(now)
+				fi.Verdict, fi.Rule = verdict, rule
+				batch = append(batch, fi)
 			}
 		}
 		shard.Unlock()
@@ -82,6 +88,21 @@ func (e *Engine) Flows(now int64, yield func(FlowInfo) bool) {
 			}
 		}
 	}
+}
+
+// says gives what the policy in force says of a flow. One that has had no packet
+// since a reload is only looked up again when the next one comes (redecide), and
+// has the answer, and the rule's index, of a policy before.
+func (s *spd) says(f *flow) (Verdict, int32) {
+	if f.generation == s.generation {
+		return f.verdict, f.rule
+	}
+	q := f.query()
+	r := s.lookup(&q, 0, again)
+	if f.half && r.Verdict == Bypass && !s.halfOpen(r.Rule) {
+		return Discard, NoRule
+	}
+	return r.Verdict, r.Rule
 }
 
 func (f *flow) info(now int64) FlowInfo {

@@ -14,7 +14,8 @@ import (
 //
 //	DIRECTION PROTOCOL SOURCE -> DESTINATION [words]
 //
-// with ports after a colon, and an ICMP type after the protocol. Words are
+// with ports after a colon, or "any" in place of one that is not known, which a
+// source may leave out, and an ICMP type after the protocol. Words are
 // established, answer, protected [NAME], fragment, on IFACE, spi N, dscp N, and
 // of TCP the flags that are set, as in syn,ack.
 type Trial struct {
@@ -28,6 +29,9 @@ type Trial struct {
 	Fragment  bool // a later fragment of the packet
 	Protected bool // it came out of an SA
 	SA        string
+	// AnySource and AnyDestination say that a port is left open; AnyPort stands
+	// for it.
+	AnySource, AnyDestination bool
 	// SawICMPType says that the line named an ICMP type.
 	sawICMPType bool
 	sawSPI      bool
@@ -68,10 +72,10 @@ func ParseTrial(line string) (Trial, error) {
 		return t, fmt.Errorf("%q: want SOURCE -> DESTINATION after the protocol", line)
 	}
 	var err error
-	if t.Spec.Src, t.Spec.SrcPort, err = parseEnd(rest[0], proto); err != nil {
+	if t.Spec.Src, t.Spec.SrcPort, t.AnySource, err = parseEnd(rest[0], proto, true); err != nil {
 		return t, fmt.Errorf("source %w", err)
 	}
-	if t.Spec.Dst, t.Spec.DstPort, err = parseEnd(rest[2], proto); err != nil {
+	if t.Spec.Dst, t.Spec.DstPort, t.AnyDestination, err = parseEnd(rest[2], proto, false); err != nil {
 		return t, fmt.Errorf("destination %w", err)
 	}
 	if t.Spec.Src.Is4() != t.Spec.Dst.Is4() {
@@ -124,8 +128,17 @@ func (t *Trial) parseICMPType(w string) error {
 	return nil
 }
 
-// parseEnd reads an address, with a port where the protocol has ports.
-func parseEnd(w string, proto uint8) (netip.Addr, uint16, error) {
+// parseEnd reads an address, with a port where the protocol has ports; bare says
+// that the port may be left out.
+func parseEnd(w string, proto uint8, bare bool) (a netip.Addr, port uint16, open bool, err error) {
+	if a, open, err = parseOpenEnd(w, proto, bare); open {
+		return a, AnyPort, true, err
+	}
+	a, port, err = parseClosedEnd(w, proto)
+	return a, port, false, err
+}
+
+func parseClosedEnd(w string, proto uint8) (netip.Addr, uint16, error) {
 	if !hasPorts(proto) {
 		a, err := netip.ParseAddr(strings.Trim(w, "[]"))
 		if err != nil {
@@ -142,11 +155,11 @@ func parseEnd(w string, proto uint8) (netip.Addr, uint16, error) {
 	}
 	host, name, ok := cutPort(w)
 	if !ok {
-		return netip.Addr{}, 0, fmt.Errorf("%q: want ADDRESS:PORT, an IPv6 address in brackets", w)
+		return netip.Addr{}, 0, fmt.Errorf("%q: want ADDRESS:PORT, an IPv6 address in brackets; any stands for a port that is not known", w)
 	}
 	port, ok := packet.ServicePort(name)
 	if !ok {
-		return netip.Addr{}, 0, fmt.Errorf("%q: port %q is neither a number up to 65535 nor an IANA service name", w, name)
+		return netip.Addr{}, 0, fmt.Errorf("%q: port %q is neither a number up to 65535, nor an IANA service name, nor any", w, name)
 	}
 	a, err := netip.ParseAddr(strings.Trim(host, "[]"))
 	if err != nil {

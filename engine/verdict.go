@@ -41,3 +41,15 @@ func (d Direction) String() string {
 	}
 	return "unknown"
 }
+
+// DefaultName is how the policy block's answer for a direction is called where
+// the name of a rule would stand.
+func DefaultName(d Direction) string {
+	switch d {
+	case In:
+		return "(inbound default)"
+	case Out:
+		return "(outbound default)"
+	}
+	return "(forward default)"
+}

@@ -49,7 +49,7 @@ func (d *daemon) fates(list []nfq.Connection, devices map[netip.Addr]string, ssh
 			in.Packet.Version = 6
 		}
 		r := d.engine.Ask(&in)
-		by := "by default " + in.Dir.String()
+		by := "by " + engine.DefaultName(in.Dir)
 		if rule := ruleAt(p, r.Rule); rule != nil {
 			by = fmt.Sprintf("by rule %q", rule.Name)
 		}

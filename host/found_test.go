@@ -39,14 +39,14 @@ func TestFates(t *testing.T) {
 		{[]nfq.Connection{of("127.0.0.1:80", "127.0.0.1:40000", true)}, "", ""},
 		{[]nfq.Connection{of("192.0.2.1:80", "203.0.113.8:40000", true)}, "", "found 1 connection: 1 goes on"},
 		{[]nfq.Connection{of("192.0.2.1:22", "203.0.113.8:40000", true)}, "203.0.113.8 40000 192.0.2.1 22",
-			"found 1 connection: 0 go on, 1 is cut (1 by default in); your own ssh session does not go on as it is"},
+			"found 1 connection: 0 go on, 1 is cut (1 by (inbound default)); your own ssh session does not go on as it is"},
 		{[]nfq.Connection{
 			of("192.0.2.1:80", "203.0.113.8:40000", true), of("[2001:db8::1]:80", "[2001:db8::9]:40000", true),
 			of("192.0.2.1:22", "203.0.113.8:40000", true), of("[2001:db8::1]:22", "[2001:db8::9]:40000", true),
 			of("192.0.2.1:40000", "203.0.113.8:443", false), of("192.0.2.1:40001", "203.0.113.8:23", false),
 			of("192.0.2.1:445", "203.0.113.8:40000", true),
 		}, "203.0.113.8 40001 192.0.2.1 22",
-			`found 7 connections: 3 go on, 1 goes on under its SA alone (1 by rule "smb"), 3 are cut (2 by default in, 1 by rule "no-telnet")`},
+			`found 7 connections: 3 go on, 1 goes on under its SA alone (1 by rule "smb"), 3 are cut (2 by (inbound default), 1 by rule "no-telnet")`},
 	} {
 		if got := d.fates(row.list, devices, row.ssh); got != row.want {
 			t.Errorf("%q, want %q", got, row.want)

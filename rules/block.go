@@ -44,6 +44,9 @@ func (l *loader) open(b *hclsyntax.Block, args []string, inner map[string]func(*
 	for _, in := range b.Body.Blocks {
 		read, ok := inner[in.Type]
 		if !ok {
+			if _, top := topLevel[in.Type]; top && l.unclosed {
+				continue // that a } is missing has been told
+			}
 			if contains(args, in.Type) {
 				l.fail(in.TypeRange, "Argument wanted", "%s is an argument: %s = ...", in.Type, in.Type)
 			} else {
@@ -164,7 +167,7 @@ func (k block) str(arg, want string) string {
 		return ""
 	}
 	if i := strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }); i >= 0 {
-		k.wrong(it.r, arg, want+", without line breaks and other control characters")
+		k.wrong(it.r, arg, want+", in one line and in quotes, without line breaks and other control characters")
 		return ""
 	}
 	return s

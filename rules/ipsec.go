@@ -166,7 +166,8 @@ func (k block) negotiated(s *IPsec) {
 	peer, ok := l.policy.FindIKE(s.IKE)
 	if !ok {
 		if names := l.labels("ike"); s.IKE != "" && !contains(names, s.IKE) {
-			l.missing(k.at("ike"), "Unknown ike block", "There is no ike %q%s.", s.IKE, didYouMean(s.IKE, names))
+			l.missing(k.at("ike"), "Unknown ike block", "%s.",
+				noBlock("ike", s.IKE, names, fmt.Sprintf(`ike %q { remote_endpoint = "192.0.2.7", psk_file = "PATH" }, or with keys or certificates`, s.IKE)))
 		}
 		return
 	}

@@ -19,6 +19,9 @@ type loader struct {
 	// partial says that some text could not be parsed: then what is missing
 	// may stand in that text, and is not reported.
 	partial bool
+	// unclosed says that a block has no closing brace, so that what follows it
+	// looks like a part of it.
+	unclosed bool
 
 	ctx        *hcl.EvalContext
 	budget     *budget
@@ -124,7 +127,7 @@ func (l *loader) parse(s source) {
 	}
 	l.texts[s.name] = text
 	file, diags := hclsyntax.ParseConfig(text.src, s.name, hcl.InitialPos)
-	l.report(untilString(diags))
+	l.report(l.plainly(untilString(diags), file))
 	l.partial = l.partial || diags.HasErrors()
 	if file == nil {
 		return
@@ -144,6 +147,7 @@ func (l *loader) parse(s source) {
 			l.fail(b.TypeRange, "Unknown block", "There is no block %q: a file has policy, locals, rule, ipsec, ike and test blocks%s.", b.Type, didYouMean(b.Type, keys(topLevel)))
 			continue
 		}
+		normalize(b)
 		l.checkLabels(b, labels)
 		l.blocks[b.Type] = append(l.blocks[b.Type], b)
 	}
@@ -160,6 +164,58 @@ func untilString(diags hcl.Diagnostics) hcl.Diagnostics {
 		}
 	}
 	return diags
+}
+
+// normalize writes the names of a block in Unicode's form NFC, as HCL does with
+// strings: a letter with an accent is the same in one code point and in two.
+func normalize(b *hclsyntax.Block) {
+	for i, name := range b.Labels {
+		b.Labels[i] = cty.NormalizeString(name)
+	}
+	for _, in := range b.Body.Blocks {
+		normalize(in)
+	}
+}
+
+// plainly says in fewer words what HCL says of braces.
+func (l *loader) plainly(diags hcl.Diagnostics, file *hcl.File) hcl.Diagnostics {
+	for i, d := range diags {
+		short := *d
+		switch d.Summary {
+		case "Unclosed configuration block":
+			l.unclosed = true
+			short.Summary, short.Detail = "Brace missing", "A } is missing: this block has no end."
+			if body, ok := file.Body.(*hclsyntax.Body); ok && d.Subject != nil {
+				if at := follows(body, *d.Subject); at.Line > 0 {
+					short.Detail = fmt.Sprintf("A } is missing before line %d: the block that begins here has no end.", at.Line)
+				}
+			}
+		case "Invalid single-argument block definition":
+			short.Summary = "Line break missing"
+			short.Detail = "A block whose first argument stands in the line of its { ends in that line too: put a line break behind the {, or write all of it in one line, with commas between the arguments."
+		default:
+			continue
+		}
+		diags[i] = &short
+	}
+	return diags
+}
+
+// follows gives where the block begins that stands behind one without an end, and
+// so inside of it: it is of a kind that stands by itself.
+func follows(body *hclsyntax.Body, open hcl.Range) hcl.Pos {
+	for _, b := range body.Blocks {
+		if b.OpenBraceRange.Start == open.Start || b.TypeRange.Start == open.Start {
+			for _, in := range b.Body.Blocks {
+				if _, top := topLevel[in.Type]; top {
+					return in.TypeRange.Start
+				}
+			}
+		} else if at := follows(b.Body, open); at.Line > 0 {
+			return at
+		}
+	}
+	return hcl.Pos{}
 }
 
 // checkLabels reports a block with too many or too few names.

@@ -3,6 +3,7 @@ package rules
 import (
 	"fmt"
 	"math/bits"
+	"strconv"
 	"strings"
 	"time"
 
@@ -27,7 +28,7 @@ func (l *loader) settings() {
 	blocks := l.blocks["policy"]
 	if len(blocks) == 0 {
 		l.missing(hcl.Range{}, "No policy block",
-			"A policy says what happens to traffic that no rule names: policy { inbound = \"discard\" } and outbound likewise.")
+			"%s. It says what happens to traffic that no rule names: policy { inbound = \"discard\", outbound = \"bypass\" }.", l.withoutPolicy())
 		return
 	}
 	for _, b := range blocks[1:] {
@@ -217,7 +218,8 @@ func (k block) with(r *rule) {
 	if !ok {
 		names := k.l.labels("ipsec")
 		if !contains(names, r.With) {
-			k.l.missing(k.b.Body.Attributes["with"].Expr.Range(), "Unknown ipsec block", "There is no ipsec %q%s.", r.With, didYouMean(r.With, names))
+			k.l.missing(k.b.Body.Attributes["with"].Expr.Range(), "Unknown ipsec block", "%s.",
+				noBlock("ipsec", r.With, names, fmt.Sprintf(`ipsec %q { mode = "transport", ike = "NAME" }, and the ike block that it names likewise`, r.With)))
 		}
 		return
 	}
@@ -236,6 +238,41 @@ func (l *loader) labels(kind string) []string {
 		}
 	}
 	return out
+}
+
+// withoutPolicy says which files have no policy block.
+func (l *loader) withoutPolicy() string {
+	names := keys(l.texts)
+	switch len(names) {
+	case 0:
+		return "Nothing was read that has a policy block"
+	case 1:
+		return names[0] + " has no policy block"
+	}
+	return fmt.Sprintf("None of %s has a policy block", oneOf(names))
+}
+
+// noBlock says of the name of a block that is not there which was meant, or how to
+// make one.
+func noBlock(kind, name string, names []string, how string) string {
+	switch meant := suggestion(name, names); {
+	case meant != "":
+		return fmt.Sprintf("There is no %s %q; did you mean %q?", kind, name, meant)
+	case len(names) > 0 && len(names) <= maxListed:
+		return fmt.Sprintf("There is no %s %q: there is %s. A block of that name is written %s", kind, name, quotedList(names), how)
+	}
+	return fmt.Sprintf("There is no %s %q: it is written %s", kind, name, how)
+}
+
+// maxListed is how many names a message lists.
+const maxListed = 12
+
+func quotedList(names []string) string {
+	out := make([]string, len(names))
+	for i, n := range names {
+		out[i] = strconv.Quote(n)
+	}
+	return oneOf(out)
 }
 
 // direction reads direction and opened_by.

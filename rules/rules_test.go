@@ -218,7 +218,7 @@ test "t" {
 		`<stdin>:18 false expected bypass, but got discard by rule "other" (<stdin>:12) (rule)`,
 		`<stdin>:22 false expected discard by rule "web", but got it by rule "other" (<stdin>:12) (rule)`,
 		`<stdin>:26 true `,
-		`<stdin>:27 false expected bypass, but got discard by default (default)`,
+		`<stdin>:27 false expected bypass, but got discard by (inbound default)`,
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

@@ -234,6 +234,11 @@ func lastAddr(p netip.Prefix) netip.Addr {
 	return a
 }
 
+func isNumber(s string) bool {
+	_, err := strconv.ParseUint(strings.TrimSpace(s), 10, 32)
+	return err == nil
+}
+
 // parsePorts reads a port, a range "8000-8099" or an IANA service name.
 func parsePorts(s string) (engine.PortRange, error) {
 	from, to, isRange := strings.Cut(s, "-")
@@ -254,6 +259,12 @@ func parsePorts(s string) (engine.PortRange, error) {
 	}
 	if p, ok := packet.ServicePort(strings.ToLower(s)); ok {
 		return engine.PortRange{First: p, Last: p}, nil
+	}
+	if first, last, ok := strings.Cut(s, ":"); ok && isNumber(first) && isNumber(last) { // as iptables and ufw write it
+		return engine.PortRange{}, fmt.Errorf("%q is not a range of ports: write \"%s-%s\"", s, first, last)
+	}
+	if strings.Contains(s, ",") {
+		return engine.PortRange{}, fmt.Errorf("%q is not a port: write several as a list, as in [80, 443]", s)
 	}
 	if strings.HasPrefix(s, "-") || strings.Contains(s, ":") {
 		return engine.PortRange{}, fmt.Errorf("%q is not a port: write a number, \"8000-8099\" or an IANA service name", s)

@@ -38,7 +38,11 @@ func readSources(paths []string, stdin io.Reader) ([]source, hcl.Diagnostics) {
 	for _, p := range paths {
 		s, err := readPath(p, stdin, &left)
 		if err != nil {
-			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Policy not read", Detail: err.Error() + "."})
+			detail := err.Error()
+			if !strings.HasSuffix(detail, "?") {
+				detail += "."
+			}
+			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Policy not read", Detail: detail})
 		}
 		out = append(out, s...)
 	}
@@ -167,11 +171,15 @@ func Profiles() []string {
 	return names
 }
 
-// Profile gives the text of a profile; the error names the nearest one.
+// Profile gives the text of a profile; the error names the nearest one, or all.
 func Profile(name string) ([]byte, error) {
 	src, err := fs.ReadFile(profiles.Files, name+".hcl")
 	if err != nil {
-		return nil, fmt.Errorf("there is no profile %q%s", name, didYouMean(name, Profiles()))
+		near := didYouMean(name, Profiles())
+		if near == "" {
+			near = ": there is " + oneOf(Profiles())
+		}
+		return nil, fmt.Errorf("there is no profile %q%s", name, near)
 	}
 	return src, nil
 }

@@ -29,6 +29,13 @@ var synonyms = map[string][]string{
 	"null": {"insecure-null"}, "none": {"insecure-null"},
 }
 
+// Nearest gives the candidate that somebody most likely meant who wrote given, by
+// spelling alone; "": none is near.
+func Nearest(given string, candidates []string) string {
+	best, _ := nearest(given, candidates)
+	return best
+}
+
 // suggestion gives the candidate that the writer most likely meant, or "".
 func suggestion(given string, candidates []string) string {
 	best, dist := nearest(given, candidates)

@@ -108,7 +108,7 @@ func (x *Expect) run(e *engine.Engine, test, line string) TestResult {
 		return r
 	}
 	r.Got, r.Reason = o.Verdict, o.Result.Reason.String()
-	by := "by default"
+	by := "by " + engine.DefaultName(o.Result.Opened())
 	switch {
 	case o.Rule != nil:
 		r.GotRule, r.GotPlace = o.Rule.Name, o.Rule.Place
@@ -116,11 +116,14 @@ func (x *Expect) run(e *engine.Engine, test, line string) TestResult {
 	case o.Result.Rule == engine.NoRule:
 		by = "before any rule was asked"
 	}
+	if o.Result.Reason != engine.ReasonDefault { // which the name says
+		by += " (" + r.Reason + ")"
+	}
 	switch {
 	case r.Got != r.Want:
-		r.Why = fmt.Sprintf("expected %s, but got %s %s (%s)", r.Want, r.Got, by, r.Reason)
+		r.Why = fmt.Sprintf("expected %s, but got %s %s", r.Want, r.Got, by)
 	case r.WantRule != "" && r.WantRule != r.GotRule:
-		r.Why = fmt.Sprintf("expected %s by rule %q, but got it %s (%s)", r.Want, r.WantRule, by, r.Reason)
+		r.Why = fmt.Sprintf("expected %s by rule %q, but got it %s", r.Want, r.WantRule, by)
 	default:
 		r.Pass = true
 	}

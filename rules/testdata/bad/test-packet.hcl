@@ -10,7 +10,7 @@ rule "web" {
 
 test "t" {
   expect "bypass" {
-    packet = "in tcp 203.0.113.9 -> 198.51.100.10:443"
+    packet = "in tcp 203.0.113.9 -> 198.51.100.10"
   }
   expect "bypass" {
     packets = ["sideways tcp 203.0.113.9:1 -> 198.51.100.10:443", "in tcp 203.0.113.9:1 -> [2001:db8::1]:443", 7]
