@@ -104,6 +104,7 @@ peers() {
   unpack bookworm libreswan libreswan libnss3-tools
   unpack trixie openiked openiked
   unpack trixie libreswan libreswan libnss3-tools
+  for release in bookworm trixie forky; do unpack $release tshark tshark; done
   rm -rf "$unpacked"/apt-*
 }
 

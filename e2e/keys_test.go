@@ -34,7 +34,7 @@ func TestWiresharkKeys(t *testing.T) {
 			d := server.IPFW(b)
 			client.Run("ping", "-c", "3", "-i", "0.2", "-W", "5", "-p", "6970667764656d6f", server4)
 			var rows, warning []string
-			for line := range strings.Lines(d.Ask("sas", "--wireshark-keys")) {
+			for line := range strings.Lines(d.Ask("sas", "--wireshark-keys=4.0")) {
 				if strings.HasPrefix(line, `"IPv4",`) {
 					rows = append(rows, strings.TrimSpace(line))
 				} else {

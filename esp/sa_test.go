@@ -137,7 +137,7 @@ func TestSecrets(t *testing.T) {
 	if want := "esp 0x00001001 out transport aes-256-cbc/hmac-sha2-256-128 192.0.2.1 -> 198.51.100.2"; sa.String() != want {
 		t.Errorf("%s, want %s", sa, want)
 	}
-	row, err := sa.WiresharkKeys()
+	row, err := sa.WiresharkKeys(Wireshark44)
 	if want := fmt.Sprintf(`"IPv4","192.0.2.1","198.51.100.2","0x00001001","AES-CBC [RFC3602]","0x%x","HMAC-SHA-256-128 [RFC4868]","0x%x"`, enc, mac); row != want {
 		t.Errorf("%s %v", row, err)
 	}
@@ -148,7 +148,7 @@ func TestSecrets(t *testing.T) {
 	if !bytes.Equal(mine, make([]byte, 32)) || !bytes.Equal(theirs, make([]byte, 32)) || c.EncryptionKey.Len() != 0 {
 		t.Error("keys outlive Close")
 	}
-	if row, err := sa.WiresharkKeys(); err == nil {
+	if row, err := sa.WiresharkKeys(Wireshark44); err == nil {
 		t.Errorf("a closed SA gives its keys: %s", row)
 	}
 	if _, _, f := sa.Seal(nil, udp4(100), 0); f != Closed {

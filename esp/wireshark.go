@@ -5,6 +5,18 @@ import (
 	"strings"
 )
 
+// WiresharkForm is a form of Wireshark's table "ESP SAs".
+type WiresharkForm uint8
+
+// The forms, the zero value that of today.
+const (
+	// Wireshark44 has a row of ten columns where sequence numbers have 64 bits:
+	// the last two say so, and what their upper half is.
+	Wireshark44 WiresharkForm = iota
+	// Wireshark40 has eight columns always, and warns of more.
+	Wireshark40
+)
+
 // wiresharkNames are what Wireshark 4.0 calls our algorithms. It knows neither
 // AES-GMAC nor ChaCha20-Poly1305 in ESP.
 var wiresharkNames = map[method]string{
@@ -21,11 +33,12 @@ var wiresharkNames = map[method]string{
 // WiresharkKeys gives the SA's keys as a row of Wireshark's table "ESP SAs"
 // (the file esp_sa, or tshark -o 'uat:esp_sa:ROW'). It is the one way in which
 // keys leave this package, for whoever asks by name; the caller sees to it that
-// this is root. With extended sequence numbers Wireshark reads the packets but
-// cannot check them: it is told not to, and calls AES-GCM bad all the same. It
+// this is root. With extended sequence numbers Wireshark 4.0 reads the packets but
+// cannot check them: it is told not to, and calls AES-GCM bad all the same; later
+// ones are told the upper half of the number as it is now. It
 // fails for a closed SA, for AH, which hides nothing, and for a suite that
 // Wireshark cannot read.
-func (sa *SA) WiresharkKeys() (string, error) {
+func (sa *SA) WiresharkKeys(form WiresharkForm) (string, error) {
 	s := sa.cfg.Suite
 	if s.Protocol != ESP {
 		return "", fmt.Errorf("%s: ah does not encrypt: there is nothing to read it by", sa)
@@ -36,7 +49,7 @@ func (sa *SA) WiresharkKeys() (string, error) {
 	}
 	integrity := "NULL"
 	switch {
-	case s.Integrity.method != 0 && sa.cfg.ESN:
+	case s.Integrity.method != 0 && sa.cfg.ESN && form == Wireshark40:
 		// It does not know the half of the number that is not sent, and
 		// would call every packet bad.
 		integrity = fmt.Sprintf("ANY %d bit authentication [no checking]", s.ICV()*8)
@@ -62,6 +75,9 @@ func (sa *SA) WiresharkKeys() (string, error) {
 	}
 	row := []string{family, source, destination, fmt.Sprintf("%#08x", sa.cfg.SPI),
 		encryption, hexKey(sa.encryption), integrity, hexKey(sa.integrity)}
+	if sa.cfg.ESN && form != Wireshark40 {
+		row = append(row, "64-bit", fmt.Sprintf("%x", sa.Counters().Seq>>32))
+	}
 	return `"` + strings.Join(row, `","`) + `"`, nil
 }
 

@@ -9,11 +9,12 @@ import (
 // version 1, and what `--json` prints: fields may be added, never renamed.
 //
 //	GET  /v1/status                  Status
+//	GET  /v1/policy                  PolicyText
 //	GET  /v1/flows                   Flow, one on a line
 //	GET  /v1/sas                     SA, one on a line
 //	GET  /v1/ike                     IKESA, one on a line
 //	POST /v1/ike/VERB  IKERequest    IKEResult; initiate, rekey or terminate
-//	POST /v1/wireshark-keys          WiresharkKeys
+//	POST /v1/wireshark-keys?for=R    WiresharkKeys; R is 4.0 for Wireshark 4.0
 //	GET  /v1/events?back=N&follow=1  Event, one on a line, the last N first
 //	POST /v1/reload   ReloadRequest  ReloadResult
 //	POST /v1/confirm                 Confirmation
@@ -58,6 +59,17 @@ type PolicyStatus struct {
 	Generation uint64       `json:"generation"`
 	Loaded     time.Time    `json:"loaded"`
 	Warnings   []Diagnostic `json:"warnings"`
+}
+
+// PolicyText is the policy in force, as it was read: the files may have changed
+// since.
+type PolicyText struct {
+	PolicyStatus
+	// Text is the whole policy as it is evaluated, with ipfw's own rules, one that
+	// can be loaded.
+	Text string `json:"text"`
+	// Places are those of the rules in the files, by the rules' names.
+	Places map[string]string `json:"places"`
 }
 
 // Unconfirmed is a start or a reload that waits for `ipfw confirm`.

@@ -41,6 +41,12 @@ func (c *Client) Status(ctx context.Context) (s Status, err error) {
 	return s, err
 }
 
+// Policy asks for the policy in force.
+func (c *Client) Policy(ctx context.Context) (p PolicyText, err error) {
+	err = c.call(ctx, "GET", "/v1/policy", nil, &p)
+	return p, err
+}
+
 // Reload makes the daemon read its policy again. An *APIError with
 // Diagnostics says that the policy is not good and the one before stays.
 func (c *Client) Reload(ctx context.Context, q ReloadRequest) (r ReloadResult, err error) {
@@ -78,9 +84,10 @@ func (c *Client) IKE(ctx context.Context, verb string, q IKERequest) (r IKEResul
 	return r, err
 }
 
-// WiresharkKeys asks for the keys of all SAs, to read captures by.
-func (c *Client) WiresharkKeys(ctx context.Context) (k WiresharkKeys, err error) {
-	err = c.call(ctx, "POST", "/v1/wireshark-keys", nil, &k)
+// WiresharkKeys asks for the keys of all SAs, to read captures by with a current
+// Wireshark, or, if release is "4.0", with that.
+func (c *Client) WiresharkKeys(ctx context.Context, release string) (k WiresharkKeys, err error) {
+	err = c.call(ctx, "POST", "/v1/wireshark-keys?"+url.Values{"for": {release}}.Encode(), nil, &k)
 	return k, err
 }
 

@@ -241,7 +241,7 @@ func TestKeeperPair(t *testing.T) {
 	if all[0].Replays != 2 || all[0].Packets != 1 || all[0].ReplayWindow != 64 || all[0].Keys != "manual" || strings.Join(all[0].Rules, " ") != "peer" {
 		t.Errorf("inbound SA %+v", all[0])
 	}
-	k, err := a.WiresharkKeys(t.Context())
+	k, err := a.WiresharkKeys(t.Context(), "")
 	if err != nil || len(k.Rows) != 2 || !strings.Contains(k.Rows[0], "0x"+strings.Repeat("1", 64)) {
 		t.Errorf("keys %v, %v", k, err)
 	}

@@ -170,10 +170,10 @@ func (d *daemon) serveSAs(w http.ResponseWriter, _ *http.Request) {
 
 // wiresharkKeys gives the keys of all SAs out, and says so: the control socket
 // answers root and the daemon's own user only.
-func (d *daemon) wiresharkKeys() WiresharkKeys {
+func (d *daemon) wiresharkKeys(form esp.WiresharkForm) WiresharkKeys {
 	k := WiresharkKeys{Rows: []string{}}
 	for s := range d.keeper.sad.All() {
-		row, err := s.WiresharkKeys()
+		row, err := s.WiresharkKeys(form)
 		if err != nil {
 			k.Left = append(k.Left, err.Error())
 			continue

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/ipfw/ipfw/engine"
+	"github.com/ipfw/ipfw/esp"
 )
 
 // maxConfirm is the longest time to wait for a confirmation.
@@ -22,6 +23,7 @@ const maxConfirm = 24 * time.Hour
 func (d *daemon) newServer() *http.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { reply(w, d.status(), nil) })
+	mux.HandleFunc("GET /v1/policy", func(w http.ResponseWriter, _ *http.Request) { reply(w, d.policyText(), nil) })
 	mux.HandleFunc("GET /v1/flows", d.serveFlows)
 	mux.HandleFunc("GET /v1/events", d.serveEvents)
 	mux.HandleFunc("GET /v1/sas", d.serveSAs)
@@ -29,7 +31,13 @@ func (d *daemon) newServer() *http.Server {
 	for _, verb := range []string{"initiate", "rekey", "terminate"} {
 		mux.HandleFunc("POST /v1/ike/"+verb, d.serveIKECommand(verb))
 	}
-	mux.HandleFunc("POST /v1/wireshark-keys", func(w http.ResponseWriter, _ *http.Request) { reply(w, d.wiresharkKeys(), nil) })
+	mux.HandleFunc("POST /v1/wireshark-keys", func(w http.ResponseWriter, r *http.Request) {
+		form := esp.Wireshark44
+		if r.URL.Query().Get("for") == "4.0" {
+			form = esp.Wireshark40
+		}
+		reply(w, d.wiresharkKeys(form), nil)
+	})
 	mux.HandleFunc("POST /v1/reload", d.serveReload)
 	mux.HandleFunc("POST /v1/confirm", func(w http.ResponseWriter, _ *http.Request) {
 		c, err := d.confirm()

@@ -2,13 +2,11 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
@@ -114,25 +112,27 @@ func (a *app) execute(args []string) int {
 
 func (a *app) executeContext(ctx context.Context, args []string) int {
 	a.started = false
+	if _, wrapped := a.stdout.(*output); !wrapped {
+		a.stdout = &output{w: a.stdout}
+	}
 	root := newRoot(a)
 	root.SetArgs(oneDash(args))
 	cmd, err := root.ExecuteContextC(ctx)
-	if err == nil {
-		return exitOK
-	}
-	code := exitError
+	code := exitOK
 	var status exitStatus
-	if errors.As(err, &status) {
+	switch {
+	case a.written() != nil: // whatever else there was to say
+		err, code = a.written(), exitError
+	case err == nil:
+		return exitOK
+	case errors.As(err, &status):
 		code = status.code
-	} else if !a.started {
-		code = exitUsage
+	case a.started:
+		code = exitError
+	default:
+		err, code = unknownCommand(cmd, err), exitUsage
 	}
-	if text := err.Error(); text != "" {
-		fmt.Fprintf(a.stderr, "ipfw: %s\n", strings.TrimRight(text, "\n"))
-		if code == exitUsage {
-			fmt.Fprintf(a.stderr, "Try '%s --help'.\n", cmd.CommandPath())
-		}
-	}
+	a.fail(cmd, args, err, code)
 	return code
 }
 
@@ -165,12 +165,10 @@ func (a *app) signals(ctx context.Context) (context.Context, context.CancelFunc)
 
 // printJSON writes v as one line of JSON: a whole answer, or one of a stream.
 func (a *app) printJSON(v any) error {
-	enc := json.NewEncoder(a.stdout)
-	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
+	return encode(a.stdout, v)
 }
 
-// printf writes to the standard output.
+// printf writes to the standard output; execute looks whether that went well.
 func (a *app) printf(format string, args ...any) {
 	fmt.Fprintf(a.stdout, format, args...)
 }
@@ -178,4 +176,9 @@ func (a *app) printf(format string, args ...any) {
 // warnf writes one line to the standard error, where scripts do not read.
 func (a *app) warnf(format string, args ...any) {
 	fmt.Fprintf(a.stderr, "ipfw: "+format+"\n", args...)
+}
+
+// warnTry says where the usage of a command stands.
+func (a *app) warnTry(cmd *cobra.Command) {
+	fmt.Fprintf(a.stderr, "Try '%s --help'.\n", cmd.CommandPath())
 }

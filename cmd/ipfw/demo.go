@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ipfw/ipfw/engine"
 	"github.com/ipfw/ipfw/host"
 )
 
@@ -283,7 +284,7 @@ func (p *probe) compare(before, after *host.Status) {
 // decider names the rule, or the default.
 func (p *probe) decider() string {
 	if p.Rule == "" {
-		return "(default in)"
+		return engine.DefaultName(engine.In)
 	}
 	return p.Rule
 }

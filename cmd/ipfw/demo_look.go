@@ -107,13 +107,13 @@ func keysOf(ctx context.Context, client *host.Client) (c esp.Config, err error) 
 	if in == nil {
 		return c, fmt.Errorf("the server has no SA to receive by")
 	}
-	k, err := client.WiresharkKeys(ctx)
+	k, err := client.WiresharkKeys(ctx, "")
 	if err != nil {
 		return c, err
 	}
 	for _, row := range k.Rows {
 		f, err := csv.NewReader(strings.NewReader(row)).Read()
-		if err != nil || len(f) != 8 || f[3] != fmt.Sprintf("%#08x", in.SPI) {
+		if err != nil || len(f) < 8 || f[3] != fmt.Sprintf("%#08x", in.SPI) {
 			continue
 		}
 		key, err := hex.DecodeString(strings.TrimPrefix(f[5], "0x"))

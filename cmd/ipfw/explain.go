@@ -2,10 +2,12 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ipfw/ipfw/engine"
+	"github.com/ipfw/ipfw/rules"
 )
 
 // explanation is what `ipfw explain --json` prints.
@@ -21,6 +23,17 @@ type explanation struct {
 	// Protection says how the packet is sealed, or has to come; absent
 	// unless the verdict is protect.
 	Protection *protection `json:"protection,omitempty"`
+	// OtherPorts are answers with other ports than explain has put in place of
+	// one that was left open.
+	OtherPorts []portCase `json:"other_ports,omitempty"`
+}
+
+// portCase is the answer for some ports of one end.
+type portCase struct {
+	End     string   `json:"end"`   // source or destination
+	Ports   string   `json:"ports"` // as a policy has them
+	Verdict string   `json:"verdict"`
+	Rule    *ruleRef `json:"rule"`
 }
 
 type explainStep struct {
@@ -31,27 +44,30 @@ type explainStep struct {
 
 func newExplainCmd(a *app) *cobra.Command {
 	var paths []string
-	var exitVerdict, asJSON, all bool
+	var exitVerdict, asJSON, all, running bool
+	var socket string
 	var mtu int
 	cmd := &cobra.Command{
-		Use:   `explain -c PATH "PACKET"`,
+		Use:   `explain {-c PATH | --running} "PACKET"`,
 		Short: "Say what happens to a packet, and why",
 		Long: `Explain gives the verdict for one packet, the rule that decides, and why each rule
 before it does not; of a packet that is protected also how: mode, addresses and
 suites, how long it is when sealed, and what fits the path (--mtu). The SAs of the
-policy are taken to be there: explain asks no daemon, which may have no SA yet.
+policy are taken to be there: explain asks no daemon for SAs, which may have none
+yet. With --running the policy is the one that the daemon enforces.
 
 A packet is written in one line:
 
   DIRECTION PROTOCOL SOURCE -> DESTINATION [words]
 
 DIRECTION is in, out or forward; ports follow a colon, IPv6 stands in brackets
-when a port follows; an ICMP type follows the protocol. Words: established (a later
-packet of a flow this host has let through, whichever side has opened it), answer (it
-answers, from a neighbour, what this host has just asked a multicast group or everybody
-on the link), protected [NAME] (it came out of an SA), fragment, on IFACE, spi N, dscp N,
-and the flags of a TCP segment: syn (as without any), syn,ack, ack, psh,ack, fin, rst and
-so on. What is on lo passes whatever the policy says: the kernel lets it pass before the
+when a port follows; any is a port that is not known, which a source may also leave
+out; an ICMP type follows the protocol. Words: established (a later packet of a flow
+this host has let through, whichever side has opened it), answer (it answers, from a
+neighbour, what this host has just asked a multicast group or everybody on the link),
+protected [NAME] (it came out of an SA), fragment, on IFACE, spi N, dscp N, and the
+flags of a TCP segment: syn (as without any), syn,ack, ack, psh,ack, fin, rst and so
+on. What is on lo passes whatever the policy says: the kernel lets it pass before the
 policy is asked.
 
 The exit status is 0 whatever the verdict; with --exit-verdict it is 0 for
@@ -65,7 +81,7 @@ bypass, 10 for discard and 11 for protect.`,
 			}
 			return nil
 		},
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			trial, err := engine.ParseTrial(args[0])
 			if err != nil {
 				return usagef("%w", err)
@@ -73,7 +89,17 @@ bypass, 10 for discard and 11 for protect.`,
 			if mtu < 68 || mtu > 65535 { // the least that IPv4 knows: RFC 791 section 3.2
 				return usagef("--mtu is the longest datagram that the path takes, from 68 to 65535 bytes, not %d", mtu)
 			}
-			p, err := a.load(paths)
+			var p *rules.Policy
+			switch {
+			case running && len(paths) > 0:
+				return usagef("-c is for another policy than the one in force: give it, or --running")
+			case running:
+				p, err = a.running(cmd.Context(), socket)
+			case len(paths) == 0:
+				return usagef("which policy? -c PATH names one, --running is the one that the daemon enforces")
+			default:
+				p, err = a.load(paths)
+			}
 			if err != nil {
 				return err
 			}
@@ -81,13 +107,18 @@ bypass, 10 for discard and 11 for protect.`,
 			if err != nil {
 				return err
 			}
+			others, err := otherPorts(trial, p)
+			if err != nil {
+				return err
+			}
 			sealed := protectionOf(p, &x.Outcome, mtu)
 			if asJSON {
 				out := explainJSON(&p.Engine, args[0], &x)
-				out.Protection = sealed
+				out.Protection, out.OtherPorts = sealed, others
 				err = a.printJSON(out)
 			} else {
 				a.explain(&p.Engine, &x, all)
+				a.printOtherPorts(&trial, others)
 				if sealed != nil {
 					a.protection(sealed, all)
 				}
@@ -98,7 +129,9 @@ bypass, 10 for discard and 11 for protect.`,
 			return verdictStatus(x.Outcome.Verdict)
 		},
 	}
-	policyFlag(cmd, &paths)
+	pathsFlag(cmd, &paths)
+	cmd.Flags().BoolVar(&running, "running", false, "ask the policy that the daemon enforces")
+	socketFlag(cmd, &socket)
 	cmd.Flags().BoolVar(&exitVerdict, "exit-verdict", false, "exit with 0 for bypass, 10 for discard, 11 for protect")
 	cmd.Flags().BoolVar(&all, "all", false, "show the essential rules one by one, and all suites")
 	cmd.Flags().IntVar(&mtu, "mtu", 1500, "the longest datagram, in bytes, that the path of a sealed packet takes")
@@ -192,4 +225,42 @@ func (a *app) explainSteps(p *engine.Policy, x *engine.Explanation, all bool) {
 	}
 	a.flushTable(w)
 	a.printf("\n")
+}
+
+// otherPorts says for which ports the answer is another one.
+func otherPorts(t engine.Trial, p *rules.Policy) ([]portCase, error) {
+	found, err := t.OtherPorts(p.DryRun(engine.Options{}))
+	var out []portCase
+	for _, c := range found {
+		x := portCase{End: "destination", Ports: fmt.Sprint(c.Ports.First), Verdict: c.Result.Verdict.String(), Rule: decider(&p.Engine, c.Result.Rule, t.Dir)}
+		if c.Source {
+			x.End = "source"
+		}
+		if c.Ports.Last > c.Ports.First {
+			x.Ports += fmt.Sprintf("-%d", c.Ports.Last)
+		}
+		out = append(out, x)
+	}
+	return out, err
+}
+
+// printOtherPorts says what stands for a port that was left open, and with which
+// the answer is another.
+func (a *app) printOtherPorts(t *engine.Trial, others []portCase) {
+	for _, end := range []string{"source", "destination"} {
+		if end == "source" && !t.AnySource || end == "destination" && !t.AnyDestination {
+			continue
+		}
+		var words []string
+		for _, c := range others {
+			if c.End == end {
+				words = append(words, fmt.Sprintf("with %s it is %s by %s", c.Ports, c.Verdict, c.Rule.Name))
+			}
+		}
+		text := "with every other the answer is the same"
+		if words != nil {
+			text = strings.Join(words, ", ")
+		}
+		a.printf("Any %s port: %d stands for it; %s.\n", end, engine.AnyPort, text)
+	}
 }

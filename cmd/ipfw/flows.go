@@ -28,7 +28,7 @@ by itself because the daemon has decided already (offload = "flow").`,
 				}
 				rule := f.Rule
 				if rule == "" {
-					rule = "(default " + f.Direction + ")"
+					rule = defaultNamed(f.Direction)
 				}
 				t.add(verdictStyleOf(f.Verdict), f.Direction, f.Protocol.String(), f.Source.String(), f.Destination.String(), f.State,
 					fmt.Sprintf("%s/%s", count(f.PacketsOut), count(f.PacketsIn)), size(f.BytesOut+f.BytesIn), age(f.Age), rule)

@@ -24,7 +24,7 @@ func newFmtCmd(a *app) *cobra.Command {
 and prints the names of those it changed. With "-" it writes the standard input
 to the standard output. With -check it changes nothing, prints the names of the
 files that would change, and exits with status 2 when there are any.`,
-		Args: cobra.MinimumNArgs(1),
+		Args: wants(1, 0, `a PATH: a file, a folder, or "-"`),
 		RunE: func(_ *cobra.Command, args []string) error {
 			return a.fmt(args, check, asJSON)
 		},
@@ -34,30 +34,46 @@ files that would change, and exits with status 2 when there are any.`,
 	return cmd
 }
 
+// formatted is what `ipfw fmt --json` prints.
+type formatted struct {
+	Changed     []string           `json:"changed"` // files that are, or would be, different
+	Errors      []string           `json:"errors,omitempty"`
+	Diagnostics []rules.Diagnostic `json:"diagnostics,omitempty"`
+}
+
 func (a *app) fmt(paths []string, check, asJSON bool) error {
 	files, err := policyFiles(paths)
 	if err != nil {
 		return err
 	}
-	changed, failed := []string{}, false
+	f, failed := formatted{Changed: []string{}}, false
 	for _, name := range files {
 		different, err := a.fmtFile(name, check)
+		var bad *policyError
 		switch {
-		case errors.Is(err, errDiagnosed):
+		case err != nil && asJSON:
 			failed = true
+			if errors.As(err, &bad) {
+				f.Diagnostics = append(f.Diagnostics, bad.diags.All()...)
+				err = errors.New(name + " is not good")
+			}
+			f.Errors = append(f.Errors, err.Error())
+		case errors.As(err, &bad):
+			failed = true
+			a.diagnose(bad.diags)
 		case err != nil:
 			failed = true
 			a.warnf("%s", err)
 		case different:
-			changed = append(changed, name)
+			f.Changed = append(f.Changed, name)
 		}
 	}
 	if asJSON {
-		if err := a.printJSON(map[string]any{"changed": changed}); err != nil {
+		if err := a.printJSON(f); err != nil {
 			return err
 		}
 	} else {
-		for _, name := range changed {
+		for _, name := range f.Changed {
 			if name != "-" || check { // else the text itself is the output
 				a.printf("%s\n", name)
 			}
@@ -66,7 +82,7 @@ func (a *app) fmt(paths []string, check, asJSON bool) error {
 	switch {
 	case failed:
 		return exitWith(exitError)
-	case check && len(changed) > 0:
+	case check && len(f.Changed) > 0:
 		return exitWith(exitChanges)
 	}
 	return nil
@@ -96,9 +112,6 @@ func policyFiles(paths []string) ([]string, error) {
 	return out, nil
 }
 
-// errDiagnosed says that the diagnostics have been printed.
-var errDiagnosed = errors.New("see above")
-
 // fmtFile formats one file, or the standard input, and says whether the text
 // became different.
 func (a *app) fmtFile(name string, check bool) (changed bool, err error) {
@@ -116,8 +129,7 @@ func (a *app) fmtFile(name string, check bool) (changed bool, err error) {
 	}
 	out, diags := rules.Format(src, name)
 	if diags.HasErrors() {
-		a.diagnose(diags)
-		return false, errDiagnosed
+		return false, &policyError{diags}
 	}
 	changed = !bytes.Equal(src, out)
 	switch {

@@ -69,7 +69,9 @@ func newIKEVerbCmd(a *app, verb, short string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   verb + " NAME",
 		Short: short,
-		Args:  cobra.ExactArgs(1),
+		Args:  wants(1, 1, "the NAME of an ike block or an ipsec block"),
+
+		ValidArgsFunction: a.completeBlocks,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client := host.NewClient(socket)
 			defer client.Close()

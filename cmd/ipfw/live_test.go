@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -22,6 +23,7 @@ type fakeDaemon struct {
 	sas    []host.SA
 	events []host.Event
 	keys   host.WiresharkKeys
+	policy host.PolicyText
 }
 
 // serve listens on ./ipfw.sock in the current folder.
@@ -48,6 +50,13 @@ func (f *fakeDaemon) serve(t *testing.T) {
 		fmt.Fprint(w, `{"error":"ike \"south\" failed (no-answer): the peer does not answer"}`)
 	})
 	mux.HandleFunc("GET /v1/events", lines(f.events))
+	mux.HandleFunc("GET /v1/policy", func(w http.ResponseWriter, _ *http.Request) { json.NewEncoder(w).Encode(f.policy) })
+	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, _ *http.Request) {
+		json.NewEncoder(w).Encode(host.ReloadResult{Generation: 4, Warnings: []host.Diagnostic{}})
+	})
+	mux.HandleFunc("POST /v1/confirm", func(w http.ResponseWriter, _ *http.Request) {
+		json.NewEncoder(w).Encode(host.Confirmation{Generation: 4})
+	})
 	mux.HandleFunc("POST /v1/wireshark-keys", func(w http.ResponseWriter, _ *http.Request) { json.NewEncoder(w).Encode(f.keys) })
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNotFound)
@@ -98,6 +107,8 @@ func busy() *fakeDaemon {
 			{Name: "lan", Direction: "out", Protocol: "ah", Mode: "transport", SPI: 0x3002, Suite: "hmac-sha2-256-128",
 				Destination: addr("10.0.0.7"), Keys: "manual", Rules: []string{"files"}, Age: 1, Packets: 1, Bytes: 28, Sequence: 1, Faults: map[string]uint64{"too-big": 3}},
 		},
+		policy: host.PolicyText{PolicyStatus: host.PolicyStatus{Paths: []string{"/etc/ipfw"}, Generation: 3, Loaded: at, Warnings: []host.Diagnostic{}},
+			Text: runningText, Places: map[string]string{"web": "office.hcl:7"}},
 		keys: host.WiresharkKeys{Rows: []string{`"IPv4","203.0.113.7","198.51.100.1","0x00001001","AES-CBC [RFC3602]","0x1a1a","HMAC-SHA-256-128 [RFC4868]","0x2b2b"`},
 			Left: []string{"ah 0x00003002 out transport hmac-sha2-256-128 10.0.0.5 -> 10.0.0.7: ah does not encrypt: there is nothing to read it by"}},
 		flows: []host.Flow{{Direction: "in", Protocol: 6, Source: netip.MustParseAddrPort("10.0.0.7:50000"), Destination: netip.MustParseAddrPort("10.0.0.5:445"),
@@ -161,6 +172,13 @@ func TestLiveGolden(t *testing.T) {
 		{"live-ike-initiate-failed", busy(), run{args: []string{"ike", "initiate", "south"}}},
 		{"live-ike-help", nil, run{args: []string{"ike", "--help"}}},
 		{"live-sas-no-daemon", nil, run{args: []string{"sas"}}},
+		{"live-show", busy(), run{args: []string{"show"}}},
+		{"live-show-no-daemon", nil, run{args: []string{"show"}}},
+		{"live-explain-running", busy(), run{args: []string{"explain", "--running", web}}},
+		{"live-explain-running-default", busy(), run{args: []string{"explain", "--running", "--json", db}}},
+		{"live-explain-running-no-daemon", nil, run{args: []string{"explain", "--running", web}}},
+		{"live-complete-ike", busy(), run{args: []string{"__complete", "ike", "rekey", ""}}},
+		{"live-sas-keys-bad", busy(), run{args: []string{"sas", "--wireshark-keys=3.6"}}},
 		{"live-flows", busy(), run{args: []string{"flows"}}},
 		{"live-status", busy(), run{args: []string{"status"}}},
 		{"live-status-all", busy(), run{args: []string{"status", "--all"}}},
@@ -174,13 +192,50 @@ func TestLiveGolden(t *testing.T) {
 			if row.from != nil {
 				row.from.serve(t)
 			}
-			if len(row.run.args) < 2 || row.run.args[1] != "--help" {
-				row.run.args = append(row.run.args, "--socket", "ipfw.sock")
+			switch at := row.run.args; {
+			case at[0] == "__complete": // the word that is completed comes last
+				row.run.args = append(slices.Clone(at[:len(at)-1]), "--socket", "ipfw.sock", at[len(at)-1])
+			case len(at) < 2 || at[1] != "--help":
+				row.run.args = append(at, "--socket", "ipfw.sock")
 			}
 			row.run.do().compare(t, filepath.Join(golden, row.name+".txt"))
 		})
 	}
 }
+
+// runningText is a policy as a daemon shows it.
+const runningText = `policy {
+  inbound    = "discard"
+  outbound   = "bypass"
+  essentials = false
+}
+
+rule "web" {
+  action     = "bypass"
+  direction  = "in"
+  protocol   = "tcp"
+  local_port = 443
+}
+
+rule "smb" {
+  action         = "protect"
+  with           = "lan"
+  direction      = "both"
+  remote_address = "10.0.0.0/24"
+  protocol       = "tcp"
+  local_port     = 445
+}
+
+ipsec "lan" {
+  mode = "transport"
+  ike  = "peers"
+}
+
+ike "peers" {
+  remote_endpoint = "10.0.0.0/24"
+  psk_file        = "/etc/ipfw/peers.psk"
+}
+`
 
 // plain is a daemon whose policy protects nothing.
 func plain() *fakeDaemon {

@@ -57,7 +57,7 @@ DIR/NAME.pub, which is printed too, for the peers:
     ipfw pki key alpha | ssh root@beta 'cat > /etc/ipfw/peers/alpha.pub'
 
 NAME is what this host is called in local_id, a host name as a rule.`,
-		Args: cobra.ExactArgs(1),
+		Args: wants(1, 1, "the NAME of this host, as its local_id has it"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			public, err := rawKey(dir, args[0], kind)
 			if err != nil {
@@ -161,7 +161,7 @@ func newPKIIssueCmd(a *app) *cobra.Command {
 		Short: "Make a key and a certificate for a host or a person",
 		Long: `Make a key and a certificate. NAME is a host name, a mail address or an IP
 address, and the identity that the holder proves; --also gives it others.`,
-		Args: cobra.ExactArgs(1),
+		Args: wants(1, 1, "the NAME of the holder: a host name, a mail address or an IP address"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			p := pki{dir: dir, now: a.now()}
 			if err := p.issue(args[0], kind, also); err != nil {
@@ -185,7 +185,7 @@ func newPKIRevokeCmd(a *app) *cobra.Command {
 		Short: "Let a certificate count no more",
 		Long: `Put a certificate on the authority's list of revocations, ca.crl. It counts no
 more wherever the new list is, after "ipfw reload" there.`,
-		Args: cobra.ExactArgs(1),
+		Args: wants(1, 1, "the NAME of the certificate that is to count no more"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			p, err := a.authority(dir, days)
 			if err != nil {
@@ -212,7 +212,7 @@ func newPKIBundleCmd(a *app) *cobra.Command {
 		Long: `Put together what another system needs to connect as NAME, in a folder of its
 own: key, certificate and authority in the form it takes, and a configuration.
 What is protected by a pass phrase says so; it is printed once and stored nowhere.`,
-		Args: cobra.ExactArgs(1),
+		Args: wants(1, 1, "the NAME of the certificate"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			b.Name = args[0]
 			if out == "" {

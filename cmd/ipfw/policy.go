@@ -8,13 +8,12 @@ import (
 	"github.com/ipfw/ipfw/rules"
 )
 
-// load reads the policy that the paths name. When it is broken, every error
-// has been printed with its place and source before load returns.
+// load reads the policy that the paths name. When it is broken, the error is a
+// *policyError.
 func (a *app) load(paths []string) (*rules.Policy, error) {
 	p, diags := rules.Load(paths, rules.LoadOptions{Stdin: a.stdin, Check: host.Check})
 	if diags.HasErrors() {
-		a.diagnose(diags)
-		return nil, exitWith(exitError)
+		return nil, &policyError{diags}
 	}
 	return p, nil
 }
@@ -28,8 +27,14 @@ func (a *app) diagnose(d rules.Diagnostics) {
 
 // policyFlag gives a command its -c; it may stand several times.
 func policyFlag(cmd *cobra.Command, paths *[]string) {
-	cmd.Flags().StringArrayVarP(paths, "config", "c", nil, `policy: file, folder, "-" or profile:NAME (required)`)
+	pathsFlag(cmd, paths)
+	cmd.Flag("config").Usage += " (required)"
 	cmd.MarkFlagRequired("config")
+}
+
+// pathsFlag is policyFlag for a command that can do without.
+func pathsFlag(cmd *cobra.Command, paths *[]string) {
+	cmd.Flags().StringArrayVarP(paths, "config", "c", nil, `policy: file, folder, "-" or profile:NAME`)
 	cmd.RegisterFlagCompletionFunc("config", completePolicy)
 }
 
@@ -46,19 +51,17 @@ func decider(p *engine.Policy, rule int32, d engine.Direction) *ruleRef {
 	case rule >= 0:
 		return &ruleRef{p.Rules[rule].Name, p.Rules[rule].Place}
 	case rule == engine.DefaultRule:
-		return &ruleRef{Name: defaultName(d)}
+		return &ruleRef{Name: engine.DefaultName(d)}
 	}
 	return nil
 }
 
-// defaultName is how the policy block's answer for a direction is called
-// where a rule would stand.
-func defaultName(d engine.Direction) string {
-	switch d {
-	case engine.In:
-		return "(inbound default)"
-	case engine.Out:
-		return "(outbound default)"
+// defaultNamed is engine.DefaultName for the word of a direction.
+func defaultNamed(direction string) string {
+	for _, d := range []engine.Direction{engine.In, engine.Out} {
+		if d.String() == direction {
+			return engine.DefaultName(d)
+		}
 	}
-	return "(forward default)"
+	return engine.DefaultName(engine.Forward)
 }

@@ -29,17 +29,13 @@ func newProfileListCmd(a *app) *cobra.Command {
 		Short: "List the profiles",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			type entry struct {
-				Name    string `json:"name"`
-				Summary string `json:"summary"`
-			}
-			list := []entry{}
+			list := []profileEntry{}
 			for _, name := range rules.Profiles() {
 				text, err := rules.Profile(name)
 				if err != nil {
 					return err
 				}
-				list = append(list, entry{name, summary(text)})
+				list = append(list, profileEntry{name, summary(text)})
 			}
 			if asJSON {
 				return a.printJSON(list)
@@ -56,11 +52,17 @@ func newProfileListCmd(a *app) *cobra.Command {
 	return cmd
 }
 
+// profileEntry is one element of what `ipfw profile list --json` prints.
+type profileEntry struct {
+	Name    string `json:"name"`
+	Summary string `json:"summary"` // its first sentence
+}
+
 func newProfileShowCmd(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "show NAME",
 		Short: "Print a profile",
-		Args:  cobra.ExactArgs(1),
+		Args:  wants(1, 1, "the NAME of a profile: "+strings.Join(rules.Profiles(), ", ")),
 		ValidArgsFunction: func(_ *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
 			if len(args) > 0 {
 				return nil, cobra.ShellCompDirectiveNoFileComp

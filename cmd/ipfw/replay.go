@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -62,12 +63,14 @@ captured.`,
   ipfw replay -c profile:web-server --local 198.51.100.10,2001:db8::10 day.pcap
   ipfw replay -c /etc/ipfw --local 192.0.2.1 --forward 10.0.0.0/8 gateway.pcapng.gz
   ssh host tcpdump -w - | ipfw replay -c new.hcl --packets -`,
-		Args: cobra.ExactArgs(1),
+		Args: wants(1, 1, `one capture file, or "-"`),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.json && !cmd.Flags().Changed("top") {
 				o.top = 0
 			}
-			return a.replay(&o, args[0])
+			ctx, stop := a.signals(cmd.Context())
+			defer stop()
+			return a.replay(ctx, &o, args[0])
 		},
 	}
 	f := cmd.Flags()
@@ -82,7 +85,7 @@ captured.`,
 	return cmd
 }
 
-func (a *app) replay(o *replayOptions, path string) error {
+func (a *app) replay(ctx context.Context, o *replayOptions, path string) error {
 	r := &replayer{iface: o.iface, flows: newFlowRows()}
 	var err error
 	if r.side.local, err = parsePrefixes("local", o.local); err != nil {
@@ -104,7 +107,7 @@ func (a *app) replay(o *replayOptions, path string) error {
 		return err
 	}
 	defer in.Close()
-	var input io.Reader = bar.reader(in)
+	var input io.Reader = bar.reader(untilDone(ctx, in))
 	note := ""
 	if len(r.side.local) == 0 {
 		if r.side.local, note, input, err = guessLocal(input); err != nil {
@@ -112,6 +115,10 @@ func (a *app) replay(o *replayOptions, path string) error {
 		}
 	}
 	c, err := capture.NewReader(input)
+	if err != nil && ctx.Err() != nil {
+		a.warnf("interrupted before anything was read")
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w; want pcap or pcapng, as tcpdump and Wireshark write them", path, err)
 	}
@@ -130,6 +137,10 @@ func (a *app) replay(o *replayOptions, path string) error {
 	}
 	err = r.run(c)
 	bar.clear()
+	if ctx.Err() != nil { // Ctrl-C is how one ends a capture that goes on
+		a.warnf("interrupted: this is what was read until then")
+		err = nil
+	}
 	if r.frames > 0 || err == nil {
 		report := r.report()
 		if perr := a.printReport(report, o); perr != nil {
@@ -170,6 +181,59 @@ func (a *app) openCapture(path string) (io.ReadCloser, *progress, error) {
 	}
 	bar.total = info.Size()
 	return f, bar, nil
+}
+
+// untilDone gives a reader that ends when ctx does, though nothing comes: what is
+// read from a pipe may wait for ever.
+func untilDone(ctx context.Context, in io.Reader) io.Reader {
+	r := &endingReader{ctx: ctx, chunks: make(chan chunk)}
+	go func() {
+		var two [2][]byte // one is read into while the other is used
+		for i := 0; ; i = 1 - i {
+			if two[i] == nil {
+				two[i] = make([]byte, 256<<10)
+			}
+			b := two[i]
+			n, err := in.Read(b)
+			select {
+			case r.chunks <- chunk{b[:n], err}:
+			case <-ctx.Done():
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return r
+}
+
+type chunk struct {
+	bytes []byte
+	err   error
+}
+
+type endingReader struct {
+	ctx    context.Context
+	chunks chan chunk
+	now    chunk
+}
+
+// Read gives what has been read ahead; io.EOF when the context has ended.
+func (r *endingReader) Read(b []byte) (int, error) {
+	for len(r.now.bytes) == 0 {
+		if r.now.err != nil {
+			return 0, r.now.err
+		}
+		select {
+		case r.now = <-r.chunks:
+		case <-r.ctx.Done():
+			r.now.err = io.EOF
+		}
+	}
+	n := copy(b, r.now.bytes)
+	r.now.bytes = r.now.bytes[n:]
+	return n, nil
 }
 
 // fileTrouble says in one clause what is wrong with a file.

@@ -35,6 +35,11 @@ type replayReport struct {
 	span   time.Duration
 }
 
+// replayEnd ends what `ipfw replay --packets --json` prints.
+type replayEnd struct {
+	Report *replayReport `json:"report"`
+}
+
 // ruleHits is how often a rule, or a default, has decided.
 type ruleHits struct {
 	ruleRef
@@ -101,7 +106,7 @@ func (r *replayer) report() *replayReport {
 	for _, row := range x.rows {
 		if row.rule == engine.DefaultRule {
 			h := &defaults[row.flowOutcome.asked]
-			h.Name = defaultName(row.flowOutcome.asked)
+			h.Name = engine.DefaultName(row.flowOutcome.asked)
 			h.Packets += row.packets
 			h.Bytes += row.bytes
 			if row.verdict != engine.Discard {
@@ -144,7 +149,7 @@ func (a *app) printReport(x *replayReport, o *replayOptions) error {
 	x.pick(o.top)
 	switch {
 	case o.json && o.packets:
-		return a.printJSON(map[string]any{"report": x})
+		return a.printJSON(replayEnd{x})
 	case o.json:
 		return a.printJSON(x)
 	}

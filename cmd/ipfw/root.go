@@ -4,8 +4,12 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/ipfw/ipfw/rules"
 )
 
 // The groups in which `ipfw help` shows the commands.
@@ -45,8 +49,109 @@ changes" where a command compares).`,
 		c.GroupID = groupHost
 		root.AddCommand(c)
 	}
+	root.AddCommand(newVersionCmd(a))
+	root.SetHelpCommand(newHelpCmd())
+	root.InitDefaultCompletionCmd()
+	root.DisableSuggestions = true // see unknownCommand
 	markStart(a, root)
 	return root
+}
+
+func newVersionCmd(a *app) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "version",
+		Short: "Print what this binary is",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			if asJSON {
+				return a.printJSON(versionReport{moduleVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH})
+			}
+			a.printf("%s\n", version())
+			return nil
+		},
+	}
+	jsonFlag(c, &asJSON)
+	return c
+}
+
+// versionReport is what `ipfw version --json` prints.
+type versionReport struct {
+	Version string `json:"version"`
+	Go      string `json:"go"`
+	OS      string `json:"os"`
+	Arch    string `json:"arch"`
+}
+
+// newHelpCmd is cobra's help, but for a command that is not there it is an error.
+func newHelpCmd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Show how a command is used",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, _, err := cmd.Root().Find(args)
+			if err != nil {
+				return usagef("%w", unknownCommand(cmd.Root(), err))
+			}
+			about.InitDefaultHelpFlag()
+			return about.Help()
+		},
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			about, _, err := cmd.Root().Find(args)
+			if err != nil {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			var names []string
+			for _, c := range about.Commands() {
+				if c.IsAvailableCommand() {
+					names = append(names, c.Name()+"\t"+c.Short)
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+	}
+}
+
+// others are the words of other firewalls and programs for our commands.
+func others() map[string]string {
+	return map[string]string{
+		"list": "show", "ls": "show", "print": "show", "rules": "show", "dump": "show", "start": "run", "up": "run", "daemon": "run", "enable": "run",
+		"restart": "reload", "refresh": "reload", "commit": "confirm", "log": "events", "logs": "events", "monitor": "events",
+		"connections": "flows", "conntrack": "flows", "states": "flows", "sa": "sas", "check": "validate", "lint": "validate",
+		"format": "fmt", "info": "status", "stats": "status", "trace": "explain", "keys": "pki", "profiles": "profile",
+	}
+}
+
+// unknownCommand says of a command that cmd has not which one was meant, if that
+// is plain. It is never shut or open: whoever follows a hint should not be cut
+// off by it, nor open a host.
+func unknownCommand(cmd *cobra.Command, err error) error {
+	var name string
+	if _, scanErr := fmt.Sscanf(err.Error(), "unknown command %q for", &name); scanErr != nil {
+		return err
+	}
+	names := commandNames(cmd)
+	if cmd.HasParent() {
+		return fmt.Errorf("%s has no command %q: it has %s", cmd.CommandPath(), name, strings.Join(names, ", "))
+	}
+	meant := others()[name]
+	if meant == "" {
+		meant = rules.Nearest(name, slices.DeleteFunc(names, func(n string) bool { return n == "shut" || n == "open" }))
+	}
+	if meant == "" {
+		return fmt.Errorf("there is no command %q", name)
+	}
+	return fmt.Errorf("there is no command %q; did you mean %q?", name, meant)
+}
+
+// commandNames are the commands that cmd has.
+func commandNames(cmd *cobra.Command) (names []string) {
+	for _, sub := range cmd.Commands() {
+		if sub.IsAvailableCommand() {
+			names = append(names, sub.Name())
+		}
+	}
+	return names
 }
 
 // dryCommands need neither root nor a daemon. Those that read a policy read the
@@ -61,7 +166,7 @@ func dryCommands(a *app) []*cobra.Command {
 // hostCommands are the daemon and those that talk to it.
 func hostCommands(a *app) []*cobra.Command {
 	return []*cobra.Command{
-		a.secretly(newRunCmd(a)), newStatusCmd(a), newFlowsCmd(a), a.secretly(newSAsCmd(a)), newIKECmd(a), newEventsCmd(a), newReloadCmd(a), newConfirmCmd(a), newShutCmd(a), newOpenCmd(a), newDemoCmd(a),
+		a.secretly(newRunCmd(a)), newStatusCmd(a), newShowCmd(a), newFlowsCmd(a), a.secretly(newSAsCmd(a)), newIKECmd(a), newEventsCmd(a), newReloadCmd(a), newConfirmCmd(a), newShutCmd(a), newOpenCmd(a), newDemoCmd(a),
 	}
 }
 
@@ -79,10 +184,11 @@ func markStart(a *app, c *cobra.Command) {
 		}
 	case c.HasParent() && c.HasSubCommands() && c.Run == nil:
 		c.RunE = func(cmd *cobra.Command, args []string) error {
+			names := strings.Join(commandNames(cmd), ", ")
 			if len(args) > 0 {
-				return usagef("%s has no command %q", cmd.CommandPath(), args[0])
+				return usagef("%s has no command %q: it has %s", cmd.CommandPath(), args[0], names)
 			}
-			return usagef("%s needs a command", cmd.CommandPath())
+			return usagef("%s needs a command: %s", cmd.CommandPath(), names)
 		}
 	}
 }
@@ -90,9 +196,23 @@ func markStart(a *app, c *cobra.Command) {
 // version describes this binary: the module version that `go install` or
 // `go build` stamped on it.
 func version() string {
-	v := "(devel)"
+	return fmt.Sprintf("ipfw %s %s %s/%s", moduleVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+func moduleVersion() string {
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		v = info.Main.Version
+		return info.Main.Version
 	}
-	return fmt.Sprintf("ipfw %s %s %s/%s", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return "(devel)"
+}
+
+// wants says how many arguments a command takes, and what they are. It takes
+// least at least, and most at most; most 0: as many as there are.
+func wants(least, most int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < least || most > 0 && len(args) > most {
+			return usagef("%s wants %s, and got %s", cmd.CommandPath(), what, plural(uint64(len(args)), "argument"))
+		}
+		return nil
+	}
 }

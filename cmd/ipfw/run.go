@@ -107,6 +107,9 @@ func (a *app) logger(format string) (*slog.Logger, error) {
 	}}
 	switch format {
 	case "text":
+		if a.stderrTTY {
+			return slog.New(newPlainHandler(a.stderr)), nil
+		}
 		return slog.New(slog.NewTextHandler(a.stderr, o)), nil
 	case "json":
 		return slog.New(slog.NewJSONHandler(a.stderr, o)), nil

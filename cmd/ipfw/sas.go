@@ -15,7 +15,8 @@ import (
 
 func newSAsCmd(a *app) *cobra.Command {
 	var socket string
-	var asJSON, verbose, keys bool
+	var asJSON, verbose bool
+	var keys string
 	c := &cobra.Command{
 		Use:   "sas",
 		Short: "List the security associations that packets are sealed and opened with",
@@ -30,14 +31,17 @@ as rows of its table "ESP SAs" (the file esp_sa in its profile's folder):
 
     (umask 077; sudo ipfw sas --wireshark-keys > esp_sa)
 
+Rows of SAs with 64-bit sequence numbers have two columns that Wireshark 4.0 does
+not take: for that write --wireshark-keys=4.0.
+
 Only root gets them, and the daemon logs that somebody did. AH has no key to
 read by; captures of suites that Wireshark does not know stay closed.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client := host.NewClient(socket)
 			defer client.Close()
-			if keys {
-				k, err := a.wiresharkKeys(cmd, client)
+			if keys != "" {
+				k, err := a.wiresharkKeys(cmd, client, keys)
 				if err != nil {
 					return err
 				}
@@ -75,7 +79,9 @@ read by; captures of suites that Wireshark does not know stay closed.`,
 	socketFlag(c, &socket)
 	jsonFlag(c, &asJSON)
 	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "show all there is to each SA")
-	c.Flags().BoolVar(&keys, "wireshark-keys", false, "print the keys instead, for Wireshark's table of ESP SAs (root only)")
+	c.Flags().StringVar(&keys, "wireshark-keys", "", "print the keys instead, for Wireshark's table of ESP SAs (root only); =4.0: for Wireshark 4.0")
+	c.Flags().Lookup("wireshark-keys").NoOptDefVal = wiresharkNow
+	c.RegisterFlagCompletionFunc("wireshark-keys", cobra.FixedCompletions([]string{wiresharkNow, "4.0"}, cobra.ShellCompDirectiveNoFileComp))
 	c.MarkFlagsMutuallyExclusive("verbose", "wireshark-keys")
 	return c
 }
@@ -219,13 +225,19 @@ func leftOf(s *host.SA) string {
 	return "ends " + strings.Join(ends, " or ")
 }
 
+// wiresharkNow stands for the releases of Wireshark after 4.0.
+const wiresharkNow = "current"
+
 // wiresharkKeys asks for the keys, for root only: the daemon's own user could
 // have them too, but should not by accident.
-func (a *app) wiresharkKeys(cmd *cobra.Command, client *host.Client) (host.WiresharkKeys, error) {
+func (a *app) wiresharkKeys(cmd *cobra.Command, client *host.Client, release string) (host.WiresharkKeys, error) {
+	if release != wiresharkNow && release != "4.0" {
+		return host.WiresharkKeys{}, usagef("--wireshark-keys=%s: it is %s, which may be left out, or 4.0 for Wireshark 4.0", release, wiresharkNow)
+	}
 	if a.euid != 0 {
 		return host.WiresharkKeys{}, errors.New("only root gets at keys: run this with sudo")
 	}
-	return client.WiresharkKeys(cmd.Context())
+	return client.WiresharkKeys(cmd.Context(), release)
 }
 
 // printKeys prints the keys, and to the standard error what they are.

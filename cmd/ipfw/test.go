@@ -18,7 +18,7 @@ daemon uses, and says for each that went wrong what was expected, what came, and
 by which rule. The exit status is 1 when one failed.`,
 		Example: `  ipfw test /etc/ipfw
   ipfw test -v profile:web-server`,
-		Args:              cobra.MinimumNArgs(1),
+		Args:              wants(1, 0, `a PATH: a file, a folder, "-" or profile:NAME`),
 		ValidArgsFunction: completePolicy,
 		RunE: func(_ *cobra.Command, args []string) error {
 			p, err := a.load(args)

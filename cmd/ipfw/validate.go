@@ -31,7 +31,7 @@ once. Warnings (a rule that no packet can reach, an ssh session that would be
 cut) do not change the exit status.`,
 		Example: `  ipfw validate /etc/ipfw
   ipfw validate --print profile:web-server`,
-		Args:              cobra.MinimumNArgs(1),
+		Args:              wants(1, 0, `a PATH: a file, a folder, "-" or profile:NAME`),
 		ValidArgsFunction: completePolicy,
 		RunE: func(_ *cobra.Command, args []string) error {
 			return a.validate(args, show, asJSON)

@@ -43,3 +43,10 @@ func (l *Lab) unpacked(name, program string, more ...string) (root string, run [
 	folders := append(more, filepath.Join(root, libs), filepath.Join(root, "usr", libs))
 	return root, []string{loader, "--library-path", strings.Join(folders, ":")}
 }
+
+// Tshark gives the command that runs the tshark of a release of Debian.
+func (l *Lab) Tshark(release string) []string {
+	l.Helper()
+	root, run := l.unpacked(release+"-tshark", "usr/bin/tshark")
+	return append(run, filepath.Join(root, "usr/bin/tshark"))
+}
