@@ -46,21 +46,24 @@ func (c *Capture) Stop() string {
 	// The kernel hands packets over in blocks, on a busy machine late, and
 	// tcpdump forgets at its end what it has not read. Packet by packet
 	// (--immediate-mode) there is room for a few hundred only, and some are lost.
-	passed := -1
+	//
+	// What came between the opening of its socket and its filter counts as
+	// received, and may never be written. So it is enough, too, that tcpdump says
+	// ten times the same, longer than the kernel keeps a block back (a second).
+	passed, before, same := -1, -1, 0
 	c.host.lab.Eventually(Patience, "tcpdump has read what has passed", func() bool {
-		told := len(capturedLine.FindAllString(c.proc.Output(), -1))
-		c.proc.Signal(syscall.SIGUSR1) // say how far you are
-		var lines [][]string
-		c.host.lab.Eventually(Patience, "tcpdump says how far it is", func() bool {
-			lines = capturedLine.FindAllStringSubmatch(c.proc.Output(), -1)
-			return len(lines) > told
-		})
-		last := lines[len(lines)-1]
-		written, _ := strconv.Atoi(last[1])
+		written, received := c.progress()
 		if passed < 0 {
-			passed, _ = strconv.Atoi(last[2])
+			passed = received
 		}
-		return written >= passed
+		if written >= passed {
+			return true
+		}
+		if same++; written != before {
+			before, same = written, 0
+		}
+		time.Sleep(300 * time.Millisecond)
+		return same == 10
 	})
 	c.proc.Signal(syscall.SIGINT)
 	if err := c.proc.Wait(Patience); err != nil {
@@ -70,6 +73,23 @@ func (c *Capture) Stop() string {
 		c.host.lab.Fatalf("the capture is not whole:\n%s", out)
 	}
 	return c.file
+}
+
+// progress asks tcpdump how many packets it has written, and how many the kernel
+// has received for it.
+func (c *Capture) progress() (written, received int) {
+	c.host.lab.Helper()
+	told := len(capturedLine.FindAllString(c.proc.Output(), -1))
+	c.proc.Signal(syscall.SIGUSR1)
+	var lines [][]string
+	c.host.lab.Eventually(Patience, "tcpdump says how far it is", func() bool {
+		lines = capturedLine.FindAllStringSubmatch(c.proc.Output(), -1)
+		return len(lines) > told
+	})
+	last := lines[len(lines)-1]
+	written, _ = strconv.Atoi(last[1])
+	received, _ = strconv.Atoi(last[2])
+	return written, received
 }
 
 // Count ends the capture and counts the packets that a filter of tcpdump's
