@@ -57,16 +57,20 @@ type piece struct {
 const maxRefusals = 1 << 16
 
 // judge asks the engine about a packet, unless it would never have been sent.
-func (r *replayer) judge(in *engine.Input) engine.Result {
+func (r *replayer) judge(in *engine.Input, res *engine.Result) {
 	row, side := r.flows.find(in)
-	if row == nil {
-		return r.engine.Judge(in)
-	}
-	res, never := r.neverSent(row, side, in)
-	if !never {
-		res = r.engine.Judge(in)
-		r.learn(row, side, in, &res)
-	} else {
+	switch {
+	case row == nil:
+		*res = r.engine.Judge(in)
+		return
+	case row.open && in.Packet.TCPFlags&packet.SYN == 0: // as most packets are
+		if *res = r.engine.Judge(in); res.Verdict == engine.Discard {
+			r.learn(row, side, in, res)
+		}
+	case !r.neverSent(row, side, in, res):
+		*res = r.engine.Judge(in)
+		r.learn(row, side, in, res)
+	default:
 		r.reasons[res.Reason]++
 		if res.Rule >= 0 {
 			h := &r.hits[res.Rule]
@@ -74,40 +78,41 @@ func (r *replayer) judge(in *engine.Input) engine.Result {
 			h.Bytes += uint64(in.Packet.Len)
 		}
 		if in.Packet.Fragment && !in.Packet.LaterFragment() {
-			remember(&r.refusals.pieces, pieceOf(&in.Packet), res)
+			remember(&r.refusals.pieces, pieceOf(&in.Packet), *res)
 		}
 	}
-	row.count(in, &res)
-	return res
+	row.count(in, res)
 }
 
-// neverSent says whether a packet hangs on one that was refused, and what becomes
-// of it then.
-func (r *replayer) neverSent(row *flowRow, side uint8, in *engine.Input) (engine.Result, bool) {
+// neverSent says whether a packet hangs on one that was refused, and in res what
+// becomes of it then.
+func (r *replayer) neverSent(row *flowRow, side uint8, in *engine.Input, res *engine.Result) (ok bool) {
 	p := &in.Packet
 	if p.LaterFragment() {
-		res, ok := r.refusals.pieces[pieceOf(p)]
-		return res, ok
+		*res, ok = r.refusals.pieces[pieceOf(p)]
+		return ok
 	}
 	if row.refused == nil {
 		if row.open {
-			return engine.Result{}, false
+			return false
 		}
-		if asked := r.hangsOn(in); asked != nil && in.Now < asked.until {
-			return never(asked.refused, true), true
+		asked := r.hangsOn(in)
+		if ok = asked != nil && asked.refused != nil && in.Now < asked.until; ok {
+			*res = never(asked.refused, true)
 		}
-		return engine.Result{}, false
+		return ok
 	}
 	answer := side != row.opener
 	switch {
 	case p.Protocol == packet.TCP:
 		if p.TCPFlags&(packet.SYN|packet.ACK) == packet.SYN || !answer && row.unseen {
-			return engine.Result{}, false
+			return false
 		}
 	case !answer, in.Now >= row.until:
-		return engine.Result{}, false
+		return false
 	}
-	return never(row.refused, answer), true
+	*res = never(row.refused, answer)
+	return true
 }
 
 // never is the outcome of a packet that hangs on one with the outcome was. What
@@ -171,8 +176,9 @@ func (r *replayer) learn(row *flowRow, side uint8, in *engine.Input, res *engine
 	row.open, row.refused, row.unseen = false, &was, unseen
 }
 
-// hangsOn gives the flow that a packet of another row speaks of or answers to, if
-// the packet that would have opened it was refused; nil if there is none.
+// hangsOn gives the flow that a packet of another row speaks of or answers to, of
+// which the packet that would have opened it was refused, if not for good; nil if
+// there is none.
 func (r *replayer) hangsOn(in *engine.Input) *flowRow {
 	p := &in.Packet
 	forward := in.Dir == engine.Forward

@@ -234,6 +234,21 @@ func TestReplayRefusedGroup(t *testing.T) {
 	}
 }
 
+// TestReplayGroupLetInLater: a question that is asked again and let in is answered.
+func TestReplayGroupLetInLater(t *testing.T) {
+	const limited = "policy {\n  inbound = \"discard\"\n  outbound = \"bypass\"\n}\nrule \"mdns\" {\n  action = \"bypass\"\n  direction = \"in\"\n  protocol = \"udp\"\n  local_port = 5353\n" +
+		"  limit {\n    rate = \"1/second\"\n    burst = 1\n    per = \"remote_address\"\n  }\n}\n"
+	w := newPcap()
+	w.add(t, udp("192.0.2.7:5000", "224.0.0.251:5353", 30))
+	w.add(t, udp("192.0.2.7:5001", "224.0.0.251:5353", 30)) // over the limit
+	w.n += 2_000
+	w.add(t, udp("192.0.2.7:5001", "224.0.0.251:5353", 30))
+	w.add(t, udp("198.51.100.1:5353", "192.0.2.7:5001", 90))
+	if x := replayed(t, limited, w, "--local", "198.51.100.1"); x.Verdicts["bypass"] != 3 || x.Verdicts["discard"] != 1 {
+		t.Errorf("%v %v", x.Verdicts, x.Reasons)
+	}
+}
+
 // TestReplayProtectedOpener: a flow that policy wants sealed and the capture has
 // in the clear counts as protected, whichever side opens it, and whatever the
 // rules for the answers' direction say.

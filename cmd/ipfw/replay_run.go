@@ -115,7 +115,7 @@ func (r *replayer) frame(f *capture.Frame) error {
 		if in.Dir == engine.Out {
 			in.InIf, in.OutIf = "", name
 		}
-		j.result = r.judge(in)
+		r.judge(in, &j.result)
 	}
 	r.judged[policyVerdict(&j.result)]++
 	if r.each != nil {
