@@ -173,12 +173,18 @@ func (s *spd) redecide(f *flow, in *Input) Result {
 	if in.brought() && f.outIf == "" {
 		q.brought = in.SA
 	}
-	r := s.lookup(&q, 0, again)
-	if f.half && r.Verdict == Bypass && !s.halfOpen(r.Rule) {
-		r = Result{Reason: ReasonTCPState, Rule: NoRule, opened: r.opened}
-	}
+	r := s.again(&q, f.half)
 	f.decide(s, &q, &r)
 	f.generation = s.generation
+	return r
+}
+
+// again looks up a flow that is open already; half is of the flow.
+func (s *spd) again(q *query, half bool) Result {
+	r := s.lookup(q, 0, again)
+	if half && r.Verdict == Bypass && !s.halfOpen(r.Rule) {
+		return Result{Reason: ReasonTCPState, Rule: NoRule, opened: r.opened}
+	}
 	return r
 }
 

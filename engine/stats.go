@@ -7,6 +7,7 @@ import (
 
 // Stats are the counters of an engine at one moment.
 type Stats struct {
+	Policy   *Policy                      // whose rules Rules counts; must not be changed
 	Reasons  [Reasons]uint64              // packets by Reason
 	Rules    []RuleStats                  // by index in Policy.Rules
 	Defaults [directionCount]DefaultStats // by Direction
@@ -24,7 +25,7 @@ type DefaultStats struct{ Packets, Bytes uint64 }
 // a rule that a reload keeps by name keeps its counters.
 func (e *Engine) Stats() Stats {
 	s := e.spd.Load()
-	st := Stats{Rules: make([]RuleStats, len(s.state)), Flows: e.flows.len()}
+	st := Stats{Policy: s.given, Rules: make([]RuleStats, len(s.state)), Flows: e.flows.len()}
 	for i := range st.Reasons {
 		st.Reasons[i] = e.reasons[i].Load()
 	}
