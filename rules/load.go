@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"cmp"
 	"fmt"
 	"sort"
 	"strings"
@@ -97,7 +98,7 @@ func (l *loader) refusals() {
 		if r.Warning {
 			sev = hcl.DiagWarning
 		}
-		l.add(sev, at, "Policy refused", upperFirst(r.Text)+".")
+		l.add(sev, at, cmp.Or(r.Summary, "Policy refused"), upperFirst(r.Text)+".")
 	}
 }
 

@@ -47,9 +47,27 @@ type Settings struct {
 	// LogRate is how many events the daemon writes to its log in a second at
 	// most; 0: no limit. Counters and the event stream are not limited.
 	LogRate uint32
+	// Log says which packets that no rule logs by itself get an event, of many of
+	// them a few.
+	Log LogWhat
 	// Place is "file:line" of the policy block.
 	Place string
 }
+
+// LogWhat is what the policy block's `log` names.
+type LogWhat uint8
+
+// The values of `log`.
+const (
+	LogNone     LogWhat = iota
+	LogDiscards         // packets that are discarded
+	LogAll              // and those that open a flow
+)
+
+var logNames = []string{"none", "discard", "all"}
+
+// String gives the word that a policy uses.
+func (l LogWhat) String() string { return logNames[l] }
 
 // Defaults of the policy block.
 const (
@@ -86,6 +104,7 @@ type Refusal struct {
 	Argument   string // the one that it is about; empty: the block
 	Text       string // half a sentence, without a full stop
 	Warning    bool   // it does not keep the policy from loading
+	Summary    string // a few words; empty: that the policy is refused
 }
 
 // IPsec is an ipsec block: how the traffic of a protect rule is sealed.

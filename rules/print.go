@@ -34,6 +34,7 @@ func (p *Policy) Print() []byte {
 	w.raw("queue", strconv.Itoa(int(s.Queue)))
 	w.raw("queues", strconv.Itoa(int(s.Queues)))
 	w.text("mark_mask", fmt.Sprintf("0x%08x", s.MarkMask))
+	w.text("log", s.Log.String())
 	w.raw("log_rate", strconv.FormatUint(uint64(s.LogRate), 10))
 	w.timeouts(p.Engine.Timeouts)
 	w.close()

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/ipfw/ipfw/engine"
 	"github.com/ipfw/ipfw/packet"
+	"github.com/zclconf/go-cty/cty"
 )
 
 var (
@@ -35,7 +36,7 @@ func (l *loader) settings() {
 		l.fail(b.TypeRange, "Second policy block", "The policy block is at %s; there is one only.", l.place(blocks[0].TypeRange))
 	}
 	k := l.open(blocks[0], []string{"inbound", "outbound", "forward", "essentials", "on_failure", "offload",
-		"queue", "queues", "mark_mask", "log_rate", "clear_icmp_errors", "half_open"}, map[string]func(*hclsyntax.Block){"timeouts": l.timeouts})
+		"queue", "queues", "mark_mask", "log", "log_rate", "clear_icmp_errors", "half_open"}, map[string]func(*hclsyntax.Block){"timeouts": l.timeouts})
 	s := &l.policy.Settings
 	s.Place = l.place(blocks[0].TypeRange)
 	def := &l.policy.Engine.Default
@@ -57,7 +58,20 @@ func (l *loader) settings() {
 	if n := bits.OnesCount32(s.MarkMask); n < 8 || bits.Len32(s.MarkMask)-bits.TrailingZeros32(s.MarkMask) != n {
 		l.fail(k.at("mark_mask"), "Wrong value", "mark_mask %#x is not one unbroken range of at least 8 bits, like 0xff000000.", s.MarkMask)
 	}
+	s.Log = k.logWhat()
 	s.LogRate = uint32(k.integer("log_rate", 0, 1<<32-1, DefaultLogRate))
+}
+
+// logWhat reads which packets get an event without a rule that asks for it; false
+// is none of them.
+func (k block) logWhat() LogWhat {
+	if it, ok := k.one("log", "a word, "+oneOf(logNames)); ok && it.v.Type() == cty.Bool {
+		if it.v.True() {
+			return LogDiscards
+		}
+		return LogNone
+	}
+	return LogWhat(k.word("log", logNames, int(LogDiscards)))
 }
 
 // timeoutArgs are the arguments of a timeouts block.

@@ -8,4 +8,5 @@ policy {
   queue      = 70000
   mark_mask  = "0x0f0f0000"
   log_rate   = -1
+  log        = "drops"
 }

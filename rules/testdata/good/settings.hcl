@@ -9,6 +9,7 @@ policy {
   queues     = 4
   mark_mask  = "0x00ff0000"
   log_rate   = 0
+  log = "all"
   half_open  = "bypass"
   timeouts {
     tcp_established = "36h"
