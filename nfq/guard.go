@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
+	"github.com/ipfw/ipfw/packet"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -36,13 +38,15 @@ const renewAgain = time.Second
 
 // watch calls news after each change to nftables, and renew after each change to
 // the table by another socket than port's, and again until it succeeds; both
-// after the loss of events, which may have been such a change.
-func (g *guard) watch(table string, port uint32, news func(), renew func() error) {
+// after the loss of events, which may have been such a change. renew hears who has
+// changed what, "" if that is not known.
+func (g *guard) watch(table string, port uint32, news func(), renew func(by string) error) {
 	defer close(g.done)
-	touched := false
+	touched := tableChange{}
+	by := ""
 	put := func() {
 		var again time.Time
-		if renew() != nil {
+		if renew(by) != nil {
 			again = time.Now().Add(renewAgain)
 		}
 		_ = g.conn.SetReadDeadline(again) // fails when it is closed, as Receive will
@@ -57,6 +61,7 @@ func (g *guard) watch(table string, port uint32, news func(), renew func() error
 			continue
 		case err != nil:
 			news()
+			by = ""
 			put()
 			continue
 		}
@@ -64,15 +69,62 @@ func (g *guard) watch(table string, port uint32, news func(), renew func() error
 			switch {
 			case m.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN: // end of a transaction
 				news()
-				if touched {
+				if len(touched) > 0 {
+					by = touched.by(m)
 					put()
 				}
-				touched = false
+				clear(touched)
 			case m.Header.PID != port && tableOf(m) == table:
-				touched = true
+				touched[m.Header.Type&0xff]++
 			}
 		}
 	}
+}
+
+// tableChange counts, by type of message, what a transaction has done to the table.
+type tableChange map[netlink.HeaderType]int
+
+// by says in words who has done it, from the message that ends the transaction, and
+// what. The kernel's number of the process is that of its first PID namespace.
+func (c tableChange) by(end netlink.Message) string {
+	who := "a process that the kernel does not name"
+	if len(end.Data) >= sizeofNfgenmsg {
+		var pid uint32
+		name := ""
+		attributes(end.Data[sizeofNfgenmsg:], func(typ uint16, v []byte) {
+			switch typ {
+			case unix.NFTA_GEN_PROC_PID:
+				pid = be32(v)
+			case unix.NFTA_GEN_PROC_NAME:
+				name = cString(v)
+			}
+		})
+		if name != "" {
+			who = fmt.Sprintf("%s (process %d)", packet.Printable(name), pid)
+		}
+	}
+	if c[unix.NFT_MSG_DELTABLE] > 0 {
+		return who + " deleted it"
+	}
+	var what []string
+	for _, k := range []struct {
+		typ       netlink.HeaderType
+		did, noun string
+	}{
+		{unix.NFT_MSG_DELCHAIN, "deleted", "chain"}, {unix.NFT_MSG_DELRULE, "deleted", "rule"},
+		{unix.NFT_MSG_NEWCHAIN, "made or changed", "chain"}, {unix.NFT_MSG_NEWRULE, "added", "rule"},
+	} {
+		switch n := c[k.typ]; {
+		case n == 1:
+			what = append(what, k.did+" 1 "+k.noun)
+		case n > 1:
+			what = append(what, fmt.Sprintf("%s %d %ss", k.did, n, k.noun))
+		}
+	}
+	if what == nil {
+		return who + " changed it"
+	}
+	return who + " " + strings.Join(what, " and ")
 }
 
 // tableOf gives the name of the table that an event is about. The attribute
@@ -105,13 +157,14 @@ func isTimeout(err error) bool {
 	return errors.As(err, &op) && op.Timeout()
 }
 
-// renew puts the table back as it was.
-func (f *Firewall) renew() error {
+// renew puts the table back as it was; by is what is known of why.
+func (f *Firewall) renew(by string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
 		return nil
 	}
+	f.changedBy.Store(&by)
 	if err := f.install(&f.cfg, false); err != nil {
 		f.notRenewed.Add(1)
 		f.cfg.Logger.Error("somebody has changed the nftables table, and it cannot be renewed: THE HOST MAY BE OPEN",

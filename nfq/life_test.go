@@ -409,12 +409,13 @@ func TestGuard(t *testing.T) {
 	want := server.listing("ipfw", nftables.TableFamilyINet)
 	for i, harm := range []struct {
 		name string
+		by   string // what is said of it
 		do   func(c *nftables.Conn)
 	}{
-		{"flush ruleset", func(c *nftables.Conn) { c.FlushRuleset() }},
-		{"delete the table", func(c *nftables.Conn) { c.DelTable(table) }},
-		{"flush a chain", func(c *nftables.Conn) { c.FlushChain(&nftables.Chain{Table: table, Name: "output"}) }},
-		{"insert a rule", func(c *nftables.Conn) {
+		{"flush ruleset", ") deleted it", func(c *nftables.Conn) { c.FlushRuleset() }},
+		{"delete the table", ") deleted it", func(c *nftables.Conn) { c.DelTable(table) }},
+		{"flush a chain", " rules", func(c *nftables.Conn) { c.FlushChain(&nftables.Chain{Table: table, Name: "output"}) }},
+		{"insert a rule", ") added 1 rule", func(c *nftables.Conn) {
 			c.InsertRule(&nftables.Rule{Table: table, Chain: &nftables.Chain{Table: table, Name: "input"}, Exprs: []expr.Any{accept()}})
 		}},
 	} {
@@ -434,6 +435,9 @@ func TestGuard(t *testing.T) {
 		fw.mu.Unlock()
 		if renewed != uint64(i)+1 {
 			t.Errorf("%s: renewed %d times", harm.name, renewed)
+		}
+		if by := fw.Stats().ChangedBy; !strings.Contains(by, " (process ") || !strings.HasSuffix(by, harm.by) {
+			t.Errorf("%s: told as %q, want a process and %q", harm.name, by, harm.by)
 		}
 		if got := server.listing("ipfw", nftables.TableFamilyINet); got != want {
 			t.Errorf("%s: not renewed: %s", harm.name, firstDifference(got, want))

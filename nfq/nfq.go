@@ -80,6 +80,7 @@ type Firewall struct {
 	guard      *guard
 	renewed    atomic.Uint64
 	notRenewed atomic.Uint64
+	changedBy  atomic.Pointer[string] // who has last changed the table, and how
 
 	mu     sync.Mutex // orders Reload and Close; guards what they change
 	rules  *ruleset

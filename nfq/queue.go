@@ -60,7 +60,7 @@ func openReceiver(kind Receiver, c queueConfig) (receiver, error) {
 		return r, nil
 	}
 	if owner := queueOwner(c.queue); owner != "" {
-		return nil, fmt.Errorf("queue %d belongs to %s: stop it, or choose another queue number", c.queue, owner)
+		return nil, fmt.Errorf("queue %d belongs to %s: stop it, or name another queue in the policy block", c.queue, owner)
 	}
 	switch {
 	case errors.Is(err, os.ErrPermission):

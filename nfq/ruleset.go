@@ -129,27 +129,41 @@ func (r *ruleset) refused(name string, err error) error {
 	return fmt.Errorf("nftables table %q: %w", name, err)
 }
 
-// ownedByOther says who has the table, if it belongs to a socket that is not
-// ours.
+// ownedByOther is an error that says who has the table, if it belongs to a socket
+// that is not ours.
+func (r *ruleset) ownedByOther(name string) error {
+	owner, err := r.ownerOf(name)
+	if err == nil && owner != "" {
+		err = foreign(name, owner)
+	}
+	return err
+}
+
+// foreign refuses what another process has.
+func foreign(what, owner string) error {
+	return fmt.Errorf("nftables table %q belongs to %s: stop it first, because a network namespace has one ipfw", what, owner)
+}
+
+// ownerOf names the process that has the table, if it belongs to a socket that is
+// not ours; "": nobody has.
 //
 // A socket that nobody has open any more may be an owner for a moment longer: the
 // kernel ends it when the last system call on it has returned. That is waited for.
-func (r *ruleset) ownedByOther(name string) error {
+func (r *ruleset) ownerOf(name string) (string, error) {
 	for end := time.Now().Add(ownerGoes); ; time.Sleep(ownerGoes / 100) {
 		there, err := r.tables(name)
 		if err != nil {
-			return err
+			return "", err
 		}
 		i := slices.IndexFunc(there, func(t tableState) bool { return t.owner != 0 && t.owner != r.raw.PID() })
 		if i < 0 {
-			return nil
+			return "", nil
 		}
 		owner := portOwner(there[i].owner)
 		if owner == "" && time.Now().Before(end) {
 			continue
 		}
-		owner = cmp.Or(owner, unseen(there[i].owner))
-		return fmt.Errorf("nftables table %q belongs to %s: stop it, or choose another table name and queue number", name, owner)
+		return cmp.Or(owner, unseen(there[i].owner)), nil
 	}
 }
 

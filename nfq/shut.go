@@ -2,8 +2,10 @@ package nfq
 
 import (
 	"errors"
-	"fmt"
 	"runtime"
+	"slices"
+
+	"github.com/google/nftables"
 )
 
 // Shut puts the table in force in the form that lets nothing pass but loopback,
@@ -63,20 +65,65 @@ func (r *ruleset) shut(cfg *Config, can abilities, first bool) error {
 // refuseForeignTable keeps a second ipfw from replacing the table of a first
 // that reads other queues. It says whether an earlier one has left a table.
 func (r *ruleset) refuseForeignTable(table string) (followed bool, err error) {
-	if err := r.ownedByOther(table); err != nil {
-		return false, err
+	owner, followed, err := r.whose(table)
+	if err == nil && owner != "" {
+		err = foreign(table, owner)
+	}
+	return followed && err == nil, err
+}
+
+// whose names the process that a table belongs to, or that reads the queues it
+// names; followed says that it names some.
+func (r *ruleset) whose(table string) (owner string, followed bool, err error) {
+	if owner, err = r.ownerOf(table); err != nil || owner != "" {
+		return owner, false, err
 	}
 	queues, err := r.queuesIn(table)
-	if err != nil {
-		return false, err
-	}
 	for _, q := range queues {
-		if owner := queueOwner(q); owner != "" {
-			return false, fmt.Errorf("nftables table %q and queue %d belong to %s: stop it, or choose another table name and queue number",
-				table, q, owner)
+		if owner = queueOwner(q); owner != "" {
+			break
 		}
 	}
-	return len(queues) > 0, nil
+	return owner, len(queues) > 0, err
+}
+
+// Left is our table as somebody finds it who does not have it.
+type Left struct {
+	There bool
+	Open  bool   // what nobody judges passes (on_failure)
+	Owner string // a process that runs it; empty: there is none
+}
+
+// FindLeft looks for our table in the network namespace of the caller. It takes
+// CAP_NET_ADMIN.
+func FindLeft() (l Left, err error) {
+	cfg, err := Config{}.withDefaults()
+	if err != nil {
+		return l, err
+	}
+	runtime.LockOSThread() // queueOwner reads the namespace's /proc
+	defer runtime.UnlockOSThread()
+	r, err := openRuleset()
+	if err != nil {
+		return l, privileged(err)
+	}
+	defer func() { err = errors.Join(err, r.close()) }()
+	there, err := r.tables(cfg.Table)
+	if err != nil || len(there) == 0 {
+		return l, privileged(err)
+	}
+	l.There, l.Open = true, true
+	for _, t := range there {
+		chains, err := r.chainsOf(&nftables.Table{Name: cfg.Table, Family: t.family})
+		if err != nil {
+			return l, privileged(err)
+		}
+		l.Open = l.Open && !slices.ContainsFunc(chains, func(c *nftables.Chain) bool {
+			return c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop
+		})
+	}
+	l.Owner, _, err = r.whose(cfg.Table)
+	return l, privileged(err)
 }
 
 // Remove deletes the table of a firewall that was left shut and has no daemon

@@ -27,6 +27,7 @@ type Connection struct {
 	Local, Remote netip.AddrPort
 	Opener        engine.Opener // OpenedByEither: it is not known
 	Cookie        uint64        // names the socket until the next boot, SO_COOKIE of socket(7)
+	Inode         uint32        // as /proc/PID/fd has it; 0: no process has it open any more
 }
 
 // Of linux/inet_diag.h and linux/sock_diag.h, which x/sys has not.
@@ -37,6 +38,7 @@ const (
 	inetDiagID          = 4  // struct inet_diag_sockid in struct inet_diag_msg
 	inetDiagCookie      = 44 // two 32-bit halves, low first
 	inetDiagQueue       = 60 // idiag_wqueue in it: bytes that are not acknowledged
+	inetDiagInode       = 68 // idiag_inode in it
 	inetDiagInfo        = 2  // attribute: struct tcp_info
 	sizeofTCPInfo       = 216
 
@@ -76,7 +78,7 @@ func FindConnections() ([]Connection, error) {
 		case was != engine.OpenedByEither && was != opener:
 			opener = engine.OpenedByEither
 		}
-		c := Connection{Local: ends[0], Remote: ends[1], Opener: opener, Cookie: s.cookie}
+		c := Connection{Local: ends[0], Remote: ends[1], Opener: opener, Cookie: s.cookie, Inode: s.inode}
 		any4 := netip.AddrPortFrom(netip.IPv4Unspecified(), c.Local.Port())
 		any6 := netip.AddrPortFrom(netip.IPv6Unspecified(), c.Local.Port()) // takes IPv4 as well
 		if opener == engine.OpenedByEither && (listens[c.Local] || listens[any6] || c.Local.Addr().Is4() && listens[any4]) {
@@ -90,6 +92,7 @@ func FindConnections() ([]Connection, error) {
 type socket struct {
 	opener engine.Opener
 	cookie uint64
+	inode  uint32
 }
 
 // dumpSockets gives the TCP connections by their ends, local first, and where
@@ -114,7 +117,8 @@ func dumpSockets(conn *netlink.Conn) (all map[[2]netip.AddrPort]socket, listens 
 			default:
 				cookie := m.Data[inetDiagCookie:]
 				all[[2]netip.AddrPort{local, remote}] = socket{openerOf(m.Data),
-					uint64(binary.NativeEndian.Uint32(cookie)) | uint64(binary.NativeEndian.Uint32(cookie[4:]))<<32}
+					uint64(binary.NativeEndian.Uint32(cookie)) | uint64(binary.NativeEndian.Uint32(cookie[4:]))<<32,
+					binary.NativeEndian.Uint32(m.Data[inetDiagInode:])}
 			}
 		}
 	}

@@ -24,6 +24,7 @@ type Stats struct {
 	Owned      bool   // the table is ours: nobody else can change it
 	Renewed    uint64 // times somebody else had changed the table, and it was put back
 	NotRenewed uint64 // times that failed; it is tried again
+	ChangedBy  string // who has changed it last, and how, in words; empty: nobody knows
 
 	Waiting      uint64 // packets in the queues now
 	QueueDropped uint64 // dropped by the kernel: the queue, or the ring that ESP comes by, was full
@@ -54,6 +55,9 @@ type queueStats struct {
 // read.
 func (f *Firewall) Stats() Stats {
 	s := Stats{Owned: f.rules.own, Renewed: f.renewed.Load(), NotRenewed: f.notRenewed.Load(), NotDirect: f.shortcut.because()}
+	if by := f.changedBy.Load(); by != nil {
+		s.ChangedBy = *by
+	}
 	if why := f.portTaken.Load(); why != nil {
 		s.PortTaken = *why
 	}

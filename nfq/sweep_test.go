@@ -66,12 +66,12 @@ func TestSweepThatFails(t *testing.T) {
 	deaf(func() {
 		reload()
 		silent("a reload that cannot sweep", false)
-		if err := fw.renew(); err != nil {
+		if err := fw.renew(""); err != nil {
 			t.Error(err)
 		}
 		silent("renewed, and still deaf", false)
 	})
-	if err := fw.renew(); err != nil {
+	if err := fw.renew(""); err != nil {
 		t.Error(err)
 	}
 	silent("renewed", true)
@@ -96,7 +96,7 @@ func TestRenewAfterDecided(t *testing.T) {
 	fw := server.start(Config{Offload: 1}, o.judge)
 	o.generation.Store(2)
 	fw.Decided(2)
-	if err := fw.renew(); err != nil {
+	if err := fw.renew(""); err != nil {
 		t.Fatal(err)
 	}
 	c, err := client.dial("udp", addr4(0, 2), 7, patience)
