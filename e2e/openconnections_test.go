@@ -230,7 +230,7 @@ func TestTakeoverOpensNothing(t *testing.T) {
 				for _, how := range []string{"after a crash", "after shut"} {
 					d.Kill()
 					if how == "after shut" {
-						server.Run(lab.Binary(t), "shut", "-c", policy, "--socket", d.Socket)
+						server.Run(lab.Binary(t), "shut", "--force", "-c", policy, "--socket", d.Socket)
 					}
 					d = server.IPFW(policy)
 					if !answered(how) {

@@ -119,7 +119,7 @@ func tryTableIsOwned(t *testing.T, _ string) {
 		none("taken over")
 	}
 	d.Kill()
-	server.Run(lab.Binary(t), "shut", "-c", policy, "--socket", d.Socket)
+	server.Run(lab.Binary(t), "shut", "--force", "-c", policy, "--socket", d.Socket)
 	none("shut")
 	d = server.IPFW(policy)
 	none("taken over from ipfw shut")

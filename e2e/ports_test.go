@@ -70,7 +70,7 @@ func TestPortsWhileShut(t *testing.T) {
 	}
 	check("left shut")
 	server.Run(lab.Binary(t), "open", "--socket", d.Socket)
-	server.Run(lab.Binary(t), "shut", "-c", policy, "--socket", d.Socket)
+	server.Run(lab.Binary(t), "shut", "--force", "-c", policy, "--socket", d.Socket)
 	check("shut")
 }
 

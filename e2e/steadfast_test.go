@@ -199,7 +199,7 @@ func TestShut(t *testing.T) {
 		t.Fatal(err)
 	}
 	shut := func(policy string) (string, error) {
-		return p.server.Try(waitLong, lab.Binary(t), "shut", "-c", policy, "--socket", p.s.Socket)
+		return p.server.Try(waitLong, lab.Binary(t), "shut", "--force", "-c", policy, "--socket", p.s.Socket)
 	}
 	silent := func(when string) {
 		t.Helper()

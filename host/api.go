@@ -3,6 +3,8 @@ package host
 import (
 	"net/netip"
 	"time"
+
+	"github.com/ipfw/ipfw/rules"
 )
 
 // The control socket speaks HTTP with JSON. What stands here is the schema of
@@ -36,6 +38,10 @@ type Status struct {
 	// confirms; absent when there is nothing to confirm.
 	Unconfirmed *Unconfirmed `json:"unconfirmed,omitempty"`
 
+	// Reloading is for how many seconds a reload has been under way; absent:
+	// there is none. Until it is done, Rules may be those of either policy.
+	Reloading float64 `json:"reloading_seconds,omitempty"`
+
 	// Flows is how many flows are known now.
 	Flows int `json:"flows"`
 	// SAs is how many SAs there are now, of both directions.
@@ -44,6 +50,9 @@ type Status struct {
 	Reasons map[string]uint64 `json:"reasons"`
 	// Rules are in the order of the policy, those of `essentials` included.
 	Rules []RuleStatus `json:"rules"`
+	// Sources are the addresses of other hosts that most discarded packets had for
+	// their source, the most first.
+	Sources []SourceStatus `json:"discarded_sources,omitempty"`
 	// Defaults counts, for "in", "out" and "forward", what no rule named.
 	Defaults map[string]DefaultStatus `json:"defaults"`
 	Queue    QueueStatus              `json:"queue"`
@@ -59,6 +68,9 @@ type PolicyStatus struct {
 	Generation uint64       `json:"generation"`
 	Loaded     time.Time    `json:"loaded"`
 	Warnings   []Diagnostic `json:"warnings"`
+	// RolledBack is when this policy came back because nobody confirmed another,
+	// which the paths may still hold; absent: it is what they held.
+	RolledBack *time.Time `json:"rolled_back,omitempty"`
 }
 
 // PolicyText is the policy in force, as it was read: the files may have changed
@@ -97,6 +109,14 @@ type DefaultStatus struct {
 	Action  string `json:"action"`
 	Packets uint64 `json:"packets"`
 	Bytes   uint64 `json:"bytes"`
+}
+
+// SourceStatus is a source of discarded packets. Packets is an estimate: it is
+// low where very many come in a second, and high for who came after others that
+// have been forgotten. Anybody can write any source on a packet.
+type SourceStatus struct {
+	Source  netip.Addr `json:"source"`
+	Packets uint64     `json:"packets"`
 }
 
 // EventStatus counts events.
@@ -139,6 +159,9 @@ type ReloadRequest struct {
 	// SSHConnection is the ssh connection of whoever asks (FindSSH), to
 	// warn of a lock-out.
 	SSHConnection string `json:"ssh_connection,omitempty"`
+	// Force asks for it even if it cuts the session of whoever asks, which is
+	// refused otherwise, unless Confirm asks for a way back.
+	Force bool `json:"force,omitempty"`
 }
 
 // ReloadResult is a policy that is in force now.
@@ -146,6 +169,17 @@ type ReloadResult struct {
 	Generation  uint64       `json:"generation"`
 	Warnings    []Diagnostic `json:"warnings"`
 	Unconfirmed *Unconfirmed `json:"unconfirmed,omitempty"`
+	// Paths are what was read, Rules and Essential how many rules there are.
+	Paths     []string `json:"paths"`
+	Rules     int      `json:"rules"`
+	Essential int      `json:"essential"`
+	// Changes are the differences from the policy before, Flows what becomes of
+	// the flows that were there.
+	Changes rules.Changes `json:"changes"`
+	Flows   FlowChanges   `json:"flows"`
+	// OwnSessions are those of whoever has asked that are cut.
+	OwnSessions []string `json:"own_sessions,omitempty"`
+	Took        float64  `json:"took_seconds"`
 }
 
 // Confirmation says what was confirmed.
@@ -218,6 +252,9 @@ type QueueStatus struct {
 	TableOwned      bool   `json:"table_owned"`
 	TableRenewed    uint64 `json:"table_renewed"`
 	TableNotRenewed uint64 `json:"table_not_renewed"`
+	// TableChangedBy is who has changed it last, and how, in words; absent if the
+	// kernel has not told, or nobody has.
+	TableChangedBy string `json:"table_changed_by,omitempty"`
 }
 
 // drops is how many packets were lost because the daemon was too slow.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/ipfw/ipfw/esp"
 	"github.com/ipfw/ipfw/ike"
@@ -26,7 +27,7 @@ func check(p *rules.Policy, files bool) (list []rules.Refusal) {
 	refuse := func(kind, name, arg string, err error) {
 		r := rules.Refusal{Kind: kind, Name: name, Argument: arg, Text: err.Error()}
 		if errors.Is(err, fs.ErrPermission) {
-			r.Warning = true
+			r.Warning, r.Summary = true, "File not checked"
 			r.Text += ": run as root to check it"
 		}
 		list = append(list, r)
@@ -62,6 +63,9 @@ func check(p *rules.Policy, files bool) (list []rules.Refusal) {
 		for _, err := range x.Faults() {
 			refuse("ike", k.Name, "", err)
 		}
+		ending(validitiesOf(k, x), time.Now(), func(v *validity, summary, text string) {
+			list = append(list, rules.Refusal{Kind: "ike", Name: k.Name, Argument: v.arg, Text: text, Warning: true, Summary: summary})
+		})
 	}
 	if files {
 		checkManual(p, refuse)

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync/atomic"
 	"time"
 )
 
@@ -19,6 +20,15 @@ import (
 // said no.
 type Client struct {
 	http http.Client
+	// Slow, if it is set, hears a sentence when the daemon takes its time, and how
+	// long this goes on waiting.
+	Slow func(text string)
+
+	socket string
+	daemon atomic.Int32 // its process, as far as it can be seen from here; 0: unknown
+	// silent is after what time without an answer it is asked how the daemon
+	// is, long how often whoever waits for a change is told that it goes on.
+	silent, long time.Duration
 }
 
 // NewClient makes a client for a socket, "" for DefaultSocket. It does not
@@ -27,9 +37,19 @@ func NewClient(socket string) *Client {
 	if socket == "" {
 		socket = DefaultSocket
 	}
-	return &Client{http: http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dialControl(ctx, socket) },
-	}}}
+	c := &Client{socket: socket, silent: 5 * time.Second, long: time.Minute}
+	c.http.Transport = &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			conn, err := dialControl(ctx, socket)
+			if err == nil {
+				if cred, err := peer(conn); err == nil {
+					c.daemon.Store(cred.Pid)
+				}
+			}
+			return conn, err
+		},
+	}
+	return c
 }
 
 // Close gives up idle connections.
@@ -48,15 +68,17 @@ func (c *Client) Policy(ctx context.Context) (p PolicyText, err error) {
 }
 
 // Reload makes the daemon read its policy again. An *APIError with
-// Diagnostics says that the policy is not good and the one before stays.
+// Diagnostics says that the policy is not good and the one before stays. It waits
+// for as long as the daemon is at it: what comes in force later must not be told
+// as failed.
 func (c *Client) Reload(ctx context.Context, q ReloadRequest) (r ReloadResult, err error) {
-	err = c.call(ctx, "POST", "/v1/reload", q, &r)
+	err = c.callFor(ctx, 0, "POST", "/v1/reload", q, &r)
 	return r, err
 }
 
-// Confirm makes the policy in force stay.
+// Confirm makes the policy in force stay. It waits as Reload does.
 func (c *Client) Confirm(ctx context.Context) (r Confirmation, err error) {
-	err = c.call(ctx, "POST", "/v1/confirm", nil, &r)
+	err = c.callFor(ctx, 0, "POST", "/v1/confirm", nil, &r)
 	return r, err
 }
 
@@ -115,8 +137,16 @@ func (c *Client) do(ctx context.Context, method, path string, body any) (io.Read
 	if err != nil {
 		return nil, err
 	}
-	res, err := c.http.Do(req)
+	ctx, fail := context.WithCancelCause(ctx)
+	answered := make(chan struct{})
+	go c.watch(method, path, answered, fail)
+	res, err := c.http.Do(req.WithContext(ctx))
+	close(answered)
 	if err != nil {
+		defer fail(nil)
+		if why := (*SilentError)(nil); errors.As(context.Cause(ctx), &why) {
+			return nil, why
+		}
 		// url.Error wraps our sentence in a URL that means nothing to people.
 		var u *url.Error
 		if errors.As(err, &u) {
@@ -125,8 +155,9 @@ func (c *Client) do(ctx context.Context, method, path string, body any) (io.Read
 		return nil, err
 	}
 	if res.StatusCode < 400 {
-		return res.Body, nil
+		return &answer{res.Body, func() { fail(nil) }}, nil
 	}
+	defer fail(nil)
 	defer res.Body.Close()
 	api := &APIError{Status: res.StatusCode}
 	if err := json.NewDecoder(res.Body).Decode(api); err != nil || api.Message == "" {
@@ -135,14 +166,33 @@ func (c *Client) do(ctx context.Context, method, path string, body any) (io.Read
 	return nil, api
 }
 
+// answer is the body of an answer, whose end is the end of its request.
+type answer struct {
+	io.ReadCloser
+	end func()
+}
+
+// Close implements io.Closer.
+func (a *answer) Close() error {
+	defer a.end()
+	return a.ReadCloser.Close()
+}
+
 func (c *Client) call(ctx context.Context, method, path string, body, answer any) error {
 	return c.callFor(ctx, time.Minute, method, path, body, answer)
 }
 
 func (c *Client) callFor(ctx context.Context, limit time.Duration, method, path string, body, answer any) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
+	given := ctx
+	if limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
 	r, err := c.do(ctx, method, path, body)
+	if err != nil && ctx.Err() != nil && given.Err() == nil {
+		return &SilentError{Socket: c.socket, PID: int(c.daemon.Load()), After: limit}
+	}
 	if err != nil {
 		return err
 	}

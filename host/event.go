@@ -18,7 +18,7 @@ type Kind string
 
 // The kinds of events. The first three speak of one packet.
 const (
-	KindPacket    Kind = "packet"    // a rule with `log`, or a reject
+	KindPacket    Kind = "packet"    // a rule with `log`, a reject, or a sample of the others
 	KindAudit     Kind = "audit"     // a rule with `audit` would have decided
 	KindMalformed Kind = "malformed" // bytes that are no packet; at most 10 in a second
 
@@ -45,6 +45,11 @@ const (
 	// KindIKE is news of the key exchange: who has come and gone, and what has
 	// failed, with the reason; see IKEEvent.
 	KindIKE Kind = "ike"
+	// KindValidity is about certificates and revocation lists that do not hold, or
+	// not for long; Diagnostics says which. It is told at the start and once a day.
+	KindValidity Kind = "validity"
+	// KindRoute is about networks behind tunnels to which this host has no route.
+	KindRoute Kind = "route"
 	// KindState is about a file of the daemon's own that is damaged.
 	KindState Kind = "state"
 	// KindKeys says that keys were asked for and given out.
@@ -70,6 +75,9 @@ type Event struct {
 	Place string `json:"place,omitempty"`
 	// Rejected says that the sender was asked to get an answer.
 	Rejected bool `json:"rejected,omitempty"`
+	// Sampled says of KindPacket that no rule has asked for it: it is one of many,
+	// of which Count have had no event since the one before.
+	Sampled bool `json:"sampled,omitempty"`
 	// Packet is the packet; empty when there is none.
 	Packet Packet `json:"packet,omitzero"`
 
@@ -229,6 +237,9 @@ func (e Event) String() string {
 		b.WriteString(e.Verdict + " " + e.Packet.String() + " by " + e.by())
 		if e.Rejected {
 			b.WriteString(", answered")
+		}
+		if e.Sampled && e.Count > 0 {
+			fmt.Fprintf(&b, "; %d more since the last are not shown", e.Count)
 		}
 	case KindAudit:
 		fmt.Fprintf(&b, "audit: rule %q would %s %s", e.Rule, e.Verdict, e.Packet)

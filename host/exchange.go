@@ -40,6 +40,10 @@ type exchange struct {
 	server atomic.Pointer[ike.Server] // nil while the policy has no ike block
 	// hearing is the same, and while it says farewell: peers answer that.
 	hearing atomic.Pointer[ike.Server]
+	// valid is for how long the certificates in force hold.
+	valid atomic.Pointer[[]validity]
+	// counts are what the key exchange last said of itself.
+	counts atomic.Pointer[ike.Stats]
 	// endpoints say whom to call, by ike block.
 	endpoints atomic.Pointer[map[string]netip.Addr]
 
@@ -104,6 +108,11 @@ func (x *exchange) commit(peers []ikePeer) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.peers = peers
+	var valid []validity
+	for i := range peers {
+		valid = append(valid, validitiesOf(peers[i].block, peers[i].Peer)...)
+	}
+	x.valid.Store(&valid)
 	x.names.want(peers)
 	s := x.server.Load()
 	if s != nil && x.done == nil {

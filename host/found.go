@@ -9,7 +9,6 @@ import (
 
 	"github.com/ipfw/ipfw/engine"
 	"github.com/ipfw/ipfw/nfq"
-	"github.com/ipfw/ipfw/packet"
 )
 
 // tellFound says what becomes of the TCP connections that were there at the start.
@@ -37,17 +36,7 @@ func (d *daemon) fates(list []nfq.Connection, devices map[netip.Addr]string, ssh
 			unknown++
 			continue
 		}
-		in := engine.Input{Dir: engine.Out, OutIf: devices[c.Local.Addr()]}
-		src, dst := c.Local, c.Remote
-		if c.Opener == engine.OpenedByRemote {
-			in.Dir, in.InIf, in.OutIf = engine.In, in.OutIf, ""
-			src, dst = dst, src
-		}
-		in.Packet = packet.Packet{Version: 4, Protocol: packet.TCP, HasPorts: true,
-			Src: src.Addr(), Dst: dst.Addr(), SrcPort: src.Port(), DstPort: dst.Port()}
-		if src.Addr().Is6() {
-			in.Packet.Version = 6
-		}
+		in := opening(c, devices)
 		r := d.engine.Ask(&in)
 		by := "by " + engine.DefaultName(in.Dir)
 		if rule := ruleAt(p, r.Rule); rule != nil {
@@ -110,19 +99,10 @@ func verbs(n int, one, many string) string {
 
 func counted(n int, what string) string { return verbs(n, what, what+"s") }
 
-// isSSH says whether a connection is the one that $SSH_CONNECTION tells of:
-// "client port server port".
+// isSSH says whether a connection is the one that $SSH_CONNECTION tells of.
 func isSSH(ssh string, c nfq.Connection) bool {
-	f := strings.Fields(ssh)
-	if len(f) != 4 {
-		return false
-	}
-	client, err := netip.ParseAddrPort(net.JoinHostPort(f[0], f[1]))
-	server, err2 := netip.ParseAddrPort(net.JoinHostPort(f[2], f[3]))
-	bare := func(a netip.AddrPort) netip.AddrPort {
-		return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
-	}
-	return err == nil && err2 == nil && bare(client) == c.Remote && bare(server) == c.Local
+	own, ok := sshConnection(ssh)
+	return ok && own.Remote == c.Remote && own.Local == c.Local
 }
 
 // interfaces gives the interface of each address of this host.

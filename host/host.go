@@ -62,6 +62,9 @@ type Options struct {
 	// SSHConnection is the ssh connection of whoever starts this (FindSSH),
 	// to warn of a lock-out; empty: none.
 	SSHConnection string
+	// Force puts a policy in force even if it cuts the session of whoever starts
+	// this, or, with Shut, leaves it without a way in.
+	Force bool
 	// Reload makes the daemon read its policy again (SIGHUP).
 	Reload <-chan os.Signal
 	// Cores is how many processors to spread packets over; default
@@ -73,8 +76,11 @@ type Options struct {
 	OnReady func(Status)
 }
 
-// daemon is a running host. mu orders everything that changes the policy;
-// the packet path never takes it.
+// daemon is a running host. change orders everything that changes the policy,
+// and is held for as long as that takes. mu guards the fields below it, and
+// nobody waits for anything while it is held, so that a status is had at any
+// time. What change and mu both guard is written with both held, and read with
+// either. The packet path takes none of them.
 type daemon struct {
 	o        Options
 	loader   *loader
@@ -86,21 +92,30 @@ type daemon struct {
 	notify   notifier
 	started  time.Time
 	stop     context.CancelCauseFunc
+	find     func() ([]nfq.Connection, error) // nil: connections cannot be asked for
 
-	census census
+	census     census
+	toldEnding time.Time // when it was last told of; the goroutine of serve only
 
+	change     sync.Mutex // before mu
 	mu         sync.Mutex
-	current    *loaded // in force
+	current    *loaded // in force; guarded by both
 	pending    *pending
-	stopping   bool
-	overflowed uint64 // queue drops already told
-	renewed    uint64 // changes of the table already told
-	notRenewed uint64 // ... and those that stayed
-	suppressed uint64 // malformed and refused packets without an event, so far
+	reloading  time.Time // since when; zero: nobody reloads
+	rolledBack time.Time // since when the policy in force is not the one that the files have; zero: it is
+	stopping   bool      // guarded by both
+	overflowed uint64    // queue drops already told
+	renewed    uint64    // changes of the table already told
+	notRenewed uint64    // ... and those that stayed
+	suppressed uint64    // malformed and refused packets without an event, so far
 
 	malformed throttle
 	refused   throttle      // packets that IPsec has refused: auditable events
 	logRate   atomic.Uint32 // of the policy in force; 0: no limit
+	logWhat   atomic.Uint32 // rules.LogWhat of the policy in force
+	discards  throttle      // packets that are discarded, and get an event all the same
+	openings  throttle      // packets that open a flow, the same
+	sources   sources       // of what is discarded
 	unlogged  atomic.Uint64
 }
 
@@ -148,6 +163,11 @@ func run(ctx context.Context, o Options, kernel opener) (err error) {
 		first.older, _ = kernel.find()
 		openers.recall(first.older)
 	}
+	if o.Confirm == 0 && !o.Force {
+		if err := refuseToCut(first, kernel.find, o.SSHConnection); err != nil {
+			return err
+		}
+	}
 	// Now that the policy is good, and nobody else enforces one, the host is not
 	// to be open whatever fails below. A start that asked to be confirmed is
 	// one that may go wrong.
@@ -170,7 +190,10 @@ func run(ctx context.Context, o Options, kernel opener) (err error) {
 		started: time.Now(), stop: stop, current: first,
 		malformed: throttle{perSecond: malformedRate, burst: malformedBurst},
 		refused:   throttle{perSecond: malformedRate, burst: malformedBurst},
+		discards:  throttle{perSecond: sampleRate, burst: sampleBurst},
+		openings:  throttle{perSecond: sampleRate, burst: sampleBurst},
 	}
+	d.find = kernel.find
 	d.keeper = newKeeper(newNumbers(o.StateDir, o.Logger), d.ring)
 	d.exchange = newExchange(d)
 	d.engine = engine.New(&first.Engine, engine.Options{
@@ -181,7 +204,7 @@ func run(ctx context.Context, o Options, kernel opener) (err error) {
 		Inherited: func(p *packet.Packet) bool { return d.firewall.Inherited(p) },
 		Opener:    func(local, remote netip.AddrPort) engine.Opener { return d.firewall.Opener(local, remote) },
 	})
-	d.logRate.Store(first.Settings.LogRate)
+	d.setLog(first)
 	blocks, err := d.keeper.prepare(first.Policy, d.now())
 	if err == nil {
 		err = d.keeper.put(blocks)
@@ -227,6 +250,7 @@ func (d *daemon) serve(ctx context.Context, socket *controlSocket, peers []ikePe
 		d.stop(err)
 	})
 	wg.Go(func() { d.dummies(ctx) })
+	wg.Go(func() { d.hangups(ctx) })
 	server := d.newServer()
 	wg.Go(func() { server.Serve(socket) })
 
@@ -236,6 +260,8 @@ func (d *daemon) serve(ctx context.Context, socket *controlSocket, peers []ikePe
 	d.tellFound()
 	d.mu.Unlock()
 	d.exchange.commit(peers)
+	d.tellEnding(time.Now())
+	d.tellRoutes(d.current)
 	d.notify.ready()
 	if d.o.OnReady != nil {
 		d.o.OnReady(d.status())
@@ -252,8 +278,9 @@ func (d *daemon) serve(ctx context.Context, socket *controlSocket, peers []ikePe
 			d.keeper.tick(d.now())
 			d.exchange.tick(d.now(), n)
 			d.watch()
-		case <-d.o.Reload:
-			d.reload(0, "") // what came of it is an event
+			if now := time.Now(); now.Sub(d.toldEnding) >= warnAgain {
+				d.tellEnding(now)
+			}
 		case <-ctx.Done():
 			server.Close()
 			d.exchange.stop()
@@ -269,6 +296,8 @@ func (d *daemon) serve(ctx context.Context, socket *controlSocket, peers []ikePe
 // rather than let through, unless the policy says on_failure = "open". A start
 // that nobody confirmed removes it.
 func (d *daemon) shutdown(cause error) error {
+	d.change.Lock()
+	defer d.change.Unlock()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.stopping = true
@@ -301,6 +330,18 @@ func (d *daemon) shutdown(cause error) error {
 	return err
 }
 
+// hangups reloads whenever it is asked to by a signal. What came of it is an event.
+func (d *daemon) hangups(ctx context.Context) {
+	for {
+		select {
+		case <-d.o.Reload:
+			d.reload(ReloadRequest{Force: true}, 0)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // now is the clock of the packet path, in nanoseconds since the start.
 func (d *daemon) now() int64 { return int64(time.Since(d.started)) }
 
@@ -310,15 +351,19 @@ func (d *daemon) watch() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	st := d.firewall.Status()
+	by := "somebody else has changed the nftables table"
+	if st.TableChangedBy != "" {
+		by += " (" + st.TableChangedBy + ")"
+	}
 	if n := st.TableNotRenewed - d.notRenewed; n > 0 {
 		d.notRenewed = st.TableNotRenewed
 		d.ring.add(&Event{Kind: KindTable, Count: n,
-			Message: "somebody else has changed the nftables table, and it cannot be put back: THE HOST MAY BE OPEN; the log says why"})
+			Message: by + ", and it cannot be put back: THE HOST MAY BE OPEN; the log says why"})
 	}
 	if n := st.TableRenewed - d.renewed; n > 0 {
 		d.renewed = st.TableRenewed
 		d.ring.add(&Event{Kind: KindTable, Count: n,
-			Message: "somebody else has changed the nftables table; it has been put back, and until then the host may have been open"})
+			Message: by + "; it has been put back, and until then the host may have been open"})
 	}
 	if drops := st.drops(); drops > d.overflowed {
 		d.ring.add(&Event{Kind: KindOverflow, Count: drops - d.overflowed,

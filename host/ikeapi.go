@@ -95,10 +95,7 @@ func (x *exchange) status() *IKEStatus {
 	if s == nil {
 		return nil
 	}
-	var st ike.Stats
-	if s.Call(func(c *ike.Core, _ time.Time) ike.Output { st = c.Stats(); return ike.Output{} }) != nil {
-		return nil
-	}
+	st := x.stats(s)
 	out := &IKEStatus{SAs: st.SAs, HalfOpen: st.HalfOpen, Children: st.Children, Up: st.Up, Failures: map[string]uint64{},
 		Cookies: st.Cookies, Retransmits: st.Retransmits, Dropped: st.Dropped,
 		Held: x.hold.waiting(), HeldSent: x.hold.released.Load(), HeldLost: x.hold.lost.Load(),
@@ -109,6 +106,25 @@ func (x *exchange) status() *IKEStatus {
 		out.Failures[ike.Failure(f).String()] = st.Failures[f]
 	}
 	return out
+}
+
+// stats asks the key exchange for its counters. One that has much to do, as with
+// the peers of a new policy, does not hold up who asks: then they are those that
+// it gave last.
+func (x *exchange) stats(s *ike.Server) ike.Stats {
+	answer := make(chan ike.Stats, 1)
+	if s.Post(func(c *ike.Core, _ time.Time) ike.Output { answer <- c.Stats(); return ike.Output{} }) {
+		select {
+		case st := <-answer:
+			x.counts.Store(&st)
+			return st
+		case <-time.After(answerWithin):
+		}
+	}
+	if last := x.counts.Load(); last != nil {
+		return *last
+	}
+	return ike.Stats{}
 }
 
 // IKERequest asks for something to be done with a peer.

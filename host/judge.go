@@ -31,6 +31,9 @@ func (d *daemon) Handle(in *engine.Input, out *engine.Output, f packet.Fault) en
 	if r.Log || r.Reject || r.NAudits > 0 {
 		d.note(before, in, &r)
 	}
+	if !r.Log && !r.Reject && (r.Verdict == engine.Discard || r.NewFlow) {
+		d.sample(before, in, &r)
+	}
 	return r
 }
 
@@ -84,17 +87,24 @@ func (d *daemon) note(p *engine.Policy, in *engine.Input, r *engine.Result) {
 	if !r.Log && !r.Reject {
 		return
 	}
+	e := packetEvent(p, in, r)
+	d.ring.add(&e)
+}
+
+// packetEvent is the event of one packet.
+func packetEvent(p *engine.Policy, in *engine.Input, r *engine.Result) Event {
 	e := Event{Kind: KindPacket, Verdict: r.Verdict.String(), Reason: r.Reason.String(),
 		Rejected: r.Reject, Packet: packetOf(in)}
 	if rule := ruleAt(p, r.Rule); rule != nil {
 		e.Rule, e.Place = rule.Name, rule.Place
 	}
-	d.ring.add(&e)
+	return e
 }
 
-// ruleAt gives the rule with that index, nil if it is none.
+// ruleAt gives the rule with that index, nil if it is none, or the policy is not
+// known.
 func ruleAt(p *engine.Policy, i int32) *engine.Rule {
-	if i < 0 || int(i) >= len(p.Rules) {
+	if p == nil || i < 0 || int(i) >= len(p.Rules) {
 		return nil
 	}
 	return &p.Rules[i]
@@ -140,7 +150,7 @@ func (d *daemon) logEvent(e *Event) {
 	switch e.Kind {
 	case KindBadPolicy:
 		level = slog.LevelError
-	case KindRollback, KindOverflow, KindTable, KindSuppressed, KindIPsec, KindKeys, KindState:
+	case KindRollback, KindOverflow, KindTable, KindSuppressed, KindIPsec, KindKeys, KindState, KindValidity, KindRoute:
 		level = slog.LevelWarn
 	}
 	attrs := make([]slog.Attr, 0, 10)

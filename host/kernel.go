@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 
 	"github.com/ipfw/ipfw/engine"
 	"github.com/ipfw/ipfw/nfq"
@@ -43,6 +44,8 @@ type firewall interface {
 	// SourceFor is the address that this host uses towards another, the
 	// zero Addr without a way there.
 	SourceFor(netip.Addr) netip.Addr
+	// HasRoute says whether there is a way to an address.
+	HasRoute(netip.Addr) bool
 	// RouterFor is the router by which this host reaches an address, the zero
 	// Addr if there is none.
 	RouterFor(netip.Addr) netip.Addr
@@ -81,7 +84,7 @@ type kernel struct {
 	*nfq.Firewall
 	log *slog.Logger
 	ike func(*nfq.Datagram)
-	cfg nfq.Config // in force
+	cfg atomic.Pointer[nfq.Config] // in force
 }
 
 func holdKernel(first *loaded, cores int, log *slog.Logger) (bool, error) {
@@ -95,7 +98,9 @@ func openKernel(first *loaded, cores int, log *slog.Logger, ike func(*nfq.Datagr
 	if err != nil {
 		return nil, err
 	}
-	return &kernel{Firewall: fw, log: log, ike: ike, cfg: cfg}, nil
+	k := &kernel{Firewall: fw, log: log, ike: ike}
+	k.cfg.Store(&cfg)
+	return k, nil
 }
 
 // kernelConfig is what a policy asks of the kernel.
@@ -120,28 +125,31 @@ func kernelConfig(l *loaded, cores int, log *slog.Logger) nfq.Config {
 
 // Reload implements firewall.
 func (k *kernel) Reload(l *loaded) error {
-	cfg := kernelConfig(l, k.cfg.Awake, k.log)
+	cfg := kernelConfig(l, k.cfg.Load().Awake, k.log)
 	cfg.IKE = k.ike
 	if err := k.Firewall.Reload(cfg); err != nil {
 		return err
 	}
-	k.cfg = cfg
+	k.cfg.Store(&cfg)
 	return nil
 }
 
+// HasRoute implements firewall.
+func (k *kernel) HasRoute(a netip.Addr) bool { return k.SourceFor(a).IsValid() }
+
 // Status implements firewall.
 func (k *kernel) Status() QueueStatus {
-	st := k.Stats()
+	st, cfg := k.Stats(), k.cfg.Load()
 	q := QueueStatus{
-		First: k.cfg.Queue, Queues: k.cfg.Numbers(), OnFailure: "shut", Offload: "none",
+		First: cfg.Queue, Queues: cfg.Numbers(), OnFailure: "shut", Offload: "none",
 		Packets: st.Packets, Accepted: st.Accepted, Dropped: st.Dropped,
 		Rejected: st.Rejected, RejectsSuppressed: st.Suppressed,
 		Unreadable: st.Unreadable, SendErrors: st.SendErrors, Waiting: st.Waiting,
 		Sealed: st.Sealed, Direct: st.Direct, NotDirect: st.NotDirect, Opened: st.Opened, Unsent: st.Unsent,
 		QueueDropped: st.QueueDropped, SocketDropped: st.UserDropped, NewDropped: st.NewDropped, Overruns: st.Overruns,
-		PortTaken: st.PortTaken, TableOwned: st.Owned, TableRenewed: st.Renewed, TableNotRenewed: st.NotRenewed,
+		PortTaken: st.PortTaken, TableOwned: st.Owned, TableRenewed: st.Renewed, TableNotRenewed: st.NotRenewed, TableChangedBy: st.ChangedBy,
 	}
-	if k.cfg.FailOpen {
+	if cfg.FailOpen {
 		q.OnFailure = "open"
 	}
 	if k.Offloading() {

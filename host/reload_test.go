@@ -58,7 +58,7 @@ func TestBadReloadKeepsTheOldPolicy(t *testing.T) {
 		{"empty file", "", nil, http.StatusUnprocessableEntity, "policy"},
 		{"the kernel says no", openPolicy, errors.New("no memory"), http.StatusInternalServerError, "no memory"},
 	} {
-		d := start(t, shutPolicy)
+		d := start(t, noSamples(shutPolicy))
 		d.kernel.mu.Lock()
 		d.kernel.refuse = c.refuse
 		d.kernel.mu.Unlock()

@@ -2,11 +2,12 @@ package host
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"math"
+	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -46,8 +47,18 @@ func (d *daemon) newServer() *http.Server {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		reply(w, nil, &APIError{Status: http.StatusNotFound, Message: fmt.Sprintf("ipfw has no %s %s", r.Method, r.URL.Path)})
 	})
-	return &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10}
+	return &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10,
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			if cred, err := peer(c); err == nil {
+				ctx = context.WithValue(ctx, callerKey{}, int(cred.Pid))
+			}
+			return ctx
+		}}
 }
+
+// callerKey is under what the context of a request has the process that asks, an
+// int; 0 if it is in another PID namespace.
+type callerKey struct{}
 
 // reply writes v, or the error in its place.
 func reply(w http.ResponseWriter, v any, err error) {
@@ -71,32 +82,44 @@ func (d *daemon) serveReload(w http.ResponseWriter, r *http.Request) {
 		reply(w, nil, &APIError{Status: http.StatusBadRequest, Message: fmt.Sprintf("confirm is %v seconds, want 0 to %v", q.Confirm, maxConfirm.Seconds())})
 		return
 	}
-	res, err := d.reload(time.Duration(math.Ceil(q.Confirm*1e9)), q.SSHConnection)
+	caller, _ := r.Context().Value(callerKey{}).(int)
+	res, err := d.reload(q, caller)
 	reply(w, res, err)
 }
 
 // status is what /v1/status shows.
 func (d *daemon) status() Status {
-	d.carried(true)
-	d.mu.Lock()
-	defer d.mu.Unlock() // so that counters and rules are of one policy
-	p, st := &d.current.Engine, d.engine.Stats()
+	d.counted()
+	queue, key := d.firewall.Status(), d.exchange.status()
+	st := d.engine.Stats()
+	p := st.Policy // while a reload is under way it may be the next one's
 	written, lost := d.ring.counts()
+	now := d.warningsNow()
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	s := Status{
 		Version: d.o.Version, PID: os.Getpid(), Started: d.started,
 		Uptime: time.Since(d.started).Seconds(), StayShut: d.o.StayShut,
 		Policy: PolicyStatus{Paths: d.o.Paths, Generation: d.current.generation,
-			Loaded: d.current.at, Warnings: notNil(d.current.Warnings)},
+			Loaded: d.current.at, Warnings: append(append([]Diagnostic{}, d.current.Warnings...), now...)},
 		Unconfirmed: d.unconfirmed(),
 		Flows:       st.Flows,
 		SAs:         d.keeper.sad.Len(),
 		Reasons:     make(map[string]uint64, engine.Reasons),
 		Rules:       make([]RuleStatus, len(p.Rules)),
 		Defaults:    make(map[string]DefaultStatus, len(p.Default)),
-		Queue:       d.firewall.Status(),
-		IKE:         d.exchange.status(),
+		Sources:     d.sources.top(),
+		Queue:       queue,
+		IKE:         key,
 		Events: EventStatus{Written: written, Lost: lost,
 			Suppressed: d.suppressed, Unlogged: d.unlogged.Load()},
+	}
+	if !d.rolledBack.IsZero() {
+		at := d.rolledBack
+		s.Policy.RolledBack = &at
+	}
+	if !d.reloading.IsZero() {
+		s.Reloading = time.Since(d.reloading).Seconds()
 	}
 	for r := range st.Reasons {
 		s.Reasons[engine.Reason(r).String()] = st.Reasons[r]
@@ -113,10 +136,18 @@ func (d *daemon) status() Status {
 	return s
 }
 
+// warningsNow are those of the policy in force that hang on the day, or on routes.
+func (d *daemon) warningsNow() []Diagnostic {
+	d.mu.Lock()
+	current := d.current
+	d.mu.Unlock()
+	return append(d.exchange.ending(time.Now()), unrouted(current.Policy, d.firewall.HasRoute)...)
+}
+
 // serveFlows writes the flows, one on a line. Those that come and go while
 // it writes may be missed.
 func (d *daemon) serveFlows(w http.ResponseWriter, r *http.Request) {
-	d.carried(true)
+	d.counted()
 	w.Header().Set("Content-Type", "application/jsonl")
 	buf := bufio.NewWriterSize(w, 32<<10)
 	enc := json.NewEncoder(buf)

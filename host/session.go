@@ -4,9 +4,43 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/ipfw/ipfw/nfq"
 )
+
+// maxParents bounds the way from a process up to the first.
+const maxParents = 64
+
+// sessionsOf gives those of the connections that a process or one above it has
+// open: the sshd, the web console or the agent by which somebody sits at this host.
+// What may not be looked at, and what is in another PID namespace, has none. The
+// first process is no session.
+func sessionsOf(pid int, list []nfq.Connection) (own []nfq.Connection) {
+	byInode := make(map[string]nfq.Connection, len(list))
+	for _, c := range list {
+		byInode[fmt.Sprintf("socket:[%d]", c.Inode)] = c
+	}
+	if len(byInode) == 0 {
+		return nil
+	}
+	for depth := 0; pid > 1 && depth < maxParents; pid, depth = parentOf(pid), depth+1 {
+		dir := fmt.Sprintf("/proc/%d/fd", pid)
+		names, err := os.ReadDir(dir)
+		if err != nil {
+			continue
+		}
+		for _, n := range names {
+			to, err := os.Readlink(filepath.Join(dir, n.Name()))
+			if c, ok := byInode[to]; err == nil && ok && !has(own, c) {
+				own = append(own, c)
+			}
+		}
+	}
+	return own
+}
 
 // FindSSH gives the ssh connection this process was started over, as sshd
 // puts it in SSH_CONNECTION ("client port server port"), or "". sudo clears
@@ -39,11 +73,16 @@ func parentOf(pid int) int {
 	return parentIn(b)
 }
 
-// parentIn finds the parent in the text of /proc/PID/stat. The command's name
-// stands in parentheses and may hold anything, so reading starts behind the
-// last one.
+// statFields gives what follows the command's name in the text of /proc/PID/stat:
+// state, parent and so on. The name stands in parentheses and may hold anything,
+// so reading starts behind the last one.
+func statFields(stat []byte) [][]byte {
+	return bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+}
+
+// parentIn finds the parent in the text of /proc/PID/stat.
 func parentIn(stat []byte) int {
-	f := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+	f := statFields(stat)
 	if len(f) < 2 {
 		return 0
 	}

@@ -2,7 +2,9 @@ package host
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
 	"runtime"
 
 	"github.com/ipfw/ipfw/nfq"
@@ -13,7 +15,8 @@ import (
 // over: for the time of a machine's start before ipfw runs. A policy that is
 // not good shuts with the default queue and mark, because shut it has to be;
 // the error says what is wrong with it all the same. A running daemon on the
-// socket is an error, and nothing is changed.
+// socket is an error, and nothing is changed; so is, without Force, that whoever
+// runs this sits at this host over the network.
 func Shut(o Options) error {
 	if o.Socket == "" {
 		o.Socket = DefaultSocket
@@ -26,6 +29,18 @@ func Shut(o Options) error {
 		return err
 	}
 	defer socket.Close()
+	if !o.Force {
+		var own []string
+		for _, c := range ownSessions(nfq.FindConnections, os.Getpid(), o.SSHConnection) {
+			if !c.Local.Addr().IsLoopback() {
+				in := opening(c, nil)
+				own = append(own, fmt.Sprintf("%s tcp %s", in.Dir, endsText(&in)))
+			}
+		}
+		if err := wouldCut(own, "this", "no new session gets in until a daemon runs; say `ipfw shut --force` if you have another way in"); err != nil {
+			return err
+		}
+	}
 	first, bad := newLoader(o).load("")
 	cfg := nfq.Config{Protect: true, Logger: o.Logger}
 	if bad == nil {

@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ipfw/ipfw/nfq"
 )
 
 // DefaultSocket is where the daemon listens unless told otherwise.
@@ -135,16 +137,30 @@ func dialControl(ctx context.Context, path string) (net.Conn, error) {
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("no permission for the control socket %s: run this as root (sudo)", path)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return nil, &NotRunningError{Socket: path}
+		e := &NotRunningError{Socket: path}
+		e.Left, _ = nfq.FindLeft() // who may not know is told less
+		return nil, e
 	default:
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
 }
 
 // NotRunningError says that no daemon answers at a socket.
-type NotRunningError struct{ Socket string }
+type NotRunningError struct {
+	Socket string
+	// Left is the nftables table as it is, as far as the caller may know.
+	Left nfq.Left
+}
 
-// Error says so, and what to do.
+// Error says so, what is in force all the same, and what to do.
 func (e *NotRunningError) Error() string {
+	switch {
+	case e.Left.Owner != "":
+		return fmt.Sprintf("no ipfw is running at %s, but %s has its table: name its socket with --socket", e.Socket, e.Left.Owner)
+	case e.Left.Open:
+		return fmt.Sprintf("no ipfw is running at %s, and its table is still there: on_failure = \"open\" has it let pass what nobody judges. `ipfw run` or `systemctl start ipfw` takes it over, `ipfw open` removes it", e.Socket)
+	case e.Left.There:
+		return fmt.Sprintf("no ipfw is running at %s, and its table is still in force: nothing new passes but loopback. `ipfw run` or `systemctl start ipfw` takes it over, `ipfw open` removes it and opens the host", e.Socket)
+	}
 	return fmt.Sprintf("no ipfw is running at %s: start it with `ipfw run` or `systemctl start ipfw`, or name its socket with --socket", e.Socket)
 }

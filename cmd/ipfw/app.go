@@ -12,6 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
+
+	"github.com/ipfw/ipfw/host"
 )
 
 // app is everything a command may touch of the process around it. Tests fill
@@ -166,6 +168,13 @@ func (a *app) signals(ctx context.Context) (context.Context, context.CancelFunc)
 // printJSON writes v as one line of JSON: a whole answer, or one of a stream.
 func (a *app) printJSON(v any) error {
 	return encode(a.stdout, v)
+}
+
+// client talks to the daemon on a socket, and says when that takes its time.
+func (a *app) client(socket string) *host.Client {
+	c := host.NewClient(socket)
+	c.Slow = func(text string) { a.warnf("%s", text) }
+	return c
 }
 
 // printf writes to the standard output; execute looks whether that went well.

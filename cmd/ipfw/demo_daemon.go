@@ -51,7 +51,7 @@ func startDaemon(ctx context.Context, n *namespace, policy, socket string) (*dem
 		return nil, err
 	}
 	d := &demoDaemon{client: host.NewClient(socket), exited: make(chan error, 1), ns: n}
-	d.cmd = exec.Command(self, "run", "-c", policy, "--socket", socket, "--state", "")
+	d.cmd = exec.Command(self, "run", "--force", "-c", policy, "--socket", socket, "--state", "")
 	d.cmd.Stdout, d.cmd.Stderr = &d.output, &d.output
 	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET=")
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{

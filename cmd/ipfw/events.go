@@ -19,7 +19,8 @@ func newEventsCmd(a *app) *cobra.Command {
 		Use:   "events [-f]",
 		Short: "Show what the daemon logged: packets, audits, SAs, reloads",
 		Long: `Show the last events of the daemon, and with -f those that come: packets that
-rules with 'log' or 'reject' matched, what 'audit' rules would have done,
+rules with 'log' or 'reject' matched, a few of those that are discarded otherwise
+(see 'log' in the policy block), what 'audit' rules would have done,
 malformed packets, reloads and their errors; and what an audit of IPsec wants to
 see (RFC 4301, 4302, 4303): packets that it refused, such as replays, wrong
 integrity values and clear text where policy wants it sealed, and SAs that came
@@ -28,7 +29,7 @@ and went. A packet is written as 'ipfw explain' takes it.
 With -f, when the daemon stops, it says so, waits, and goes on with the next one.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client := host.NewClient(socket)
+			client := a.client(socket)
 			defer client.Close()
 			ctx, stop := a.signals(cmd.Context())
 			defer stop()
@@ -100,7 +101,7 @@ func (a *app) eventText(e *host.Event) string {
 		return a.paint(yellow, text)
 	}
 	switch e.Kind {
-	case host.KindBadPolicy, host.KindOverflow, host.KindTable, host.KindRollback, host.KindSuppressed, host.KindKeys:
+	case host.KindBadPolicy, host.KindOverflow, host.KindTable, host.KindRollback, host.KindSuppressed, host.KindKeys, host.KindValidity, host.KindRoute:
 		return a.paint(yellow, text)
 	}
 	return text

@@ -19,7 +19,7 @@ open. FROM is the side that opened it. The counts include what the kernel passes
 by itself because the daemon has decided already (offload = "flow").`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client := host.NewClient(socket)
+			client := a.client(socket)
 			defer client.Close()
 			t := textTable{head: []string{"DIR", "PROTO", "FROM", "TO", "STATE", "PACKETS", "BYTES", "AGE", "RULE"}, right: "     111"}
 			err := client.Flows(cmd.Context(), func(f host.Flow) error {

@@ -45,7 +45,7 @@ do that lack the other. "ipfw sas" shows what the SAs of
 each ipsec block have carried.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client := host.NewClient(socket)
+			client := a.client(socket)
 			defer client.Close()
 			if !asJSON {
 				if err := a.printIKE(cmd.Context(), client); err != errNoPeers {
@@ -73,7 +73,7 @@ func newIKEVerbCmd(a *app, verb, short string) *cobra.Command {
 
 		ValidArgsFunction: a.completeBlocks,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			client := host.NewClient(socket)
+			client := a.client(socket)
 			defer client.Close()
 			res, err := client.IKE(cmd.Context(), verb, host.IKERequest{Name: args[0], Wait: wait.Seconds()})
 			if err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ipfw/ipfw/engine"
 	"github.com/ipfw/ipfw/host"
+	"github.com/ipfw/ipfw/rules"
 )
 
 // fakeDaemon answers on a control socket with what a test wants shown.
@@ -24,6 +25,7 @@ type fakeDaemon struct {
 	events []host.Event
 	keys   host.WiresharkKeys
 	policy host.PolicyText
+	reload host.ReloadResult // Generation 0: it is refused
 }
 
 // serve listens on ./ipfw.sock in the current folder.
@@ -49,11 +51,16 @@ func (f *fakeDaemon) serve(t *testing.T) {
 		w.WriteHeader(http.StatusBadGateway)
 		fmt.Fprint(w, `{"error":"ike \"south\" failed (no-answer): the peer does not answer"}`)
 	})
+	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, r *http.Request) {
+		if f.reload.Generation == 0 {
+			w.WriteHeader(http.StatusConflict)
+			fmt.Fprint(w, `{"error":"the new policy would cut your own session (in tcp 192.0.2.2:50390 -> 192.0.2.1:22, by default in), so nothing was changed: say so"}`)
+			return
+		}
+		json.NewEncoder(w).Encode(f.reload)
+	})
 	mux.HandleFunc("GET /v1/events", lines(f.events))
 	mux.HandleFunc("GET /v1/policy", func(w http.ResponseWriter, _ *http.Request) { json.NewEncoder(w).Encode(f.policy) })
-	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, _ *http.Request) {
-		json.NewEncoder(w).Encode(host.ReloadResult{Generation: 4, Warnings: []host.Diagnostic{}})
-	})
 	mux.HandleFunc("POST /v1/confirm", func(w http.ResponseWriter, _ *http.Request) {
 		json.NewEncoder(w).Encode(host.Confirmation{Generation: 4})
 	})
@@ -121,6 +128,14 @@ func busy() *fakeDaemon {
 			{Seq: 5, Time: at.Add(4e9), Kind: host.KindKeys, Count: 2, Message: "the keys of 2 SAs were asked for over the control socket, and given"},
 			{Seq: 6, Time: at.Add(5e9), Kind: host.KindSuppressed, Count: 90, Message: "90 more malformed packets were counted but not logged"},
 		},
+		reload: host.ReloadResult{Generation: 4, Paths: []string{"/etc/ipfw"}, Rules: 2, Essential: 14, Took: 0.25,
+			Warnings: []rules.Diagnostic{{Severity: "warning", Summary: "Rule never reached", Detail: "No packet can reach it.", File: "office.hcl", Line: 50, Column: 1}},
+			Changes:  rules.Changes{Added: []string{"files"}, Removed: []string{"ssh"}, Moved: []string{"watch"}, Others: []string{`ipsec "lan"`}},
+			Flows: host.FlowChanges{Cut: 12, Sealed: 1, List: slices.Repeat([]host.FlowChange{
+				{Direction: "in", Protocol: 6, Source: netip.MustParseAddrPort("192.0.2.2:50390"), Destination: netip.MustParseAddrPort("192.0.2.1:22"), Verdict: "discard"},
+				{Direction: "in", Protocol: 1, Source: netip.MustParseAddrPort("192.0.2.2:0"), Destination: netip.MustParseAddrPort("192.0.2.1:0"), Verdict: "discard", Rule: "watch", Place: "office.hcl:50"}}, 6)},
+			OwnSessions: []string{"in tcp 192.0.2.2:50390 -> 192.0.2.1:22, by default in"},
+			Unconfirmed: &host.Unconfirmed{Until: at, Back: "the policy loaded at 2026-03-04 05:00:00 comes back"}},
 		status: host.Status{
 			Version: "ipfw test", PID: 4711, Started: at, Uptime: 90061, Flows: 1, SAs: 4,
 			Policy: host.PolicyStatus{Paths: []string{"/etc/ipfw"}, Generation: 3, Loaded: at},
@@ -133,6 +148,7 @@ func busy() *fakeDaemon {
 			},
 			Defaults: map[string]host.DefaultStatus{"in": {Action: "discard", Packets: 7, Bytes: 420}, "out": {Action: "bypass"}, "forward": {Action: "discard"}},
 			Queue:    host.QueueStatus{First: 4301, Queues: 2, OnFailure: "shut", Packets: 1279, Accepted: 1255, Dropped: 24, Sealed: 9876, Direct: 9000, Opened: 12345, Unsent: 2, TableRenewed: 3, TableNotRenewed: 1},
+			Sources:  []host.SourceStatus{{Source: addr("203.0.113.66"), Packets: 12345}, {Source: addr("2001:db8::66"), Packets: 7}},
 			Events:   host.EventStatus{Written: 6},
 			IKE: &host.IKEStatus{SAs: 2, HalfOpen: 1, Children: 1, Up: 1, Failures: map[string]uint64{"no-answer": 0, "wrong-key": 3},
 				Held: 2, HeldSent: 1, HeldLost: 4},
@@ -186,6 +202,11 @@ func TestLiveGolden(t *testing.T) {
 		{"live-events", busy(), run{args: []string{"events"}}},
 		{"live-events-color", busy(), run{args: []string{"events"}, tty: true}},
 		{"live-events-json", busy(), run{args: []string{"events", "--json"}}},
+		{"live-reload", busy(), run{args: []string{"reload", "--force"}}},
+		{"live-reload-json", busy(), run{args: []string{"reload", "--force", "--json"}}},
+		{"live-reload-refused", &fakeDaemon{}, run{args: []string{"reload"}}},
+		{"live-reload-nothing", &fakeDaemon{reload: host.ReloadResult{Generation: 2, Paths: []string{"/etc/ipfw/ipfw.hcl"}, Rules: 1, Essential: 14}}, run{args: []string{"reload"}}},
+		{"live-reload-help", nil, run{args: []string{"reload", "--help"}}},
 		{"live-sas-help", nil, run{args: []string{"sas", "--help"}}},
 	} {
 		t.Run(row.name, func(t *testing.T) {

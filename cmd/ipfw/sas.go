@@ -38,7 +38,7 @@ Only root gets them, and the daemon logs that somebody did. AH has no key to
 read by; captures of suites that Wireshark does not know stay closed.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client := host.NewClient(socket)
+			client := a.client(socket)
 			defer client.Close()
 			if keys != "" {
 				k, err := a.wiresharkKeys(cmd, client, keys)

@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/ipfw/ipfw/host"
 	"github.com/ipfw/ipfw/rules"
 )
 
@@ -25,7 +24,7 @@ since. It is printed as it is evaluated, with ipfw's own rules, as 'ipfw validat
     diff <(ipfw show) <(ipfw validate --print /etc/ipfw)`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client := host.NewClient(socket)
+			client := a.client(socket)
 			defer client.Close()
 			p, err := client.Policy(cmd.Context())
 			if err != nil {
@@ -47,7 +46,7 @@ since. It is printed as it is evaluated, with ipfw's own rules, as 'ipfw validat
 // running loads the policy that the daemon enforces, with the places that its
 // rules had in the files.
 func (a *app) running(ctx context.Context, socket string) (*rules.Policy, error) {
-	client := host.NewClient(socket)
+	client := a.client(socket)
 	defer client.Close()
 	text, err := client.Policy(ctx)
 	if err != nil {

@@ -26,7 +26,8 @@ network comes up leaks nothing while it starts; examples/systemd has the units:
 
 It takes neither queues nor UDP ports, so that nobody can be in its way.
 The policy says only which queues and marks to use. If it is not good, the host
-is shut all the same. 'ipfw open' is the way back without a daemon.`,
+is shut all the same. 'ipfw open' is the way back without a daemon. From a session
+over the network, such as ssh, it wants --force: no other gets in afterwards.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if err := needNetAdmin("it talks to the kernel's packet filter"); err != nil {
@@ -36,7 +37,7 @@ is shut all the same. 'ipfw open' is the way back without a daemon.`,
 			if err != nil {
 				return err
 			}
-			o.Logger = log
+			o.Logger, o.SSHConnection = log, host.FindSSH(a.getenv)
 			err = host.Shut(o)
 			var bad *host.PolicyError
 			if errors.As(err, &bad) && bad.Diagnostics.Len() > 0 {
@@ -47,6 +48,7 @@ is shut all the same. 'ipfw open' is the way back without a daemon.`,
 	}
 	c.Flags().StringArrayVarP(&o.Paths, "config", "c", []string{defaultPolicy}, "policy: a file, a folder, - or profile:NAME; may be given again")
 	socketFlag(c, &o.Socket)
+	c.Flags().BoolVar(&o.Force, "force", false, "shut even from a session over the network")
 	return c
 }
 

@@ -21,7 +21,7 @@ func newStatusCmd(a *app) *cobra.Command {
 		Short: "Show what the daemon enforces and what it has counted",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client := host.NewClient(socket)
+			client := a.client(socket)
 			defer client.Close()
 			s, err := client.Status(cmd.Context())
 			if err != nil {
@@ -44,6 +44,13 @@ func (a *app) printStatus(s *host.Status, all bool) {
 	p := &s.Policy
 	a.printf("%s, process %d, running for %s\n", a.paint(bold, "ipfw enforces "+strings.Join(p.Paths, " ")), s.PID, age(s.Uptime))
 	a.printf("generation %d, loaded %s; %s\n", p.Generation, p.Loaded.Local().Format(time.DateTime), plural(uint64(s.Flows), "flow"))
+	if at := p.RolledBack; at != nil {
+		a.printf("%s\n", a.paint(yellow, fmt.Sprintf("nobody confirmed the policy after it, so it came back at %s; %s may still hold the other one, which the next reload or start puts in force",
+			at.Local().Format(time.TimeOnly), strings.Join(p.Paths, " "))))
+	}
+	if s.Reloading > 0 {
+		a.printf("%s\n", a.paint(yellow, "a reload has been under way for "+age(s.Reloading)))
+	}
 	if s.StayShut {
 		a.printf("when it stops, its table stays and nothing new gets in\n")
 	}
@@ -84,6 +91,13 @@ func (a *app) printStatus(s *host.Status, all bool) {
 		t.add("", "  none yet", "")
 	}
 	t.print(a, -1)
+	if len(s.Sources) > 0 {
+		var list []string
+		for _, x := range s.Sources {
+			list = append(list, fmt.Sprintf("%s (%s)", x.Source, count(x.Packets)))
+		}
+		a.printf("\nMost discarded packets come from: %s\n", strings.Join(list, ", "))
+	}
 	a.printf("\n%s\n", queueLine(&s.Queue))
 	if e := s.Events; e.Lost+e.Suppressed+e.Unlogged > 0 {
 		a.printf("events: %d written, %d lost by slow readers, %d malformed packets without one, %d over the log rate\n",
@@ -200,7 +214,11 @@ func queueLine(q *host.QueueStatus) string {
 		s += "\nESP in UDP and IKE go packet by packet: " + q.PortTaken
 	}
 	if q.TableRenewed+q.TableNotRenewed > 0 {
-		s += fmt.Sprintf("\nSomebody else has changed the nftables table: it was put back %s, and %s that failed",
+		by := ""
+		if q.TableChangedBy != "" {
+			by = " (last: " + q.TableChangedBy + ")"
+		}
+		s += fmt.Sprintf("\nSomebody else has changed the nftables table%s: it was put back %s, and %s that failed", by,
 			plural(q.TableRenewed, "time"), plural(q.TableNotRenewed, "time"))
 	}
 	return s

@@ -51,7 +51,7 @@ func tryCall(t *testing.T, a *attempt, v *family, before string) {
 	var old string
 	switch before {
 	case "shut":
-		s.gateway.Run(lab.Binary(t), "shut", "--socket", filepath.Join(s.Dir, "gateway.sock"), "-c", s.File("gateway/policy.hcl", policy))
+		s.gateway.Run(lab.Binary(t), "shut", "--force", "--socket", filepath.Join(s.Dir, "gateway.sock"), "-c", s.File("gateway/policy.hcl", policy))
 	case "kill":
 		d := s.run(policy)
 		old = marker("old")

@@ -55,7 +55,7 @@ func TestCostlyGroups(t *testing.T) {
 		a.saw(v.name, "MODP-4096 taken %d times of %d: %d0 ms of the daemon, X25519 %d0 ms", taken, rounds, large, small)
 		// The honest use: who names it has it.
 		s.File("gateway/policy.hcl", strings.Replace(s.callers(""), "  psk_file", "  key_exchange = [\"modp-4096\"]\n  psk_file", 1))
-		s.gateway.Run(lab.Binary(t), "reload", "--socket", d.Socket)
+		s.gateway.Run(lab.Binary(t), "reload", "--force", "--socket", d.Socket)
 		c := newInitiator(t, s.beyond, v.far, v.self)
 		defer c.close()
 		eventually(t, "a policy that names MODP-4096 has it", func() bool {

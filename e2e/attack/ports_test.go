@@ -57,7 +57,7 @@ func TestPortsWhileNobodyJudges(t *testing.T) {
 					served("before")
 					d.Signal(syscall.SIGSTOP)
 				case "shut":
-					s.gateway.Run(lab.Binary(t), "shut", "--socket", filepath.Join(s.Dir, "gateway.sock"), "-c", s.File("gateway/policy.hcl", policy))
+					s.gateway.Run(lab.Binary(t), "shut", "--force", "--socket", filepath.Join(s.Dir, "gateway.sock"), "-c", s.File("gateway/policy.hcl", policy))
 				case "stay-shut":
 					d := s.run(policy, "--stay-shut")
 					d.Signal(syscall.SIGTERM)

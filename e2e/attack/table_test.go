@@ -86,7 +86,7 @@ func TestOldDecisionsStayOld(t *testing.T) {
 		_ = box.send(at(v.far, 5000), good)
 		for i := range 18 {
 			s.File("gateway/policy.hcl", closed(native)+fmt.Sprintf("# %d\n", i))
-			s.gateway.Run(lab.Binary(t), "reload", "--socket", d.Socket)
+			s.gateway.Run(lab.Binary(t), "reload", "--force", "--socket", d.Socket)
 			if i%3 == 0 {
 				_, _ = s.gateway.Try(patience, "nft", "flush ruleset")
 			}
@@ -97,7 +97,7 @@ func TestOldDecisionsStayOld(t *testing.T) {
 		}
 		s.File("gateway/policy.hcl", closed(native)+rule)
 		again := marker("again")
-		s.gateway.Run(lab.Binary(t), "reload", "--socket", d.Socket)
+		s.gateway.Run(lab.Binary(t), "reload", "--force", "--socket", d.Socket)
 		eventually(t, "with the rule back the port is open", func() bool {
 			s.wan.send(udp(t, v.far, 7000, v.self, 9000, again))
 			return box.has(again)

@@ -202,7 +202,7 @@ func TestReloadUnderAttack(t *testing.T) {
 		}()
 		for i := range 15 {
 			s.File("gateway/policy.hcl", policy+fmt.Sprintf("# %d\n", i))
-			s.gateway.Run(lab.Binary(t), "reload", "--socket", d.Socket)
+			s.gateway.Run(lab.Binary(t), "reload", "--force", "--socket", d.Socket)
 		}
 		stop <- 0
 		n := <-done

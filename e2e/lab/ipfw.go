@@ -111,11 +111,24 @@ func (h *Host) startIPFW(starter []string, policy string, args ...string) *Daemo
 	}
 	socket := filepath.Join(h.lab.Dir, h.Name+".sock")
 	all := append(slices.Clone(starter), h.program(), "run", "-c", policy, "--socket", socket, "--state", filepath.Join(h.lab.Dir, h.Name+".state"))
+	all = append(all, h.force()...)
 	return &Daemon{Process: h.Start(append(all, args...)...), host: h, Socket: socket}
 }
 
-// Ask runs a reading command of ipfw against the daemon.
+// force is what has ipfw cut connections of whoever starts it: a test, which may be
+// at both ends of those that it looks at. Other versions of ipfw do not ask for it.
+func (h *Host) force() []string {
+	if h.Program != "" || os.Getenv(BinaryEnv) != "" {
+		return nil
+	}
+	return []string{"--force"}
+}
+
+// Ask runs a command of ipfw against the daemon.
 func (d *Daemon) Ask(args ...string) string {
 	d.host.lab.Helper()
+	if args[0] == "reload" {
+		args = append(slices.Clone(args), d.host.force()...)
+	}
 	return d.host.Run(append([]string{d.host.program()}, append(args, "--socket", d.Socket)...)...)
 }

@@ -1,6 +1,8 @@
-# A workstation that may not open the web, over HTTP, HTTPS or QUIC, but to the
-# servers on a list. Names are resolved by the resolvers of the house only:
-# a resolver outside would be a way around the list.
+# A workstation that may not open the web, by ports 80, 443, 8080 and 8443, but
+# to the servers on a list; a proxy, a tunnel or ssh on another port stays open.
+# Names are resolved by the resolvers of the house only: a resolver outside would
+# be a way around the list. Who wants those ways shut as well says outbound =
+# "discard", and names what may be opened.
 
 policy {
   inbound  = "discard"

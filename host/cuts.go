@@ -1,0 +1,249 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/ipfw/ipfw/engine"
+	"github.com/ipfw/ipfw/nfq"
+	"github.com/ipfw/ipfw/packet"
+)
+
+// FlowChange is a flow of which the new policy says something else than the one
+// before.
+type FlowChange struct {
+	Direction   string         `json:"direction"`
+	Protocol    Protocol       `json:"protocol"`
+	Source      netip.AddrPort `json:"source"` // who opened it; ports as in Flow
+	Destination netip.AddrPort `json:"destination"`
+	// Verdict is what the new policy says: discard cuts it, with protect it
+	// goes on under an SA alone, with bypass in the clear.
+	Verdict string `json:"verdict"`
+	Rule    string `json:"rule,omitempty"` // of the new policy; empty: the default
+	Place   string `json:"place,omitempty"`
+}
+
+// String gives the flow in one line, and what decides of it.
+func (f FlowChange) String() string {
+	by := "by default " + f.Direction
+	if f.Rule != "" {
+		by = fmt.Sprintf("by rule %q", f.Rule)
+		if f.Place != "" {
+			by += " (" + f.Place + ")"
+		}
+	}
+	ports := f.Source.Port() != 0 || f.Destination.Port() != 0
+	return fmt.Sprintf("%s %s %s -> %s, %s", f.Direction, f.Protocol,
+		endpoint(f.Source.Addr(), f.Source.Port(), ports), endpoint(f.Destination.Addr(), f.Destination.Port(), ports), by)
+}
+
+// FlowChanges are the flows of which a new policy says something else.
+type FlowChanges struct {
+	Cut     int `json:"cut"`    // by the new policy
+	Sealed  int `json:"sealed"` // were in the clear, and go on under an SA alone
+	Cleared int `json:"clear"`  // were sealed, and go on in the clear
+	// List has the first maxFlowChanges of them, those that are cut first.
+	List []FlowChange `json:"list"`
+}
+
+// maxFlowChanges bounds what a reload tells of flows one by one.
+const maxFlowChanges = 100
+
+// String counts them.
+func (c *FlowChanges) String() string {
+	var parts []string
+	for _, k := range []struct {
+		n         int
+		one, many string
+	}{
+		{c.Cut, "flow is cut", "flows are cut"},
+		{c.Sealed, "flow goes on under its SA alone", "flows go on under their SAs alone"},
+		{c.Cleared, "flow goes on in the clear", "flows go on in the clear"},
+	} {
+		if k.n > 0 {
+			parts = append(parts, verbs(k.n, k.one, k.many))
+		}
+	}
+	if parts == nil {
+		return "no flow is cut"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// flowChanges says what a policy that is not in force yet does to live flows.
+func (d *daemon) flowChanges(ready *engine.Prepared) FlowChanges {
+	c := FlowChanges{List: []FlowChange{}}
+	var others []FlowChange
+	d.engine.Changes(ready, d.now(), func(x *engine.Change) bool {
+		f := FlowChange{Direction: x.Flow.Dir.String(), Protocol: Protocol(x.Flow.Protocol), Source: x.Flow.Source,
+			Destination: x.Flow.Dest, Verdict: x.Now.Verdict.String()}
+		if r := ruleAt(ready.Policy(), x.Now.Rule); r != nil {
+			f.Rule, f.Place = r.Name, r.Place
+		}
+		list := &others
+		switch x.Now.Verdict {
+		case engine.Protect:
+			c.Sealed++
+		case engine.Bypass:
+			c.Cleared++
+		default:
+			c.Cut++
+			list = &c.List
+		}
+		if len(*list) < maxFlowChanges {
+			*list = append(*list, f)
+		}
+		return true
+	})
+	c.List = append(c.List, others[:min(len(others), maxFlowChanges-len(c.List))]...)
+	return c
+}
+
+// asker asks a policy about a flow that a packet opens.
+type asker interface {
+	Ask(*engine.Input) engine.Result
+}
+
+// cutSessions says which of the connections over which somebody sits at this
+// host a policy would cut, and what decides. now is the policy in force; nil:
+// there is none.
+func cutSessions(own []nfq.Connection, next asker, policy *engine.Policy, now asker, isLocal func(netip.Addr) bool) (cut []string) {
+	devices := interfaces()
+	for _, c := range own {
+		if c.Local.Addr().IsLoopback() || isLocal(c.Remote.Addr()) {
+			continue // loopback passes
+		}
+		if c.Opener == engine.OpenedByEither {
+			c.Opener = engine.OpenedByRemote // to be on the safe side
+		}
+		in := opening(c, devices)
+		r := next.Ask(&in)
+		if r.Verdict == engine.Bypass {
+			continue
+		}
+		if now != nil {
+			// What goes on sealed does so, and what the policy in force does not
+			// let through the next one does not cut.
+			if was := now.Ask(&in).Verdict; was == engine.Discard || was == r.Verdict {
+				continue
+			}
+		}
+		f := FlowChange{Direction: in.Dir.String(), Protocol: packet.TCP, Verdict: r.Verdict.String(),
+			Source: netip.AddrPortFrom(in.Packet.Src, in.Packet.SrcPort), Destination: netip.AddrPortFrom(in.Packet.Dst, in.Packet.DstPort)}
+		if rule := ruleAt(policy, r.Rule); rule != nil {
+			f.Rule, f.Place = rule.Name, rule.Place
+		}
+		text := f.String()
+		if r.Verdict == engine.Protect {
+			text += ", which wants it sealed"
+		}
+		cut = append(cut, text)
+	}
+	return cut
+}
+
+// opening is the packet that has opened a connection. devices are the interfaces
+// by address.
+func opening(c nfq.Connection, devices map[netip.Addr]string) engine.Input {
+	in := engine.Input{Dir: engine.Out, OutIf: devices[c.Local.Addr()]}
+	src, dst := c.Local, c.Remote
+	if c.Opener == engine.OpenedByRemote {
+		in.Dir, in.InIf, in.OutIf = engine.In, in.OutIf, ""
+		src, dst = dst, src
+	}
+	in.Packet = packet.Packet{Version: 4, Protocol: packet.TCP, HasPorts: true,
+		Src: src.Addr(), Dst: dst.Addr(), SrcPort: src.Port(), DstPort: dst.Port()}
+	if src.Addr().Is6() {
+		in.Packet.Version = 6
+	}
+	return in
+}
+
+// endsText gives source and destination of a packet that has ports.
+func endsText(in *engine.Input) string {
+	p := &in.Packet
+	return endpoint(p.Src, p.SrcPort, true) + " -> " + endpoint(p.Dst, p.DstPort, true)
+}
+
+// localAddresses says of an address whether it is this host's own.
+func localAddresses(devices map[netip.Addr]string) func(netip.Addr) bool {
+	return func(a netip.Addr) bool { _, ok := devices[a]; return ok }
+}
+
+// wouldCut refuses what would cut the session of whoever asks for it.
+func wouldCut(cut []string, what, wayOut string) error {
+	if len(cut) == 0 {
+		return nil
+	}
+	s := "session"
+	if len(cut) > 1 {
+		s = "sessions"
+	}
+	return &APIError{Status: http.StatusConflict,
+		Message: fmt.Sprintf("%s would cut your own %s (%s), so nothing was changed: %s", what, s, strings.Join(cut, "; "), wayOut)}
+}
+
+// refuseToCut says no to the start of a policy that would cut the session of whoever
+// starts it.
+func refuseToCut(first *loaded, find func() ([]nfq.Connection, error), ssh string) error {
+	own := ownSessions(find, os.Getpid(), ssh)
+	if len(own) == 0 {
+		return nil
+	}
+	next := engine.New(&first.Engine, engine.Options{MaxFlows: 1})
+	cut := cutSessions(own, next, &first.Engine, nil, localAddresses(interfaces()))
+	return wouldCut(cut, "the policy", "start it with --confirm 60s, which takes it back unless you say `ipfw confirm` from a new session, or with --force")
+}
+
+// ownSessions gives the TCP connections over which whoever runs a process sits
+// at this host; see sessionsOf. ssh is what FindSSH gives, and adds one that is not
+// among them, as in a terminal multiplexer.
+func ownSessions(find func() ([]nfq.Connection, error), pid int, ssh string) []nfq.Connection {
+	err := errors.New("nobody to ask")
+	var list []nfq.Connection
+	if find != nil {
+		list, err = find()
+	}
+	own := sessionsOf(pid, list)
+	c, ok := sshConnection(ssh)
+	switch {
+	case !ok:
+	case err != nil: // all that is known
+		own = append(own, c)
+	default:
+		for _, x := range list { // one that is gone cannot be cut
+			if x.Local == c.Local && x.Remote == c.Remote && !has(own, x) {
+				own = append(own, x)
+			}
+		}
+	}
+	return own
+}
+
+func has(list []nfq.Connection, c nfq.Connection) bool {
+	for _, x := range list {
+		if x.Local == c.Local && x.Remote == c.Remote {
+			return true
+		}
+	}
+	return false
+}
+
+// sshConnection reads $SSH_CONNECTION: "client port server port".
+func sshConnection(ssh string) (c nfq.Connection, ok bool) {
+	f := strings.Fields(ssh)
+	if len(f) != 4 {
+		return c, false
+	}
+	client, err := netip.ParseAddrPort(net.JoinHostPort(f[0], f[1]))
+	server, err2 := netip.ParseAddrPort(net.JoinHostPort(f[2], f[3]))
+	bare := func(a netip.AddrPort) netip.AddrPort {
+		return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
+	}
+	return nfq.Connection{Local: bare(server), Remote: bare(client), Opener: engine.OpenedByRemote}, err == nil && err2 == nil
+}
