@@ -31,6 +31,7 @@ type bundle struct {
 
 	// For the templates.
 	Cert, Key, CA string // PEM
+	CRL           string // the same, of the authority; empty: it has none
 	Issuer        string // the name of the authority
 	P12, CA64     string // base64
 	Pass          string
@@ -73,6 +74,54 @@ connections {
       }
     }
   }
+}
+`},
+	},
+	"ipfw": {
+		{"ca.pem", 0o644, "{{.CA}}"},
+		{"ca.crl", 0o644, "{{.CRL}}"},
+		{"{{.Name}}.pem", 0o644, "{{.Cert}}"},
+		{"{{.Name}}.key", 0o600, "{{.Key}}"},
+		{"ipfw.hcl", 0o644, `# {{.Name}}, behind {{.GatewayID}}: copy what is in this folder to /etc/ipfw, then
+# ipfw validate /etc/ipfw/ipfw.hcl; ipfw run --confirm 60s. The revocation list ends
+# after a while: take a new one from where the certificates are made.
+
+policy {
+  inbound  = "discard"
+  outbound = "bypass"
+}
+
+# Over ssh: uncomment this, or you are cut off.
+# rule "ssh" {
+#   action     = "bypass"
+#   direction  = "in"
+#   protocol   = "tcp"
+#   local_port = 22
+# }
+
+rule "gateway" {
+  action         = "protect"
+  with           = "gateway"
+  direction      = "out" # "both": what is behind the gateway may open to this host as well
+  remote_address = [{{range $i, $n := .Networks}}{{if $i}}, {{end}}"{{$n}}"{{end}}]
+}
+
+ipsec "gateway" {
+  mode = "tunnel"
+  ike  = "gateway"
+}
+
+ike "gateway" {
+  remote_endpoint = "{{.Gateway}}"
+  local_id        = "{{.Name}}"
+  remote_id       = "{{.GatewayID}}"
+  certificate     = "{{.Name}}.pem"
+  private_key     = "{{.Name}}.key"
+  ca              = "ca.pem"
+{{- if .CRL}}
+  crl             = "ca.crl"
+{{- end}}
+  request_address = true
 }
 `},
 	},
@@ -186,6 +235,9 @@ func (a *app) bundle(p pki, b *bundle, out string) error {
 	if b.EAP && b.For == "openiked" {
 		return usagef("OpenIKED has no EAP-TLS: leave --eap out, and remote_auth in the policy")
 	}
+	if b.EAP && b.For == "ipfw" {
+		return usagef("ipfw takes EAP-TLS from callers, and does not call by it: leave --eap out, and remote_auth in the policy")
+	}
 	if err := checkName(b.Name); err != nil {
 		return err
 	}
@@ -227,6 +279,9 @@ func (a *app) bundle(p pki, b *bundle, out string) error {
 		if strings.HasSuffix(name, ".p12") {
 			text = string(p12)
 		}
+		if text == "" {
+			continue
+		}
 		path := filepath.Join(out, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			return err
@@ -264,6 +319,11 @@ func (b *bundle) fill(p pki) ([]byte, error) {
 	b.Cert = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}))
 	b.CA = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Raw}))
 	b.Key = string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	if crl, err := os.ReadFile(p.path("ca.crl")); err == nil {
+		b.CRL = string(crl)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
 	b.Issuer = ca.Subject.CommonName
 	b.CA64 = base64.StdEncoding.EncodeToString(ca.Raw)
 	b.Pass = rand.Text()

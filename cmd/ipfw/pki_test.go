@@ -210,6 +210,15 @@ func TestPKIBundle(t *testing.T) {
 	if text, _ := os.ReadFile("strongswan/conf.d/ipfw.conf"); !strings.Contains(string(text), "remote_ts = 10.1.0.0/16\n") {
 		t.Errorf("strongswan:\n%s", text)
 	}
+	if entries, _ := os.ReadDir("ipfw"); len(entries) != 5 {
+		t.Errorf("ipfw: %v", entries)
+	}
+	if r := ipfw("validate", "ipfw"); r.exit != 0 || strings.Contains(r.stderr.String(), "Ends soon") || strings.Contains(r.stderr.String(), "refused") {
+		t.Errorf("ipfw: the policy is not good: %s%s", r.stdout.String(), r.stderr.String())
+	}
+	if r := ipfw("fmt", "-check", "ipfw/ipfw.hcl"); r.exit != 0 {
+		t.Errorf("ipfw: the policy is not in the canonical form: %s%s", r.stdout.String(), r.stderr.String())
+	}
 	if text, _ := os.ReadFile("openiked/iked.conf"); !strings.Contains(string(text), "from dynamic to 10.1.0.0/16 \\\n") {
 		t.Errorf("openiked:\n%s", text)
 	}
@@ -246,8 +255,10 @@ func TestPKIBundleEAP(t *testing.T) {
 			t.Errorf("%s takes an Ed25519 key: exit %d, %s", kind, r.exit, r.stderr.String())
 		}
 	}
-	if r := ipfw("pki", "bundle", "ann@example.org", "--dir", "ca", "--for", "openiked", "--gateway", "x", "--eap"); r.exit != 2 {
-		t.Errorf("OpenIKED: exit %d", r.exit)
+	for _, kind := range []string{"openiked", "ipfw"} {
+		if r := ipfw("pki", "bundle", "ann@example.org", "--dir", "ca", "--for", kind, "--gateway", "x", "--eap"); r.exit != 2 {
+			t.Errorf("%s: exit %d", kind, r.exit)
+		}
 	}
 }
 
