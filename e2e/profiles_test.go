@@ -23,11 +23,10 @@ func copyProfile(t *testing.T, name string) string {
 // gives for making keys.
 func makeKeys(l *lab.Lab, h *lab.Host, dir, policy string) {
 	l.Helper()
-	lab.Need(l, "openssl")
 	n := 0
 	for line := range strings.Lines(policy) {
-		if command, ok := strings.CutPrefix(line, "#   "); ok {
-			h.Run("sh", "-ec", "cd "+dir+"; "+command)
+		if command, ok := strings.CutPrefix(line, "#   ipfw "); ok {
+			h.Run("sh", "-ec", lab.Binary(l)+" "+strings.TrimSpace(command)+" --dir "+dir)
 			n++
 		}
 	}
@@ -44,6 +43,8 @@ func TestProfilesWithKeys(t *testing.T) {
 		{"file-server", "peers", "client.example.org"},
 		{"two-offices", "peers", "south.example.org"},
 		{"vpn-gateway", "users", "alice@example.org"},
+		{"file-client", "peers", "files.example.org"},
+		{"vpn-client", "peers", "vpn.example.org"},
 	} {
 		t.Run(row.profile, func(t *testing.T) {
 			l := lab.New(t)
@@ -56,7 +57,7 @@ func TestProfilesWithKeys(t *testing.T) {
 				t.Errorf("without keys: %v\n%s", err, out)
 			}
 			makeKeys(l, h, dir, text)
-			h.Run("sh", "-ec", "cd "+dir+"; mkdir "+row.peers+"; mv *.pub "+row.peers+"/"+row.peer+".pub")
+			h.Run("sh", "-ec", "cd "+dir+"; mkdir -p "+row.peers+"; mv *.pub "+row.peers+"/"+row.peer+".pub")
 			d := h.IPFW(path)
 			if status := d.Ask("status"); !strings.Contains(status, "Protected traffic: 0 SAs") {
 				t.Error(status)

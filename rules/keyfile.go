@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/ipfw/ipfw/esp"
@@ -249,6 +251,10 @@ func (k block) tryKeys(m *Manual) {
 func howToMake(arg, path string) string {
 	switch arg {
 	case "private_key":
+		// A name that ipfw's own command makes.
+		if name, ok := strings.CutSuffix(filepath.Base(path), ".key"); ok {
+			return fmt.Sprintf(": make it with `ipfw pki key %s --dir %s`, which prints the public half, or by openssl genpkey, mode 0600", name, filepath.Dir(path))
+		}
 		return fmt.Sprintf(": make it with openssl genpkey -algorithm ed25519 -out %s, mode 0600", path)
 	case "public_keys":
 		return ": make the folder, and put the public key of each peer there as NAME.pub (openssl pkey -in ITS.key -pubout), where NAME is its identity"

@@ -130,7 +130,7 @@ func TestMissingFiles(t *testing.T) {
 		}
 		check(LoadOptions{CheckFiles: true}, 1, 0)
 	}
-	if p, d := Load([]string{"profile:file-server"}, LoadOptions{CheckFiles: true}); p != nil && !fileExists("/etc/ipfw/server.key") {
+	if p, d := Load([]string{"profile:file-server"}, LoadOptions{CheckFiles: true}); p != nil && !fileExists("/etc/ipfw/files.example.org.key") {
 		t.Errorf("a profile runs without its keys: %v", d.All())
 	}
 }

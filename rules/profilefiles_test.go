@@ -12,7 +12,8 @@ import (
 // loads.
 func TestProfileFiles(t *testing.T) {
 	for profile, missing := range map[string][]string{
-		"file-server": {"peers", "server.key"}, "two-offices": {"peers", "north.key"}, "vpn-gateway": {"users", "vpn.key"},
+		"file-server": {"peers", "files.example.org.key"}, "two-offices": {"peers", "north.example.org.key"}, "vpn-gateway": {"users", "vpn.example.org.key"},
+		"file-client": {"peers", "client.example.org.key"}, "vpn-client": {"peers", "ann@example.org.key"},
 	} {
 		dir := t.TempDir()
 		text, err := Profile(profile)

@@ -28,7 +28,7 @@ const shut = "policy {\n  inbound  = \"discard\"\n  outbound = \"bypass\"\n}\n"
 // tests that it holds, of which there are some for every verdict it gives.
 func TestProfiles(t *testing.T) {
 	names := Profiles()
-	want := "bastion database deny-web file-server two-offices vpn-gateway web-server workstation"
+	want := "bastion database deny-web file-client file-server two-offices vpn-client vpn-gateway web-server workstation"
 	if got := strings.Join(names, " "); got != want {
 		t.Fatalf("profiles: %s; want %s", got, want)
 	}

@@ -6,6 +6,7 @@ policy {
   outbound = "discard"
 }
 
+# Change these to your own, and the addresses in the tests below with them.
 locals {
   inside    = ["10.0.0.0/8", "fd00::/8"]
   resolvers = ["10.1.0.53", "fd00:1::53"]

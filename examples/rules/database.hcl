@@ -7,6 +7,7 @@ policy {
   outbound = "discard"
 }
 
+# Change these to your own, and the addresses in the tests below with them.
 locals {
   applications = ["10.20.0.0/28", "fd00:20::/64"]
   replicas     = ["10.30.0.11", "10.30.0.12"]

@@ -9,6 +9,7 @@ policy {
   outbound = "bypass"
 }
 
+# Change these to your own, and the addresses in the tests below with them.
 locals {
   allowed   = ["198.51.100.80", "203.0.113.0/28", "2001:db8:80::/64"]
   resolvers = ["192.0.2.53", "2001:db8::53"]

@@ -1,18 +1,19 @@
 # A file server: SMB and NFS for the LAN, sealed by IPsec and never in the
 # clear. Each client runs ipfw, or any other IKEv2, with a key of its own.
 #
-# Before it is put to use: the server's key goes to /etc/ipfw/server.key (mode
-# 0600), the public key of each client to /etc/ipfw/peers/NAME.pub, where NAME is
-# the identity that it proves. On each host its own pair is made by
+# Before it is put to use: the server's key goes to /etc/ipfw/files.example.org.key,
+# the public key of each client to /etc/ipfw/peers/NAME.pub, where NAME is the
+# identity that it proves. This makes the server's pair there, and prints the public
+# half, for the clients' folders; profile:file-client is their policy.
 #
-#   (umask 077; openssl genpkey -algorithm ed25519 -out server.key)
-#   openssl pkey -in server.key -pubout -out files.example.org.pub
+#   ipfw pki key files.example.org
 
 policy {
   inbound  = "discard"
   outbound = "bypass"
 }
 
+# Change these to your own, and the addresses in the tests below with them.
 locals {
   lan    = ["10.0.0.0/24", "fd00:10::/64"]
   admins = ["10.0.0.5", "fd00:10::5"]
@@ -54,7 +55,7 @@ ike "clients" {
   remote_endpoint = local.lan
   local_id        = "files.example.org"
   public_keys     = "peers/"
-  private_key     = "server.key"
+  private_key     = "files.example.org.key"
 }
 
 test "files go protected" {

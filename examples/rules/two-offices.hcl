@@ -3,11 +3,11 @@
 # hosts of this office, and they are not to it.
 #
 # The gateway of the other office has the same policy with the two sides
-# changed. Here belong /etc/ipfw/north.key (mode 0600), and the other's public
-# key as /etc/ipfw/peers/south.example.org.pub. Each gateway makes its own pair:
+# changed. Here belong /etc/ipfw/north.example.org.key, and the other's public key
+# as /etc/ipfw/peers/south.example.org.pub. Each gateway makes its own pair, and
+# gives the other the public half, which this prints:
 #
-#   (umask 077; openssl genpkey -algorithm ed25519 -out north.key)
-#   openssl pkey -in north.key -pubout -out north.example.org.pub
+#   ipfw pki key north.example.org
 
 policy {
   inbound  = "discard"
@@ -15,6 +15,7 @@ policy {
   forward  = "discard"
 }
 
+# Change these to your own, and the addresses in the tests below with them.
 locals {
   here  = ["10.1.0.0/16", "fd00:1::/48"]
   there = ["10.2.0.0/16", "fd00:2::/48"]
@@ -74,7 +75,7 @@ ike "south" {
   local_id        = "north.example.org"
   remote_id       = "south.example.org"
   public_keys     = "peers/"
-  private_key     = "north.key"
+  private_key     = "north.example.org.key"
   initiate        = "start"
 }
 

@@ -2,12 +2,12 @@
 # own, gets an address from the pool and the resolver of the house, and reaches
 # the servers inside through a tunnel. Callers do not reach one another.
 #
-# Here belong /etc/ipfw/vpn.key (mode 0600), and the public key of each caller
-# as /etc/ipfw/users/NAME.pub, where NAME is the identity that it proves. Gateway
-# and callers each make a pair of their own:
+# Here belong /etc/ipfw/vpn.example.org.key, and the public key of each caller as
+# /etc/ipfw/users/NAME.pub, where NAME is the identity that it proves. Gateway and
+# callers (profile:vpn-client) each make a pair of their own; this prints the public
+# half, for the other side:
 #
-#   (umask 077; openssl genpkey -algorithm ed25519 -out vpn.key)
-#   openssl pkey -in vpn.key -pubout -out vpn.example.org.pub
+#   ipfw pki key vpn.example.org
 
 policy {
   inbound  = "discard"
@@ -15,6 +15,7 @@ policy {
   forward  = "discard"
 }
 
+# Change these to your own, and the addresses in the tests below with them.
 locals {
   callers   = ["10.99.0.0/24", "fd99::/64"]
   servers   = ["10.1.0.0/16", "fd00:1::/48"]
@@ -75,7 +76,7 @@ ike "remote-users" {
   dns         = local.resolvers
   local_id    = "vpn.example.org"
   public_keys = "users/"
-  private_key = "vpn.key"
+  private_key = "vpn.example.org.key"
 }
 
 test "callers reach the servers through the tunnel" {

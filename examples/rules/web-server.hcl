@@ -7,7 +7,8 @@ policy {
 }
 
 locals {
-  # Change these to the networks that you sit in.
+  # Change these to the networks that you sit in, and the addresses in the tests
+  # below with them.
   admins = ["192.0.2.0/25", "2001:db8:5::/48"]
 }
 
