@@ -145,6 +145,13 @@ func (x *addrIndex) covers(r AddrRange) bool {
 	return i < len(x.v6) && !first.Less(x.v6[i].first) && !x.v6[i].last.Less(last)
 }
 
+// Within says whether all addresses of a list are in one of the ranges of
+// another. Unlike in a Selector, an empty list holds no address.
+func Within(list, in []AddrRange) bool {
+	x := indexOf(in)
+	return !slices.ContainsFunc(list, func(r AddrRange) bool { return !x.covers(r) })
+}
+
 // isLocal says whether an address is among the selector's local ones.
 func (s *Selector) isLocal(a netip.Addr) bool {
 	if s.index != nil && s.index.local != nil {

@@ -150,3 +150,29 @@ func TestLongBeyond(t *testing.T) {
 		t.Fatalf("%v", seen)
 	}
 }
+
+// Within is about whole ranges, of either family, and an empty list holds nothing.
+func TestWithin(t *testing.T) {
+	ranges := func(list ...string) (out []AddrRange) {
+		for _, s := range list {
+			p := netip.MustParsePrefix(s)
+			out = append(out, AddrRange{p.Addr(), lastOf(p)})
+		}
+		return out
+	}
+	for _, row := range []struct {
+		list, in []AddrRange
+		want     bool
+	}{
+		{nil, nil, true},
+		{ranges("192.0.2.1/32"), nil, false},
+		{ranges("192.0.2.0/24"), ranges("192.0.2.1/32"), false},
+		{ranges("192.0.2.1/32", "fd00::5/128"), ranges("192.0.2.0/24", "fd00::/64"), true},
+		{ranges("192.0.2.0/24"), ranges("192.0.2.0/25", "192.0.2.128/25"), true},
+		{ranges("192.0.2.0/24", "fd00::/63"), ranges("192.0.2.0/24", "fd00::/64"), false},
+	} {
+		if got := Within(row.list, row.in); got != row.want {
+			t.Errorf("%v within %v: %t", row.list, row.in, got)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"fmt"
 	"net/netip"
 
 	"github.com/ipfw/ipfw/engine"
@@ -87,11 +88,27 @@ func (s *IPsec) Joins(near, far netip.Addr) bool {
 // MayHaveSA says whether there can be an SA of an ipsec block for packets between
 // near and far: with keys set by hand there is, and IKE may make one.
 func (p *Policy) MayHaveSA(s *IPsec, near, far netip.Addr) bool {
-	if !s.Joins(near, far) {
-		return false
+	peer, _ := p.FindIKE(s.IKE)
+	return s.WhyNoSA(peer, near, far) == ""
+}
+
+// WhyNoSA says in words why there can be no SA of an ipsec block for packets
+// between near and far; empty: there can be one. peer is the ike block that the
+// keys come from, nil where they are set by hand.
+func (s *IPsec) WhyNoSA(peer *IKE, near, far netip.Addr) string {
+	switch {
+	case s.Tunnel:
+		return ""
+	case s.LocalEndpoint.IsValid() && s.LocalEndpoint != near:
+		return fmt.Sprintf("its SA is for this host's address %s only", s.LocalEndpoint)
+	case peer != nil && peer.LocalEndpoint.IsValid() && peer.LocalEndpoint != near:
+		return fmt.Sprintf("ike %q speaks from this host's address %s only", peer.Name, peer.LocalEndpoint)
+	case s.RemoteEndpoint.IsValid() && s.RemoteEndpoint != far:
+		return fmt.Sprintf("its SA is with %s only", s.RemoteEndpoint)
+	case peer != nil && !peer.covers(far):
+		return fmt.Sprintf("ike %q does not speak with %s", peer.Name, far)
 	}
-	peer, ok := p.FindIKE(s.IKE)
-	return s.Tunnel || !ok || peer.covers(far)
+	return ""
 }
 
 // DryRun gives an engine that judges packets as the daemon would, with all the

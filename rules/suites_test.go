@@ -36,7 +36,7 @@ func suiteNames(s *IPsec) (names []string) {
 func TestMayHaveSA(t *testing.T) {
 	addr := netip.MustParseAddr
 	p := &Policy{IKE: []IKE{{Name: "lan", Remote: []Endpoint{{Range: engine.AddrRange{First: addr("10.0.0.0"), Last: addr("10.0.0.255")}}}}, {Name: "any"},
-		{Name: "dns", Remote: []Endpoint{{Name: "vpn.example.org"}}}}}
+		{Name: "from", LocalEndpoint: addr("10.0.0.6")}, {Name: "dns", Remote: []Endpoint{{Name: "vpn.example.org"}}}}}
 	for _, c := range []struct {
 		want bool
 		far  string
@@ -54,6 +54,8 @@ func TestMayHaveSA(t *testing.T) {
 		{true, "10.0.1.8", IPsec{IKE: "lan", Tunnel: true}},
 		{true, "10.0.1.8", IPsec{IKE: "any"}},
 		{true, "10.0.1.8", IPsec{IKE: "dns"}},
+		{false, "10.0.0.8", IPsec{IKE: "from"}},
+		{true, "10.0.0.8", IPsec{IKE: "from", Tunnel: true}},
 	} {
 		if got := p.MayHaveSA(&c.s, addr("10.0.0.5"), addr(c.far)); got != c.want {
 			t.Errorf("%+v with %s: %t", c.s, c.far, got)

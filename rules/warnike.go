@@ -1,20 +1,24 @@
 package rules
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/ipfw/ipfw/engine"
 )
 
-// warnIKE warns of pre-shared keys that several peers have, and when nothing lets the peers of an ike block in: essentials =
+// warnIKE warns of pre-shared keys that several peers have, of rules that protect
+// what their peers are not, and when nothing lets the peers of an ike block in: essentials =
 // false, and no rule in the place of ipfw's own. What it looks for is one packet
 // of a peer that passes; where addresses and interfaces are open, those that the
 // rules speak of are tried, so that a narrow rule is not taken for none.
 func (l *loader) warnIKE() {
 	p := l.policy
 	l.warnSharedKey()
+	l.warnUnspoken()
 	if p.Settings.Essentials {
 		return
 	}
@@ -31,9 +35,12 @@ func (l *loader) warnIKE() {
 				if err != nil {
 					continue
 				}
-				if o.Verdict == engine.Bypass {
+				if o.Verdict == engine.Bypass && l.hears(o.Rule) {
 					by = ""
 					break
+				}
+				if o.Verdict == engine.Bypass {
+					continue // by a rule that is for an interface, and says nothing of peers
 				}
 				if by == "" {
 					by = "the policy block's inbound default"
@@ -49,6 +56,79 @@ func (l *loader) warnIKE() {
 			}
 		}
 	}
+}
+
+// hears says that peers can be heard by a rule that bypasses what they send. One
+// for an interface alone is no word of that: peers may come by another, and to lo
+// nobody comes. It counts if it also names a port or their addresses, and if this
+// host, as far as that is known, has the interface.
+func (l *loader) hears(r *engine.Rule) bool {
+	if r == nil || len(r.Interfaces) == 0 {
+		return true
+	}
+	has := func(name string) bool { return name != "lo" && r.Names(name) }
+	known := l.opts.Interfaces
+	if len(known) == 0 {
+		known = r.Interfaces
+	}
+	return len(r.LocalPorts)+len(r.Remote) > 0 && slices.ContainsFunc(known, has)
+}
+
+// warnUnspoken warns of rules that protect packets for which there can be no SA,
+// because the peer of their ipsec block is not where they go: these are
+// discarded. A rule that names no address, and takes in only, may be written to
+// shut out everybody but the peer.
+func (l *loader) warnUnspoken() {
+	for i := range l.policy.Engine.Rules {
+		r := &l.policy.Engine.Rules[i]
+		s, ok := l.policy.FindIPsec(r.With)
+		if r.Action != engine.Protect || !ok || s.Tunnel {
+			continue
+		}
+		who, near, far, more := fmt.Sprintf("the SA of ipsec %q is", s.Name), s.LocalEndpoint, []engine.AddrRange(nil), ""
+		if s.RemoteEndpoint.IsValid() {
+			far = []engine.AddrRange{{First: s.RemoteEndpoint, Last: s.RemoteEndpoint}}
+		}
+		if peer, ok := l.policy.FindIKE(s.IKE); ok {
+			if !near.IsValid() {
+				near = peer.LocalEndpoint
+			}
+			if len(far) == 0 {
+				who, far, more = fmt.Sprintf("ike %q speaks", peer.Name), peer.ranges(), ", or give the ike block more addresses"
+			}
+		}
+		remote, what := r.Remote, rangesText(r.Remote)
+		if len(remote) == 0 && (r.Out || r.Forward) {
+			remote, what = everywhere, "any address"
+		}
+		if len(far) > 0 && !engine.Within(remote, far) {
+			l.caution(l.places[r.Name], "Peer is not there", "Rule %q protects %s, %s with %s only: what is with others is discarded (no-sa). "+
+				"Let the rule's remote_address name the peer alone%s.", r.Name, what, who, rangesText(far), more)
+		}
+		if near.IsValid() && !engine.Within(r.Local, []engine.AddrRange{{First: near, Last: near}}) {
+			l.caution(l.places[r.Name], "Peer is not there", "Rule %q protects %s of this host, %s from %s only: what has another address is discarded (no-sa).",
+				r.Name, rangesText(r.Local), who, near)
+		}
+	}
+}
+
+var everywhere = []engine.AddrRange{
+	{First: netip.IPv4Unspecified(), Last: netip.AddrFrom4([4]byte{255, 255, 255, 255})},
+	{First: netip.IPv6Unspecified(), Last: netip.AddrFrom16([16]byte(bytes.Repeat([]byte{0xff}, 16)))},
+}
+
+// rangesText names addresses; of many, the first few.
+func rangesText(list []engine.AddrRange) string {
+	const most = 3
+	var words []string
+	for i, r := range list {
+		if i == most && len(list) > most+1 {
+			words = append(words, fmt.Sprintf("%d more", len(list)-most))
+			break
+		}
+		words = append(words, r.String())
+	}
+	return strings.Join(words, ", ")
 }
 
 // ikeTrials are trial packets of a peer to one port of ours.

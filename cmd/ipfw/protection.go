@@ -69,7 +69,8 @@ func protectionOf(p *rules.Policy, o *engine.Outcome, mtu int) *protection {
 		Protocol: s.Protocol().String(), Mode: s.Mode().String(), Keys: "ike", IKE: s.IKE,
 		Encapsulation: s.Encap.String(), ESN: s.ESN, PathMTU: mtu, Length: o.Input.Packet.Len,
 	}
-	if k, ok := p.FindIKE(s.IKE); ok && k.EAP {
+	peer, ok := p.FindIKE(s.IKE)
+	if ok && peer.EAP {
 		x.RemoteAuth = "EAP-TLS"
 	}
 	near, far := o.Input.Packet.Src, o.Input.Packet.Dst
@@ -85,15 +86,7 @@ func protectionOf(p *rules.Policy, o *engine.Outcome, mtu int) *protection {
 	if s.AH || s.Manual != nil && s.Encap == rules.EncapAuto {
 		x.Encapsulation = rules.EncapNone.String() // nobody looks for a NAT
 	}
-	if !p.MayHaveSA(s, near, far) {
-		switch {
-		case s.Joins(near, far):
-			x.NoSA = fmt.Sprintf("ike %q does not speak with %s", s.IKE, far)
-		case s.Joins(near, s.RemoteEndpoint):
-			x.NoSA = fmt.Sprintf("its SA is with %s only", s.RemoteEndpoint)
-		default:
-			x.NoSA = fmt.Sprintf("its SA is for this host's address %s only", s.LocalEndpoint)
-		}
+	if x.NoSA = s.WhyNoSA(peer, near, far); x.NoSA != "" {
 		return x
 	}
 	x.Source, x.Destination = near.String(), far.String()
