@@ -94,7 +94,7 @@ ike "work" {
 	if !strings.Contains(list, `"ann"`) || !strings.Contains(list, `"bob"`) {
 		t.Errorf("the gateway does not list both:\n%s", list)
 	}
-	if strings.Contains(g.daemon.Ask("ike", "list"), "10.99.0.0-") || strings.Contains(list, "10.99.0.255") {
+	if strings.Contains(list, "10.99.0.0/") {
 		t.Errorf("somebody has all of the pool:\n%s", list)
 	}
 	if out, err := a.Try(waitLong, "ping", "-c", "3", "-i", "0.2", "-W", "5", "10.1.0.9"); err != nil {

@@ -115,7 +115,7 @@ func TestTwoOfficesProfile(t *testing.T) {
 	}
 	sas := a.Ask("sas", "-v")
 	for _, want := range []string{"esp/udp tunnel", "aes-256-gcm-16", "198.51.100.1 -> 203.0.113.7", `keys from ike "south"`, "south.example.org",
-		"10.1.0.0-10.1.255.255", " <-> ", "10.2.0.0-10.2.255.255", "offices, gateway-to-office"} {
+		"10.1.0.0/16", " <-> ", "10.2.0.0/16", "offices, gateway-to-office"} {
 		if !strings.Contains(sas, want) {
 			t.Errorf("sas does not say %q:\n%s", want, sas)
 		}

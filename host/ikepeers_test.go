@@ -126,19 +126,19 @@ ike "unused" {
 		}
 	}
 	want := `clients endpoint invalid AddrPort from [10.0.0.0/24 10.0.1.5/32 10.0.1.6/31 10.0.1.8/32] id files.example.org mobike true transcript 0
-  aes-256-gcm-16|aes-128-gcm-16|chacha20-poly1305,prf-hmac-sha2-256|prf-hmac-sha2-384|prf-hmac-sha2-512,x25519,+ml-kem-768
-  aes-256-cbc|aes-128-cbc,prf-hmac-sha2-256|prf-hmac-sha2-384|prf-hmac-sha2-512,hmac-sha2-256-128|hmac-sha2-384-192|hmac-sha2-512-256,x25519,+ml-kem-768
+  aes-256-gcm-16|aes-128-gcm-16|chacha20-poly1305,prf-hmac-sha2-256|prf-hmac-sha2-384|prf-hmac-sha2-512,x25519+ml-kem-768
+  aes-256-cbc|aes-128-cbc,prf-hmac-sha2-256|prf-hmac-sha2-384|prf-hmac-sha2-512,hmac-sha2-256-128|hmac-sha2-384-192|hmac-sha2-512-256,x25519+ml-kem-768
   aes-256-gcm-16|aes-128-gcm-16|chacha20-poly1305,prf-hmac-sha2-256|prf-hmac-sha2-384|prf-hmac-sha2-512,p-256
   aes-256-cbc|aes-128-cbc,prf-hmac-sha2-256|prf-hmac-sha2-384|prf-hmac-sha2-512,hmac-sha2-256-128|hmac-sha2-384-192|hmac-sha2-512-256,p-256
   lan transport start false bytes 1073741824
-    local [0.0.0.0-255.255.255.255 proto 6 port 445-445 ::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff proto 6 port 445-445 0.0.0.0-255.255.255.255 proto 1]
-    remote [10.0.0.0-10.0.0.255 proto 6 fd00::-fd00::ffff:ffff:ffff:ffff proto 6 0.0.0.0-255.255.255.255 proto 1]
+    local [0.0.0.0/0 tcp port 445 ::/0 tcp port 445 0.0.0.0/0 icmp]
+    remote [10.0.0.0/24 tcp fd00::/64 tcp 0.0.0.0/0 icmp]
     aes-256-gcm-16,x25519,esn|no-esn
     aes-128-cbc,hmac-sha2-256-128,x25519,esn|no-esn
 far endpoint 203.0.113.99:0 from [] id none mobike false transcript 1
   far tunnel start true bytes 0
-    local [10.1.0.0-10.1.255.255]
-    remote [10.2.0.0-10.2.255.255]
+    local [10.1.0.0/16]
+    remote [10.2.0.0/16]
 `
 	if got.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", got.String(), want)

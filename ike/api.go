@@ -42,8 +42,11 @@ func (c *Core) Initiate(now time.Time, call Call) (Output, error) {
 	if !local.IsValid() {
 		local = netip.AddrPortFrom(c.source(p, remote.Addr()), 0)
 	}
-	if !remote.IsValid() || !local.Addr().IsValid() {
-		return c.end(), fmt.Errorf("ike block %q does not say where to call, or from where", call.Peer)
+	if remote.IsValid() && !local.Addr().IsValid() {
+		return c.end(), fmt.Errorf("ike block %q cannot call %s: this host has no route to it", call.Peer, remote.Addr())
+	}
+	if !remote.IsValid() {
+		return c.end(), fmt.Errorf("ike block %q does not say where to call", call.Peer)
 	}
 	remote = netip.AddrPortFrom(remote.Addr().Unmap().WithZone(""), or(remote.Port(), 500))
 	local = netip.AddrPortFrom(local.Addr().Unmap().WithZone(""), or(local.Port(), c.cfg.Port))
@@ -88,6 +91,8 @@ func (c *Core) startAll() {
 				c.want(p, wish{cfg: ch}, netip.AddrPortFrom(local, c.cfg.Port), remote, 0)
 			} else if !slices.ContainsFunc(c.again, func(r restart) bool { return r.peer == p && r.child == ch }) {
 				// No way there yet: try again, as after a call that failed.
+				c.report(Event{Time: c.now, Kind: Silent, Peer: p.Name, Child: ch.Name, Remote: remote,
+					Detail: fmt.Sprintf("this host has no route to %s yet", remote.Addr())})
 				c.plan(restart{c.now.Add(c.jitter(noRouteWait)), p, ch, netip.AddrPort{}, remote, 1})
 			}
 		}
@@ -236,6 +241,7 @@ func (c *Core) Rekey(now time.Time, peer, child string) Output {
 func (c *Core) Seen(now time.Time, spi uint32) Output {
 	c.begin(now)
 	if ch := c.spis[spi]; ch != nil && ch.state == chUp {
+		ch.seen = true
 		c.use(ch)
 	}
 	return c.end()

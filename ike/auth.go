@@ -186,7 +186,7 @@ func (p *Peer) verifyPeer(c *claim, prfID uint16, now time.Time) *authError {
 	}
 	if c.method == authPSK {
 		if len(p.PSK) == 0 || len(p.CAs) > 0 || len(p.PublicKeys) > 0 {
-			return authFail(WrongMethod, "psk_file", "the peer uses a pre-shared key, the policy does not")
+			return authFail(WrongMethod, "public_keys, ca, psk_file", "the peer uses a pre-shared key, the policy does not")
 		}
 		if !hmac.Equal(pskAuth(prfID, p.PSK, c.octets), c.auth) {
 			return authFail(WrongKey, "psk_file", "the pre-shared keys differ")
@@ -200,7 +200,10 @@ func (p *Peer) verifyPeer(c *claim, prfID uint16, now time.Time) *authError {
 	// AUTH goes first: whoever has not even the key of its certificate is not
 	// worth a look at a chain.
 	if err := verify(pub, c.method, c.auth, c.octets); err != nil {
-		return authFail(WrongKey, "", "%s: %v", c.id, err)
+		if leaf == nil {
+			return authFail(WrongKey, "public_keys", "%s: %v", c.id, err)
+		}
+		return authFail(WrongKey, "", "%s: %v", c.id, err) // of the certificate that the peer itself has sent
 	}
 	if leaf == nil {
 		return nil
@@ -208,7 +211,7 @@ func (p *Peer) verifyPeer(c *claim, prfID uint16, now time.Time) *authError {
 	// RFC 4945 section 5.1.3.12: IKE asks for no extended key usage.
 	until, err := p.verifyChain(c.shown, now, x509.ExtKeyUsageAny)
 	if err != nil {
-		return authFail(BadCertificate, "ca", "certificate of %s: %v", c.id, err)
+		return noTrust(c, err)
 	}
 	if !c.id.inCertificate(leaf) {
 		return authFail(BadCertificate, "remote_id", "the certificate does not speak for %s, but for %s", c.id, identitiesOf(leaf))
@@ -238,11 +241,11 @@ func (p *Peer) publicKey(c *claim) (pub crypto.PublicKey, leaf *x509.Certificate
 		return nil, nil, authFail(WrongMethod, "ca", "the peer signs, the policy has no ca or public_keys to check it")
 	}
 	if len(c.certs) == 0 {
-		return nil, nil, authFail(BadCertificate, "ca", "%s sent no certificate", c.id)
+		return nil, nil, authFail(BadCertificate, "", "%s sent no certificate", c.id)
 	}
 	w := c.certificates()
 	if w.err != nil {
-		return nil, nil, authFail(BadCertificate, "ca", "certificate of %s: %v", c.id, w.err)
+		return nil, nil, authFail(BadCertificate, "", "certificate of %s: %v", c.id, w.err)
 	}
 	return w.leaf().PublicKey, w.leaf(), nil
 }

@@ -151,7 +151,7 @@ func (p *Peer) revoked(chain []*x509.Certificate, now time.Time) (until time.Tim
 			}
 			for _, e := range crl.RevokedCertificateEntries {
 				if e.SerialNumber.Cmp(c.SerialNumber) == 0 {
-					return until, fmt.Errorf("revoked on %s", e.RevocationTime.Format(time.DateOnly))
+					return until, crlError{"revoked on " + e.RevocationTime.Format(time.DateOnly)}
 				}
 			}
 			if !crl.NextUpdate.IsZero() && now.After(crl.NextUpdate) {
@@ -164,7 +164,7 @@ func (p *Peer) revoked(chain []*x509.Certificate, now time.Time) (until time.Tim
 			}
 		}
 		if stale && !fresh {
-			return until, fmt.Errorf("the revocation list of %s has expired", issuer.Subject)
+			return until, crlError{fmt.Sprintf("the revocation list of %s has expired", issuer.Subject)}
 		}
 		if fresh && !endless {
 			until = sooner(until, last)

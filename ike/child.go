@@ -26,6 +26,8 @@ type child struct {
 	suite   suite
 	state   childState
 	using   bool // our outbound traffic goes here
+	seen    bool // the peer has used it
+	since   time.Time
 
 	origin   origin
 	rekeyIn  *rekeyIn // a rekey by the peer
@@ -207,9 +209,8 @@ func (c *Core) acceptChild(sa *ikeSA, o *childOffer, list []payload, ns notifies
 		tsi, tsr = throughNAT(tsi, sa.local.Addr()), throughNAT(tsr, sa.remote.Addr())
 	}
 	if !subset(tsi, o.tsi) || !subset(tsr, o.tsr) {
-		ev.Failure, ev.Setting = NoSelectors, "local_address, remote_address"
-		ev.Ours = selectorText(o.tsi) + " to " + selectorText(o.tsr)
-		ev.Theirs = selectorText(tsi) + " to " + selectorText(tsr)
+		ev.Failure, ev.Setting = NoSelectors, differing(o.tsi, o.tsr, tsi, tsr)
+		ev.Ours, ev.Theirs = sidesText(o.tsi, o.tsr), sidesText(tsi, tsr)
 		return nil, ev
 	}
 	if o.anywhere {
@@ -258,7 +259,7 @@ func (c *Core) serveChild(sa *ikeSA, list []payload, ns notifies, neg negotiatio
 	if len(sa.lease.addrs()) > 0 {
 		tsi = dynamicEnd(tsi)
 	}
-	ev = Event{Failure: NoSelectors, Theirs: selectorText(tsi) + " to " + selectorText(tsr), Setting: "ipsec"}
+	ev = Event{Failure: NoSelectors, Theirs: sidesText(tsr, tsi), Setting: allSelectors}
 	if len(tsi) == 0 || len(tsr) == 0 {
 		ev.Detail = "the peer's traffic selectors are of kinds that mean nothing here"
 		return refuse(nTSUnacceptable, ev)
@@ -293,7 +294,7 @@ func (c *Core) serveChild(sa *ikeSA, list []payload, ns notifies, neg negotiatio
 				ev.Failure, ev.Setting = NoAddress, "pool"
 				ev.Detail = "the caller has asked for no address, and nobody has one of the pool that was not lent: have it ask for one as it calls (ipfw: request_address = true)"
 			default:
-				ev.Ours = selectorText(sa.remoteTS(cfg)) + " to " + selectorText(sa.localTS(cfg))
+				ev.Ours, ev.Setting = sa.outOf(cfg, tsr, tsi)
 			}
 			continue
 		}
@@ -350,7 +351,7 @@ func (c *Core) addSurplus(sa *ikeSA, n *negotiated, in, out Keys, from origin) {
 // not kept.
 func (c *Core) addChild(sa *ikeSA, n *negotiated, in, out Keys, use bool, old *child, from origin) *child {
 	c.nextID++
-	ch := &child{home: sa, cfg: n.cfg, suite: n.suite, using: use, origin: from, ChildSA: ChildSA{
+	ch := &child{home: sa, cfg: n.cfg, suite: n.suite, using: use, origin: from, since: c.now, ChildSA: ChildSA{
 		ID: c.nextID, IKE: sa.id, Peer: sa.peer.Name, Name: n.cfg.Name,
 		Protocol: n.suite.proto, Mode: n.mode, SPIIn: n.spiIn, SPIOut: n.spiOut,
 		ESN: n.suite.esn, NoTFC: n.noTFC, LocalTS: n.local, RemoteTS: n.remote, RemoteID: sa.remoteID,

@@ -144,14 +144,14 @@ func TestHandshakes(t *testing.T) {
 		change func(a, b *Peer)
 		want   string // of the IKE suite, or the mode and suite of the child
 	}{
-		"default is hybrid":            {func(a, b *Peer) {}, "x25519,+ml-kem-768"},
+		"default is hybrid":            {func(a, b *Peer) {}, "x25519+ml-kem-768"},
 		"peer without ML-KEM":          {func(a, b *Peer) { plain(b) }, "aes-128-gcm-16,prf-hmac-sha2-256,x25519"},
 		"caller without ML-KEM":        {func(a, b *Peer) { plain(a) }, "aes-128-gcm-16,prf-hmac-sha2-256,x25519"},
 		"P-384 only":                   {func(a, b *Peer) { b.Proposals = []Proposal{ikeProp(tGCM256, tPRF, tP384)} }, "p-384"},
 		"MODP":                         {prop(ikeProp(tCBC256, tPRF, tHMAC, tModp)), "aes-256-cbc,prf-hmac-sha2-256,hmac-sha2-256-128,modp-2048"},
 		"chacha20, sha512":             {prop(ikeProp(tChaCha, tPRF512, tX25519)), "chacha20-poly1305,prf-hmac-sha2-512,x25519"},
 		"cbc, sha512":                  {prop(ikeProp(tCBC256, tPRF512, tHMAC512, tP256)), "hmac-sha2-512-256,p-256"},
-		"two additional exchanges":     {prop(ikeProp(tGCM128, tPRF, tX25519, tKEM, tKEM3)), "+ml-kem-768,+ml-kem-768"},
+		"two additional exchanges":     {prop(ikeProp(tGCM128, tPRF, tX25519, tKEM, tKEM3)), "+ml-kem-768+ml-kem-768"},
 		"certificates, ecdsa":          {func(a, b *Peer) { withCerts(t, ca, a, b, "ecdsa") }, ""},
 		"certificates, ecdsa 384":      {func(a, b *Peer) { withCerts(t, ca, a, b, "ecdsa384") }, ""},
 		"certificates, ecdsa 521":      {func(a, b *Peer) { withCerts(t, ca, a, b, "ecdsa521") }, ""},
@@ -256,7 +256,7 @@ func TestFailures(t *testing.T) {
 			b.Children[0].LocalTS = []TrafficSelector{SelectorOf(netip.MustParsePrefix("10.0.0.0/8"))}
 		}, NoSelectors, NoSelectors},
 		"transport against tunnel": {func(a, b *Peer) { b.Children[0].Mode = Transport }, NoProposal, WrongMode},
-		"tunnel against transport": {func(a, b *Peer) { a.Children[0].Mode = Transport }, WrongMode, NoFailure},
+		"tunnel against transport": {func(a, b *Peer) { a.Children[0].Mode = Transport }, WrongMode, RefusedByPeer},
 		"address not allowed":      {func(a, b *Peer) { b.Endpoint = netip.MustParseAddrPort("192.0.2.9:500") }, NoProposal, UnknownPeer},
 		"ca differs":               {func(a, b *Peer) { withCerts(t, ca, a, b, "ecdsa"); b.CAs = []*x509.Certificate{other.cert} }, WrongKeyByPeer, BadCertificate},
 		"revoked": {func(a, b *Peer) {

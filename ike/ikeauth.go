@@ -92,7 +92,7 @@ func (t *authTask) build(c *Core, sa *ikeSA) (uint8, []payload, bool) {
 	list := []payload{{kind: plIDi, body: sa.localID.body()}}
 	list = append(list, p.ownCerts(hs.askedRaw)...)
 	list = append(list, certRequests(p)...)
-	if id, err := ParseIdentity(p.RemoteID); err == nil && id.matches(p.RemoteID) && !hasWildcard(p.RemoteID) {
+	if id, ok := p.asksFor(); ok {
 		list = append(list, payload{kind: plIDr, body: id.body()})
 	}
 	if !c.inContact(sa) {

@@ -82,6 +82,10 @@ func (c *Core) serveInformational(sa *ikeSA, m *opened, ns notifies, d Datagram)
 	}
 }
 
+// atOnce is how soon a peer gives up SAs that it has asked for, when it finds in our
+// answer what its own policy does not have (RFC 7296 section 1.3.1).
+const atOnce = 3 * time.Second
+
 // peerDeletes removes children that the peer has deleted and gives the SPIs
 // of the other halves, except where our own Delete is on its way (RFC 7296
 // section 1.4.1).
@@ -111,6 +115,10 @@ func (c *Core) peerDeletes(sa *ikeSA, proto uint8, spis []uint32) (ours []uint32
 			ours = append(ours, ch.SPIIn)
 		}
 		lost := ch.next == nil && !ch.surplus && ch.state == chUp
+		if lost && !ch.origin.ours && !ch.seen && c.now.Sub(ch.since) < atOnce && c.heir(home, ch) == nil && !c.awaitsHeir(home, ch) {
+			c.fail(home, Event{Failure: RefusedByPeer, Child: ch.Name, SPIIn: ch.SPIIn, SPIOut: ch.SPIOut, Setting: "mode",
+				Detail: "it has given the SAs up at once, unused: perhaps mode differs; " + home.reasonThere()})
+		}
 		c.removeChild(home, ch)
 		if lost && home.always(ch.cfg) && !home.plans(ch.cfg) {
 			home.enqueueAt(&createTask{wish: wish{ch.cfg, ch.packet}}, c.now.Add(c.jitter(10*time.Second)))

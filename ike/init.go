@@ -19,16 +19,20 @@ type handshake struct {
 	intI, intR   []byte // IntAuth, RFC 9242
 	slot         int    // next additional key exchange
 
-	offer     []Proposal // initiator
-	cookie    []byte
-	retries   int
-	doom      Event // an unauthenticated error answer; believed if nothing better comes
-	hashes    []uint16
-	saidFull  bool // initiator: our last IKE_SA_INIT offers full transcript authentication
-	full      bool // both sides have offered it: it is in use
-	ppk       bool // both sides know RFC 8784
-	childless bool // the responder knows RFC 6023
-	askedRaw  bool // the responder asks for a raw public key (RFC 7670)
+	offer   []Proposal // initiator
+	cookie  []byte
+	retries int
+	// told says that people know of the peer's silence on this port; unreachable
+	// is what the kernel or the network says of it.
+	told        bool
+	unreachable string
+	doom        Event // an unauthenticated error answer; believed if nothing better comes
+	hashes      []uint16
+	saidFull    bool // initiator: our last IKE_SA_INIT offers full transcript authentication
+	full        bool // both sides have offered it: it is in use
+	ppk         bool // both sides know RFC 8784
+	childless   bool // the responder knows RFC 6023
+	askedRaw    bool // the responder asks for a raw public key (RFC 7670)
 
 	want  []wish // to be made; the first goes into IKE_AUTH
 	child *childOffer
@@ -188,7 +192,7 @@ func (c *Core) initAnswer(sa *ikeSA, h header, d Datagram, list []payload, ns no
 	}
 	if n, ok := ns.failure(); ok {
 		why := RefusedByPeer
-		ev := Event{Theirs: notifyName(n.kind)}
+		ev := Event{Theirs: notifyName(n.kind), Detail: sa.reasonThere()}
 		if n.kind == nNoProposalChosen {
 			why, ev.Ours, ev.Setting = NoProposal, proposalText(hs.offer), "proposals"
 		}
@@ -246,6 +250,7 @@ func (c *Core) doom(sa *ikeSA, ev Event) {
 func (c *Core) initAgreed(sa *ikeSA, h header, d Datagram, list []payload, ns notifies, s suite, nr, shared []byte) {
 	hs := sa.hs
 	sa.spiR, sa.suite, sa.req = h.spiR, s, nil
+	hs.told, hs.unreachable = false, "" // it has answered, on this port
 	hs.nr, hs.initR = slices.Clone(nr), slices.Clone(d.Data)
 	sa.state = stHalfOpen
 	sa.expireAt = c.now.Add(max(c.cfg.Limits.HalfOpenTime*4, 2*c.schedule(sa).patience()))

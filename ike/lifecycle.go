@@ -2,6 +2,7 @@ package ike
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"time"
 )
@@ -328,6 +329,7 @@ func (c *Core) deadline(sa *ikeSA) time.Time {
 	}
 	t = sooner(t, sa.expireAt)
 	t = sooner(t, sa.aliveAt)
+	t = sooner(t, sa.quietAt())
 	if sa.pending != nil {
 		t = sooner(t, sa.pending.until)
 	}
@@ -370,6 +372,9 @@ func (c *Core) tickSA(sa *ikeSA) {
 		c.expired(sa)
 		return
 	}
+	if due(sa.quietAt()) {
+		c.quiet(sa)
+	}
 	if sa.req != nil && due(sa.req.at) && !c.retransmit(sa) {
 		c.noAnswer(sa)
 		return
@@ -405,14 +410,17 @@ func (c *Core) expired(sa *ikeSA) {
 	switch sa.state {
 	case stInitSent:
 		if sa.hs.doom.Failure == NoFailure {
-			sa.hs.doom = Event{Failure: NoAnswer}
+			sa.hs.doom = c.unanswered(sa)
 		}
 		c.fail(sa, sa.hs.doom)
 	case stHalfOpen:
 		if sa.initiator {
-			c.fail(sa, Event{Failure: NoAnswer})
+			c.fail(sa, c.unanswered(sa))
 		} else {
 			ev := Event{Failure: NoAnswer, Detail: "the initiator went silent after IKE_SA_INIT"}
+			if sa.remote.Port() != c.cfg.NATPort && sa.local.Port() == c.cfg.Port && sa.peerNATT && !sa.hs.keyed {
+				ev.Detail = fmt.Sprintf("the initiator called by UDP %d, and nothing has come by UDP %d, where it goes on: a firewall between, or this host's own policy, if it has not ended", c.cfg.Port, c.cfg.NATPort)
+			}
 			if sa.hs.eap != nil && sa.job == nil {
 				ev = sa.hs.eap.silence()
 			}
@@ -422,9 +430,22 @@ func (c *Core) expired(sa *ikeSA) {
 	c.destroy(sa, true)
 }
 
+// unanswered is the failure of a call, or of another request, that has had no answer.
+func (c *Core) unanswered(sa *ikeSA) Event {
+	ev := Event{Failure: NoAnswer}
+	switch {
+	case sa.req == nil:
+	case sa.hs != nil:
+		ev.Detail = sa.silence()
+	default:
+		ev.Detail = exchangeName(sa.req.exchange) + " was not answered"
+	}
+	return ev
+}
+
 // noAnswer: all retransmissions of a request have gone unanswered.
 func (c *Core) noAnswer(sa *ikeSA) {
-	ev := Event{Failure: NoAnswer, Detail: exchangeName(sa.req.exchange) + " was not answered"}
+	ev := c.unanswered(sa)
 	if sa.state == stInitSent && sa.hs.doom.Failure != NoFailure {
 		ev = sa.hs.doom
 	}

@@ -40,6 +40,20 @@ func (c *Core) lentToOthers(sa *ikeSA, remote []TrafficSelector) (fail Event) {
 	return Event{}
 }
 
+// outOf tells what a child may hold, of which the peer has asked for nothing, and
+// by what the two differ. Of a child that is for other addresses than those of the
+// two sides, it is what the policy has.
+func (sa *ikeSA) outOf(cfg *Child, theirLocal, theirRemote []TrafficSelector) (ours, setting string) {
+	local, remote := sa.localTS(cfg), sa.remoteTS(cfg)
+	if len(local) == 0 {
+		local = cfg.LocalTS
+	}
+	if len(remote) == 0 {
+		remote = cfg.RemoteTS
+	}
+	return sidesText(local, remote), differing(local, remote, theirLocal, theirRemote)
+}
+
 func (sa *ikeSA) limitTS(cfg *Child, ts []TrafficSelector, leased []netip.Addr, end netip.Addr) []TrafficSelector {
 	hosts := []TrafficSelector{selectorOfHost(end)}
 	switch {

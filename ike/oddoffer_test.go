@@ -94,7 +94,7 @@ func TestRefusalSaysWhy(t *testing.T) {
 	b.cfg.Peers[0].Children[0].Proposals = []Proposal{{Protocol: ProtoESP, Transforms: append(aesBits(EncrAESGCM16, 192), transforms(TransformESN, esnNo)...)}}
 	s.take(a, a.Rekey(s.now, "b", "net"))
 	s.run(5 * time.Second)
-	for f, want := range map[Failure]string{NoSelectors: "192.0.2.1 to 192.0.2.2", NoProposal: "aes-256-gcm-16|"} {
+	for f, want := range map[Failure]string{NoSelectors: "192.0.2.1 <-> 192.0.2.2", NoProposal: "aes-256-gcm-16|"} {
 		told := false
 		for _, e := range a.log {
 			told = told || e.Failure == f && strings.HasPrefix(e.Ours, want)

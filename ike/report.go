@@ -83,43 +83,6 @@ func (c *Core) stranger(ev Event) {
 	}
 }
 
-// peerError puts an error notification of the peer into our words.
-func (c *Core) peerError(sa *ikeSA, n notify) Event {
-	ev := Event{Failure: RefusedByPeer, Theirs: notifyName(n.kind)}
-	switch n.kind {
-	case nNoProposalChosen:
-		ev.Failure, ev.Setting = NoProposal, "proposals"
-	case nTSUnacceptable:
-		ev.Failure, ev.Setting = NoSelectors, "local_address, remote_address"
-	case nAuthFailed:
-		ev.Failure, ev.Setting = WrongKeyByPeer, "local_id, private_key, psk_file"
-		if sa.peer != nil {
-			ev.Ours = "we are " + sa.localID.String()
-			if hs := sa.hs; hs != nil && sa.initiator && len(hs.hashes) == 0 && sa.peer.Key != nil && kindOf(sa.peer.Key.Public()) == keyRSAPSS {
-				ev.Detail, ev.Setting = rsaRefused, "private_key"
-			}
-		}
-	case nInternalAddrFailure, nFailedCPRequired:
-		ev.Failure, ev.Setting = NoAddress, "pool"
-	case nUnexpectedNAT:
-		ev.Failure = UnexpectedNAT
-	}
-	return ev
-}
-
-// refusal is peerError for what we have offered: of that it says what the peer may
-// have refused. o is nil for an IKE SA.
-func (c *Core) refusal(sa *ikeSA, n notify, props []Proposal, o *childOffer) Event {
-	ev := c.peerError(sa, n)
-	switch {
-	case n.kind == nNoProposalChosen || n.kind == nInvalidKEPayload:
-		ev.Ours = proposalText(props)
-	case n.kind == nTSUnacceptable && o != nil:
-		ev.Ours = selectorText(o.tsi) + " to " + selectorText(o.tsr)
-	}
-	return ev
-}
-
 // String gives the event as one line, without its time.
 func (e Event) String() string {
 	s := e.Kind.String()

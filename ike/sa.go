@@ -148,6 +148,7 @@ type request struct {
 	task     task
 	tries    int
 	wait     time.Duration
+	sent     time.Time // the first time
 	at       time.Time // next retransmission
 }
 
@@ -206,7 +207,7 @@ func (c *Core) request(sa *ikeSA, exchange uint8, list []payload, t task) {
 
 func (c *Core) launch(sa *ikeSA, exchange uint8, msgs [][]byte, t task) {
 	w := c.schedule(sa).First
-	sa.req = &request{id: sa.nextOut, exchange: exchange, msgs: msgs, task: t, tries: 1, wait: w, at: c.now.Add(w)}
+	sa.req = &request{id: sa.nextOut, exchange: exchange, msgs: msgs, task: t, tries: 1, wait: w, sent: c.now, at: c.now.Add(w)}
 	sa.nextOut++
 	c.transmit(sa, msgs)
 }

@@ -16,7 +16,7 @@ type IKEStatus struct {
 	LocalID       Identity
 	RemoteID      Identity
 	Suite         string
-	Since         time.Time
+	Since         time.Time // when it came up; of one that is not, when it began
 	Rekey         time.Time // when it is due; zero: under way
 	NAT, MOBIKE   bool
 	Transcript    bool         // both sides have authenticated both IKE_SA_INIT messages
@@ -54,6 +54,9 @@ func (c *Core) StatusOf(spis []uint64) []IKEStatus {
 		s := IKEStatus{ID: sa.id, Up: sa.state == stUp, Initiator: sa.began, SPIi: sa.spiI, SPIr: sa.spiR,
 			Local: sa.local, Remote: sa.remote, LocalID: sa.localID, RemoteID: sa.remoteID, Since: sa.up, Rekey: sa.rekeyAt,
 			NAT: sa.natHere || sa.natPeer, MOBIKE: sa.mobike, Transcript: sa.transcript, Assigned: sa.assigned, Leased: sa.lease.addrs()}
+		if sa.up.IsZero() {
+			s.Since = sa.created
+		}
 		if sa.peer != nil {
 			s.Peer = sa.peer.Name
 		}

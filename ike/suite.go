@@ -3,6 +3,7 @@ package ike
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 )
 
@@ -194,8 +195,9 @@ func TransformNamed(kind uint8, name string) (Transform, bool) {
 	return Transform{}, false
 }
 
-// String gives "aes-256-gcm-16,prf-hmac-sha2-256,x25519"; alternatives of one
-// type are separated by "|".
+// String gives "aes-256-gcm-16,prf-hmac-sha2-256,x25519+ml-kem-768"; alternatives of
+// one type are separated by "|", and stand in parentheses where others are added to
+// them (RFC 9370).
 func (p Proposal) String() string {
 	var b strings.Builder
 	p.write(&b, math.MaxInt)
@@ -204,22 +206,46 @@ func (p Proposal) String() string {
 
 // write adds the text of a proposal, and stops behind limit bytes.
 func (p Proposal) write(b *strings.Builder, limit int) {
-	last := uint8(0)
-	for i, t := range p.Transforms {
+	var kinds, added []uint8 // in the order in which they come
+	of := map[uint8][]Transform{}
+	for _, t := range p.Transforms {
+		if of[t.Type] == nil && isAddKE(t.Type) {
+			added = append(added, t.Type)
+		} else if of[t.Type] == nil {
+			kinds = append(kinds, t.Type)
+		}
+		of[t.Type] = append(of[t.Type], t)
+	}
+	if at := slices.Index(kinds, TransformKE); at >= 0 {
+		kinds = slices.Insert(kinds, at+1, added...)
+	} else {
+		kinds = append(kinds, added...)
+	}
+	for i, kind := range kinds {
 		switch {
 		case b.Len() > limit:
 			return
-		case i == 0:
-		case t.Type == last:
-			b.WriteByte('|')
-		default:
+		case isAddKE(kind):
+			b.WriteByte('+')
+		case i > 0:
 			b.WriteByte(',')
 		}
-		if isAddKE(t.Type) {
-			b.WriteByte('+')
+		group := len(of[kind]) > 1 && (isAddKE(kind) || kind == TransformKE && len(added) > 0)
+		if group {
+			b.WriteByte('(')
 		}
-		b.WriteString(t.String())
-		last = t.Type
+		for n, t := range of[kind] {
+			if b.Len() > limit {
+				return
+			}
+			if n > 0 {
+				b.WriteByte('|')
+			}
+			b.WriteString(t.String())
+		}
+		if group {
+			b.WriteByte(')')
+		}
 	}
 }
 

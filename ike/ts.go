@@ -2,11 +2,8 @@ package ike
 
 import (
 	"encoding/binary"
-	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
-	"strings"
 )
 
 // TrafficSelector is one selector of a TS payload, RFC 7296 section 3.13.1:
@@ -61,37 +58,6 @@ func (t TrafficSelector) valid() bool {
 
 // isHost says that the selector speaks of one address.
 func (t TrafficSelector) isHost() bool { return t.First == t.Last }
-
-// String gives "10.0.0.0-10.0.0.255 tcp/80-90" with numbers for protocols.
-func (t TrafficSelector) String() string {
-	s := t.First.String()
-	if t.Last != t.First {
-		s += "-" + t.Last.String()
-	}
-	if t.Protocol != 0 {
-		s += " proto " + strconv.Itoa(int(t.Protocol))
-	}
-	switch {
-	case t.Opaque():
-		s += " port OPAQUE"
-	case !t.AnyPort():
-		s += fmt.Sprintf(" port %d-%d", t.FirstPort, t.LastPort)
-	}
-	return s
-}
-
-// selectorText is a list for people, who are not told of hundreds.
-func selectorText(list []TrafficSelector) string {
-	const most = 16
-	var s []string
-	for _, t := range list[:min(most, len(list))] {
-		s = append(s, t.String())
-	}
-	if n := len(list) - most; n > 0 {
-		s = append(s, fmt.Sprintf("and %d more", n))
-	}
-	return strings.Join(s, ", ")
-}
 
 func tsPayload(kind uint8, list []TrafficSelector) payload {
 	b := []byte{byte(len(list)), 0, 0, 0}

@@ -142,9 +142,10 @@ const (
 	Moved   // addresses changed
 	Address // a lease from our pool was given, or one was given to us
 	Expires // a certificate, of the peer or our own, or a revocation list is about to end
+	Silent  // a call has no answer yet, and goes on; Detail says what is known
 )
 
-var eventNames = [...]string{"ike-up", "ike-down", "ike-rekeyed", "child-up", "child-down", "child-rekeyed", "failed", "moved", "address", "expires"}
+var eventNames = [...]string{"ike-up", "ike-down", "ike-rekeyed", "child-up", "child-down", "child-rekeyed", "failed", "moved", "address", "expires", "silent"}
 
 // String gives the event's name as logs print it.
 func (k EventKind) String() string { return eventNames[k] }

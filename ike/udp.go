@@ -112,6 +112,11 @@ func (s *Server) Run(ctx context.Context, farewell time.Duration) {
 	always := make(chan struct{})
 	close(always)
 	s.workers = newWorkers(s.cfg.Workers, s.cfg.Jobs)
+	// What was asked for before, as peers of the policy, goes before all calls: a
+	// peer that calls meanwhile is not unknown.
+	for waiting := len(s.work); waiting > 0; waiting-- {
+		(<-s.work)(s.core)
+	}
 	s.apply(s.core.Start(time.Now()))
 	suspect := func(d Datagram) bool { return s.core.Suspect(time.Now(), d) }
 loop:
@@ -180,9 +185,13 @@ func (s *Server) apply(o Output) {
 	for _, j := range o.Jobs {
 		s.workers.todo <- j // it has room
 	}
+	var refused []refusedDatagram
 	for _, d := range o.Send {
 		if err := s.send(d); err != nil {
 			s.unsent.Add(1) // it counts as lost on the way, and is sent again
+			if why := unsentText(err, &d); why != "" && len(refused) < maxRefused {
+				refused = append(refused, refusedDatagram{d.Local, d.Remote, why})
+			}
 		}
 	}
 	if s.cfg.Event != nil {
@@ -193,7 +202,19 @@ func (s *Server) apply(o Output) {
 	if len(o.Actions) > 0 && s.cfg.Acted != nil {
 		s.cfg.Acted()
 	}
+	for _, r := range refused {
+		s.apply(s.core.Unreachable(time.Now(), r.local, r.remote, r.why)) // which sends nothing
+	}
 }
+
+// refusedDatagram is one that the kernel has not sent.
+type refusedDatagram struct {
+	local, remote netip.AddrPort
+	why           string
+}
+
+// maxRefused is of how many of them in one step people are told.
+const maxRefused = 16
 
 func (s *Server) send(d Datagram) error {
 	nat := d.Local.Port() == s.core.cfg.NATPort

@@ -107,9 +107,10 @@ func (c *Core) besides(sa *ikeSA, ch *child, packet Flow) {
 		return
 	}
 	ch.beside = true
-	c.fail(sa, Event{Failure: NoSelectors, Child: ch.Name, Setting: "local_address, remote_address",
-		Ours:   "a packet from " + packet.Local.String() + " to " + packet.Remote.String(),
-		Theirs: selectorText(ch.LocalTS) + " to " + selectorText(ch.RemoteTS), Detail: "the peer has left out what asked for the SA"})
+	c.fail(sa, Event{Failure: NoSelectors, Child: ch.Name,
+		Setting: differing([]TrafficSelector{packet.Local}, []TrafficSelector{packet.Remote}, ch.LocalTS, ch.RemoteTS),
+		Ours:    "a packet of " + sidesText([]TrafficSelector{packet.Local}, []TrafficSelector{packet.Remote}),
+		Theirs:  sidesText(ch.LocalTS, ch.RemoteTS), Detail: "the peer has left out what asked for the SA"})
 	for _, o := range sa.children {
 		if o != ch && o.cfg == ch.cfg && o.state == chUp && slices.Equal(o.LocalTS, ch.LocalTS) && slices.Equal(o.RemoteTS, ch.RemoteTS) {
 			o.beside, ch.surplus = true, true
