@@ -81,6 +81,9 @@ type Options struct {
 	// be one of an SA and is none that was sent lately: then the error does
 	// not come in. See esp.SA.PathReport.
 	PathReport func(quoted *packet.Packet, mtu int, now int64) bool
+	// ICMPError hears of each ICMP error that arrives in the clear, whatever
+	// becomes of it: anybody can have sent it.
+	ICMPError func(*Input)
 	// Opened hears of each packet that an SA has proved authentic, with the
 	// packet as it arrived: a peer behind a NAT may have moved.
 	Opened func(*esp.SA, *Input)

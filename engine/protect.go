@@ -38,6 +38,9 @@ func (e *Engine) Process(in *Input, out *Output) Result {
 			r = Result{Reason: ReasonClearError, Rule: r.Rule, opened: r.opened}
 		}
 	}
+	if e.options.ICMPError != nil && in.Dir == In && !in.Arriving && in.Packet.ICMPError() {
+		e.options.ICMPError(in)
+	}
 	return e.finish(s, judged, r)
 }
 

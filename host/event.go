@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ipfw/ipfw/engine"
+	"github.com/ipfw/ipfw/ike"
 	"github.com/ipfw/ipfw/packet"
 	"github.com/ipfw/ipfw/rules"
 )
@@ -115,6 +116,11 @@ func (e *Event) byOthers() bool {
 		return e.caused || e.IKE != nil && e.IKE.Failure != ""
 	}
 	return false
+}
+
+// warns says that an event of the key exchange is of something that did not work.
+func (e *Event) warns() bool {
+	return e.caused || e.IKE != nil && (e.IKE.Failure != "" || e.IKE.What == ike.Silent.String() || e.IKE.What == ike.Expires.String())
 }
 
 // byPeers says that the event tells what a peer that has authenticated does: as

@@ -44,8 +44,8 @@ type exchange struct {
 	valid atomic.Pointer[[]validity]
 	// counts are what the key exchange last said of itself.
 	counts atomic.Pointer[ike.Stats]
-	// endpoints say whom to call, by ike block.
-	endpoints atomic.Pointer[map[string]netip.Addr]
+	// endpoints say where peers are, by ike block.
+	endpoints atomic.Pointer[map[string]whereabouts]
 
 	mu     sync.Mutex // orders commit and stop
 	ended  bool       // nothing begins any more
@@ -54,6 +54,9 @@ type exchange struct {
 	done   chan struct{} // of a Server that runs
 	kick   chan struct{} // there are names to look up
 
+	failed lastFailures
+	icmp   throttle // of ICMP errors that the key exchange is told of
+
 	// The Server's goroutine only:
 	fresh []string      // blocks with a new SA in this step
 	came  []earlyPacket // before the SAs of this step
@@ -61,9 +64,10 @@ type exchange struct {
 }
 
 func newExchange(d *daemon) *exchange {
-	x := &exchange{d: d, pairs: d.keeper.agreed, hold: newHold(), early: newEarly(), kick: make(chan struct{}, 1)}
+	x := &exchange{d: d, pairs: d.keeper.agreed, hold: newHold(), early: newEarly(), kick: make(chan struct{}, 1),
+		icmp: throttle{perSecond: malformedRate, burst: malformedBurst}}
 	x.names, x.resolvers = newNames(x.tell), newResolvers(nfq.Device, x.tell)
-	x.endpoints.Store(&map[string]netip.Addr{})
+	x.endpoints.Store(&map[string]whereabouts{})
 	return x
 }
 
@@ -119,10 +123,12 @@ func (x *exchange) commit(peers []ikePeer) {
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan struct{})
 		x.cancel, x.done = cancel, done
+		x.renewLocked(s.Post) // which Run does before it hears anybody
 		go func() { defer close(done); s.Run(ctx, farewell) }()
 		go x.names.follow(ctx, x.kick, x.renew)
+	} else if s != nil {
+		x.renewLocked(waited(s))
 	}
-	x.renewLocked()
 	select {
 	case x.kick <- struct{}{}:
 	default:
@@ -145,25 +151,27 @@ func (x *exchange) undo() {
 func (x *exchange) renew() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.renewLocked()
+	if s := x.server.Load(); s != nil {
+		x.renewLocked(waited(s))
+	}
 }
 
-func (x *exchange) renewLocked() {
-	s := x.server.Load()
-	if s == nil {
-		return
-	}
+// waited has a Server do something and waits until it is done.
+func waited(s *ike.Server) func(func(*ike.Core, time.Time) ike.Output) bool {
+	return func(f func(*ike.Core, time.Time) ike.Output) bool { return s.Call(f) == nil }
+}
+
+func (x *exchange) renewLocked(do func(func(*ike.Core, time.Time) ike.Output) bool) {
 	list, endpoints := x.names.place(x.peers)
 	x.endpoints.Store(&endpoints)
-	err := s.Call(func(c *ike.Core, now time.Time) ike.Output {
+	if !do(func(c *ike.Core, now time.Time) ike.Output {
 		o, err := c.Update(now, list)
 		if err != nil { // they have been checked
 			x.tell("the peers of the policy are not in force: " + err.Error())
 		}
 		return o
-	})
-	if err != nil {
-		x.tell(err.Error())
+	}) {
+		x.tell("the peers of the policy are not in force: the key exchange has stopped")
 	}
 }
 
@@ -221,14 +229,11 @@ func (x *exchange) callFor(b *block, p *packet.Packet) (c call, ok bool) {
 	}
 	if !b.Tunnel {
 		// The packet's own ends are those of the SA.
-		if c.local.IsValid() && c.local != p.Src || c.remote.IsValid() && c.remote != p.Dst {
-			return c, false
-		}
 		c.local, c.remote = p.Src, p.Dst
-		return c, true
+		return c, x.whyNoSA(b, p) == ""
 	}
 	if !c.remote.IsValid() {
-		c.remote = (*x.endpoints.Load())[k.Name]
+		c.remote = (*x.endpoints.Load())[k.Name].call
 	}
 	return c, c.remote.IsValid()
 }

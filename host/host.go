@@ -197,7 +197,7 @@ func run(ctx context.Context, o Options, kernel opener) (err error) {
 	d.keeper = newKeeper(newNumbers(o.StateDir, o.Logger), d.ring)
 	d.exchange = newExchange(d)
 	d.engine = engine.New(&first.Engine, engine.Options{
-		SAD: d.keeper.sad, Outbound: d.keeper.outbound, PathReport: d.keeper.pathReport,
+		SAD: d.keeper.sad, Outbound: d.keeper.outbound, PathReport: d.keeper.pathReport, ICMPError: d.exchange.icmpError,
 		Hold: d.exchange.wait, Carries: d.keeper.agreed.carries, Opened: d.exchange.opened, Rekey: d.exchange.rekey, Early: d.exchange.early.add,
 		IsLocal:   func(a netip.Addr) bool { return d.firewall.IsLocal(a) },
 		Networks:  func(dev string) []netip.Prefix { return d.firewall.Networks(dev) },

@@ -28,7 +28,9 @@ type IKESA struct {
 	SPIi      string         `json:"spi_i"` // hexadecimal: JSON's numbers have 53 bits
 	SPIr      string         `json:"spi_r"`
 	Suite     string         `json:"suite,omitempty"`
-	Age       float64        `json:"age"` // in seconds, since both had proved who they are
+	// Age is in seconds, since both had proved who they are; while it is
+	// "connecting", since it began.
+	Age float64 `json:"age"`
 	// Rekey is in how many seconds it will be rekeyed; 0: under way.
 	Rekey  float64 `json:"rekey"`
 	NAT    bool    `json:"nat"`    // a NAT is in the way: ESP travels in UDP
@@ -68,6 +70,9 @@ type IKEStatus struct {
 	// reason.
 	Up       uint64            `json:"up"`
 	Failures map[string]uint64 `json:"failures"`
+	// Failed are the last failures of those peers with which nothing has come
+	// up since.
+	Failed []IKEFailure `json:"failed,omitempty"`
 	// Cookies is how many calls were answered with a cookie, because too
 	// many were under way; Dropped datagrams were of no use; Lost ones came
 	// faster than they could be read, LostCalls of them from strangers who
@@ -99,7 +104,7 @@ func (x *exchange) status() *IKEStatus {
 	out := &IKEStatus{SAs: st.SAs, HalfOpen: st.HalfOpen, Children: st.Children, Up: st.Up, Failures: map[string]uint64{},
 		Cookies: st.Cookies, Retransmits: st.Retransmits, Dropped: st.Dropped,
 		Held: x.hold.waiting(), HeldSent: x.hold.released.Load(), HeldLost: x.hold.lost.Load(),
-		EarlyOpened: x.early.opened.Load(), EarlyLost: x.early.lost.Load()}
+		EarlyOpened: x.early.opened.Load(), EarlyLost: x.early.lost.Load(), Failed: x.failed.list(time.Now(), x.inForce())}
 	lost := s.Losses()
 	out.Lost, out.LostCalls, out.Unsent = lost.Received, lost.Calls, lost.Unsent
 	for f := 1; f < ike.Failures; f++ {
@@ -176,8 +181,9 @@ func (x *exchange) ikeSAs() (list []IKESA) {
 			SPIi: fmt.Sprintf("%016x", k.SPIi), SPIr: fmt.Sprintf("%016x", k.SPIr), Suite: k.Suite,
 			Rekey: until(k.Rekey), NAT: k.NAT, MOBIKE: k.MOBIKE, FullTranscript: k.Transcript, Assigned: k.Assigned, Leased: k.Leased, Children: []IKEChild{},
 		}
+		o.Age = max(0, now.Sub(k.Since).Seconds())
 		if k.Up {
-			o.State, o.Age = "up", now.Sub(k.Since).Seconds()
+			o.State = "up"
 		}
 		if !k.LocalID.IsZero() {
 			o.LocalID = k.LocalID.String()

@@ -3,8 +3,11 @@ package host
 import (
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"strings"
+	"time"
 
+	"github.com/ipfw/ipfw/engine"
 	"github.com/ipfw/ipfw/ike"
 	"github.com/ipfw/ipfw/rules"
 )
@@ -12,7 +15,7 @@ import (
 // IKEEvent is the part of an Event that speaks of the key exchange.
 type IKEEvent struct {
 	// What is "ike-up", "ike-down", "ike-rekeyed", "child-up", "child-down",
-	// "child-rekeyed", "failed", "moved", "address" or "expires".
+	// "child-rekeyed", "failed", "moved", "address", "expires" or "silent".
 	What string `json:"what"`
 	// Failure is why an exchange failed, from the closed list of
 	// ike.Failure; empty: it has not.
@@ -34,9 +37,12 @@ type IKEEvent struct {
 	Nearest string `json:"nearest,omitempty"`
 	Detail  string `json:"detail,omitempty"`
 	// Setting is the argument of the policy to look at, Place where it
-	// stands, or its block where it is left out.
+	// stands, or its block where it is left out. Rule is the rule that it is
+	// of; empty: it is of the ike or ipsec block. File is a file to look at.
 	Setting string `json:"setting,omitempty"`
 	Place   string `json:"place,omitempty"`
+	Rule    string `json:"rule,omitempty"`
+	File    string `json:"file,omitempty"`
 }
 
 // event hears the events of the key exchange, in the Server's goroutine.
@@ -51,13 +57,58 @@ func (x *exchange) event(e ike.Event) {
 	}
 	if e.Failure != ike.NoFailure {
 		out.Failure = e.Failure.String()
-		out.Setting, out.Place = settingOf(x.inForce(), &e)
+		x.blame(&e, out)
 	}
+	x.failed.note(time.Now(), out)
 	x.d.ring.add(&Event{Kind: KindIKE, Message: out.String(), Rule: "", Place: out.Place, IKE: out})
 }
 
 // inForce is the policy in force as far as the key exchange knows it.
 func (x *exchange) inForce() blocks { return *x.d.keeper.blocks.Load() }
+
+// blame says what in the policy a failure is about.
+func (x *exchange) blame(e *ike.Event, out *IKEEvent) {
+	b := x.inForce()
+	if e.Failure == ike.NoSelectors && e.Child != "" {
+		if r, setting := ruleOf(x.d.engine.Policy(), e); r != nil {
+			out.Rule, out.Setting, out.Place = r.Name, setting, r.Place
+			return
+		}
+	}
+	out.Setting, out.Place = settingOf(b, e)
+	for _, k := range b {
+		if e.Failure == ike.WrongKey && e.Setting == "public_keys" && k.ike != nil && k.ike.Name == e.Peer {
+			out.File = filepath.Join(k.ike.PublicKeys, out.RemoteID+".pub")
+		}
+	}
+}
+
+// ruleOf finds the rule of an ipsec block that a failure about selectors speaks of:
+// the first that has one of the arguments by which the two sides differ. setting are
+// those of them that it has. If none has any, it is the first rule, as a whole.
+func ruleOf(p *engine.Policy, e *ike.Event) (rule *engine.Rule, setting string) {
+	for i := range p.Rules {
+		r := &p.Rules[i]
+		if r.Action != engine.Protect || r.With != e.Child {
+			continue
+		}
+		written := map[string]bool{"local_address": len(r.Local) > 0, "remote_address": len(r.Remote) > 0, "protocol": len(r.Protocols) > 0,
+			"local_port": len(r.LocalPorts) > 0, "remote_port": len(r.RemotePorts) > 0}
+		var words []string
+		for w := range strings.SplitSeq(e.Setting, ", ") {
+			if written[w] {
+				words = append(words, w)
+			}
+		}
+		if len(words) > 0 {
+			return r, strings.Join(words, ", ")
+		}
+		if rule == nil {
+			rule = r
+		}
+	}
+	return rule, ""
+}
 
 // settingOf finds what in the policy a failure is about, and where the first of
 // it stands.
@@ -145,6 +196,9 @@ func (e *IKEEvent) String() string {
 	if e.RemoteID != "" {
 		b.WriteString(" (" + e.RemoteID + ")")
 	}
+	if e.What == ike.Silent.String() {
+		return b.String() + ": " + e.Detail
+	}
 	if e.Failure == "" {
 		b.WriteString(" " + strings.TrimPrefix(strings.TrimPrefix(e.What, "ike-"), "child-"))
 		if e.SPIIn != 0 {
@@ -165,10 +219,19 @@ func (e *IKEEvent) String() string {
 			b.WriteString("; " + part.name + part.text)
 		}
 	}
-	if e.Setting != "" {
+	if e.Setting != "" || e.Rule != "" {
 		b.WriteString("; look at " + e.Setting)
+		if e.Rule != "" && e.Setting != "" {
+			b.WriteString(" of ")
+		}
+		if e.Rule != "" {
+			fmt.Fprintf(&b, "rule %q", e.Rule)
+		}
 		if e.Place != "" {
 			b.WriteString(" in " + e.Place)
+		}
+		if e.File != "" {
+			b.WriteString(", and at " + e.File)
 		}
 	}
 	return b.String()

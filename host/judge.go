@@ -64,6 +64,11 @@ func (d *daemon) audit(p *engine.Policy, in, inner *engine.Input, r *engine.Resu
 	if d.engine.Policy() == p {
 		if rule := ruleAt(p, r.Rule); rule != nil {
 			e.Rule, e.Place = rule.Name, rule.Place
+			if b := (*d.keeper.blocks.Load())[rule.With]; b != nil && r.Reason == engine.ReasonNoSA {
+				if why := d.exchange.whyNoSA(b, &in.Packet); why != "" {
+					e.Message = "no SA can be there for this packet: " + why
+				}
+			}
 		}
 	}
 	d.ring.add(&e)
@@ -152,6 +157,10 @@ func (d *daemon) logEvent(e *Event) {
 		level = slog.LevelError
 	case KindRollback, KindOverflow, KindTable, KindSuppressed, KindIPsec, KindKeys, KindState, KindValidity, KindRoute:
 		level = slog.LevelWarn
+	case KindIKE:
+		if e.warns() {
+			level = slog.LevelWarn
+		}
 	}
 	attrs := make([]slog.Attr, 0, 10)
 	add := func(key, value string) {

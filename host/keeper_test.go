@@ -167,7 +167,8 @@ func TestKeeperPeer(t *testing.T) {
 		t.Errorf("to another host of the rule's range: %v (%v)", r.Verdict, r.Reason)
 	}
 	e := d.waitFor(t, KindIPsec)
-	if e.Reason != "no-sa" || e.Rule != "peer" || e.Packet.Destination.String() != "203.0.113.10" {
+	if e.Reason != "no-sa" || e.Rule != "peer" || e.Packet.Destination.String() != "203.0.113.10" ||
+		e.Message != "no SA can be there for this packet: its SA is with 203.0.113.9 only" {
 		t.Errorf("event %v", e)
 	}
 }

@@ -178,12 +178,25 @@ func (n *names) follow(ctx context.Context, kick <-chan struct{}, moved func()) 
 	}
 }
 
+// whereabouts are where the peers of an ike block are.
+type whereabouts struct {
+	call  netip.Addr     // the zero Addr: nobody is called, or its name has no address yet
+	from  []netip.Prefix // where else they may be
+	named bool           // the policy has a DNS name for one
+}
+
+// has says that a peer may be at an address. Without names the policy itself tells,
+// and a name without an address may get one.
+func (w whereabouts) has(a netip.Addr) bool {
+	return !w.named || !w.call.IsValid() || w.call == a || slices.ContainsFunc(w.from, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
 // place gives the peers with the addresses that they have now, for the key
-// exchange to keep, and whom to call by ike block.
-func (n *names) place(peers []ikePeer) (list []*ike.Peer, call map[string]netip.Addr) {
+// exchange to keep, and where they are by ike block.
+func (n *names) place(peers []ikePeer) (list []*ike.Peer, at map[string]whereabouts) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	call = map[string]netip.Addr{}
+	at = map[string]whereabouts{}
 	for _, p := range peers {
 		q := *p.Peer
 		q.Children = slices.Clone(p.Children)
@@ -193,10 +206,8 @@ func (n *names) place(peers []ikePeer) (list []*ike.Peer, call map[string]netip.
 		}
 		q.Endpoint, q.From = endpointsOf(p.block, n.addr)
 		q.Named = slices.ContainsFunc(p.block.Remote, func(e rules.Endpoint) bool { return e.Name != "" })
-		if q.Endpoint.IsValid() {
-			call[q.Name] = q.Endpoint.Addr()
-		}
+		at[q.Name] = whereabouts{q.Endpoint.Addr(), q.From, q.Named}
 		list = append(list, &q)
 	}
-	return list, call
+	return list, at
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -41,14 +42,15 @@ func newIKEListCmd(a *app) *cobra.Command {
 exchange is protected, and what was agreed on. Under TRANSCRIPT, "full" says that
 both sides have authenticated both messages of IKE_SA_INIT, so that nobody on the
 way has weakened what they agreed on; "own" that each did its own only, as peers
-do that lack the other. "ipfw sas" shows what the SAs of
-each ipsec block have carried.`,
+do that lack the other. Below are the pairs of SAs of each ipsec block, with what
+they may carry, and the last failure of each peer with which nothing has come up
+since. "ipfw sas" shows what the SAs have carried.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client := a.client(socket)
 			defer client.Close()
 			if !asJSON {
-				if err := a.printIKE(cmd.Context(), client); err != errNoPeers {
+				if _, err := a.printIKE(cmd.Context(), client); err != errNoPeers {
 					return err
 				}
 				a.printf("No IKE SAs.\n")
@@ -75,7 +77,14 @@ func newIKEVerbCmd(a *app, verb, short string) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client := a.client(socket)
 			defer client.Close()
-			res, err := client.IKE(cmd.Context(), verb, host.IKERequest{Name: args[0], Wait: wait.Seconds()})
+			ctx, stop := context.WithCancel(cmd.Context())
+			var told sync.WaitGroup
+			defer told.Wait()
+			defer stop()
+			if verb == "initiate" && wait > 0 {
+				told.Go(func() { a.tellSilence(ctx, client, args[0]) })
+			}
+			res, err := client.IKE(ctx, verb, host.IKERequest{Name: args[0], Wait: wait.Seconds()})
 			if err != nil {
 				return err
 			}
@@ -92,13 +101,16 @@ func newIKEVerbCmd(a *app, verb, short string) *cobra.Command {
 	return c
 }
 
-// errNoPeers says that there is no IKE SA to print.
+// errNoPeers says that there is no IKE SA to print, and no failure.
 var errNoPeers = errors.New("no IKE SAs")
 
-// printIKE prints a line for each IKE SA, and one for each of its children.
-func (a *app) printIKE(ctx context.Context, client *host.Client) error {
+// printIKE prints the IKE SAs, their children, and what has failed last. It gives in
+// how many seconds each child will be rekeyed, by the SPIs of both directions.
+func (a *app) printIKE(ctx context.Context, client *host.Client) (rekeys map[uint32]float64, err error) {
 	t := textTable{head: []string{"PEER", "STATE", "REMOTE", "ID", "AGE", "REKEY IN", "TRANSCRIPT", "SUITE"}, right: "    11"}
-	err := client.IKESAs(ctx, func(s host.IKESA) error {
+	pairs := textTable{head: []string{"IPSEC", "PEER", "STATE", "MODE", "LOCAL", "REMOTE", "REKEY IN"}, right: "      1"}
+	rekeys = map[uint32]float64{}
+	err = client.IKESAs(ctx, func(s host.IKESA) error {
 		color := style("")
 		if s.State != "up" {
 			color = yellow
@@ -107,28 +119,63 @@ func (a *app) printIKE(ctx context.Context, client *host.Client) error {
 		if name == "" {
 			name = "(unknown)"
 		}
-		transcript := ""
+		transcript, rekey := "", ""
 		if s.State == "up" {
+			rekey = age(s.Rekey)
 			if transcript = "own"; s.FullTranscript {
 				transcript = "full"
 			}
 		}
-		t.add(color, name, s.State, s.Remote.String(), packet.Printable(s.RemoteID), age(s.Age), age(s.Rekey), transcript, s.Suite)
+		t.add(color, name, s.State, s.Remote.String(), packet.Printable(s.RemoteID), age(s.Age), rekey, transcript, s.Suite)
 		for _, c := range s.Children {
 			state := c.State
 			if c.State == "up" && !c.Using {
 				state = "receives"
 			}
-			t.add(color, "  "+c.Name, state, c.Mode, strings.Join(c.Local, ", ")+" <-> "+strings.Join(c.Remote, ", "), "", age(c.Rekey), "", "")
+			if c.State == "up" {
+				rekeys[c.SPIIn], rekeys[c.SPIOut] = c.Rekey, c.Rekey
+			}
+			pairs.add(color, c.Name, name, state, c.Mode, strings.Join(c.Local, ", "), strings.Join(c.Remote, ", "), age(c.Rekey))
 		}
 		return nil
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if len(t.rows) == 0 {
-		return errNoPeers
+	status, err := client.Status(ctx)
+	if err != nil {
+		return nil, err
 	}
-	t.print(a, len(t.head)-1)
-	return nil
+	var failed []host.IKEFailure
+	if status.IKE != nil {
+		failed = status.IKE.Failed
+	}
+	if len(t.rows)+len(failed) == 0 {
+		return nil, errNoPeers
+	}
+	if len(t.rows) > 0 {
+		t.print(a, len(t.head)-1)
+	}
+	if len(pairs.rows) > 0 {
+		a.printf("\n")
+		pairs.print(a, len(pairs.head)-1)
+	}
+	if len(failed) > 0 && len(t.rows) > 0 {
+		a.printf("\n")
+	}
+	for i := range failed {
+		a.printf("%s\n", a.paint(yellow, "Failed "+age(failed[i].Ago)+" ago: "+packet.Printable(failed[i].Message)))
+	}
+	return rekeys, nil
+}
+
+// tellSilence tells on the standard error, until ctx ends, what the daemon knows of a
+// peer's silence: it goes on asking for a minute.
+func (a *app) tellSilence(ctx context.Context, client *host.Client, name string) {
+	_ = client.Events(ctx, 0, true, func(e host.Event) error {
+		if k := e.IKE; k != nil && k.What == "silent" && (k.Peer == name || k.Child == name) {
+			a.warnf("%s", packet.Printable(e.Message))
+		}
+		return nil
+	})
 }

@@ -95,10 +95,10 @@ func busy() *fakeDaemon {
 		ike: []host.IKESA{
 			{Peer: "south", State: "up", Initiator: true, Local: netip.MustParseAddrPort("198.51.100.1:4500"), Remote: netip.MustParseAddrPort("203.0.113.7:4500"),
 				LocalID: "north.example.org", RemoteID: "south.example.org", SPIi: "0102030405060708", SPIr: "1112131415161718",
-				Suite: "aes-256-gcm-16,prf-hmac-sha2-256,x25519,+ml-kem-768", Age: 7384, Rekey: 7000, MOBIKE: true, FullTranscript: true,
+				Suite: "aes-256-gcm-16,prf-hmac-sha2-256,x25519+ml-kem-768", Age: 7384, Rekey: 7000, MOBIKE: true, FullTranscript: true,
 				Children: []host.IKEChild{{Name: "branch", State: "up", SPIIn: 0x1001, SPIOut: 0x1002, Mode: "tunnel", Using: true,
-					Local: []string{"10.1.0.0-10.1.255.255"}, Remote: []string{"10.2.0.0-10.2.255.255"}, Rekey: 1800}}},
-			{State: "connecting", Local: netip.MustParseAddrPort("198.51.100.1:500"), Remote: netip.MustParseAddrPort("192.0.2.66:500"), Suite: "aes-256-gcm-16", Children: []host.IKEChild{}},
+					Local: []string{"10.1.0.0/16"}, Remote: []string{"10.2.0.0/16"}, Rekey: 1800}}},
+			{State: "connecting", Local: netip.MustParseAddrPort("198.51.100.1:500"), Remote: netip.MustParseAddrPort("192.0.2.66:500"), Suite: "aes-256-gcm-16", Age: 12, Children: []host.IKEChild{}},
 		},
 		sas: []host.SA{
 			{Name: "branch", Direction: "in", Protocol: "esp", Mode: "tunnel", SPI: 0x1001, Suite: "aes-256-cbc/hmac-sha2-256-128",
@@ -110,7 +110,7 @@ func busy() *fakeDaemon {
 				Age: 7384, Idle: 0.1, Packets: 9876, Bytes: 123456, Sequence: 9876, Expires: 3600, PacketsLeft: ptr(uint64(124)), BytesLeft: ptr(uint64(1 << 30)), PathMTU: 1400},
 			{Name: "lan", Direction: "in", Protocol: "esp", Mode: "transport", SPI: 0xc0ffee42, Suite: "aes-256-gcm-16",
 				Source: addr("2001:db8::7"), Keys: "ike", Peer: "clients", RemoteID: "alice.example.org",
-				Local: []string{"2001:db8::5 proto 6 port 445-445"}, Remote: []string{"2001:db8::7 proto 6"}, Rules: []string{}, Replaced: true, ESN: true, SourcePort: 4500, DestinationPort: 4500, ReplayWindow: 64, Age: 59},
+				Local: []string{"2001:db8::5 tcp port 445"}, Remote: []string{"2001:db8::7 tcp"}, Rules: []string{}, Replaced: true, ESN: true, SourcePort: 4500, DestinationPort: 4500, ReplayWindow: 64, Age: 59},
 			{Name: "lan", Direction: "out", Protocol: "ah", Mode: "transport", SPI: 0x3002, Suite: "hmac-sha2-256-128",
 				Destination: addr("10.0.0.7"), Keys: "manual", Rules: []string{"files"}, Age: 1, Packets: 1, Bytes: 28, Sequence: 1, Faults: map[string]uint64{"too-big": 3}},
 		},
@@ -151,6 +151,8 @@ func busy() *fakeDaemon {
 			Sources:  []host.SourceStatus{{Source: addr("203.0.113.66"), Packets: 12345}, {Source: addr("2001:db8::66"), Packets: 7}},
 			Events:   host.EventStatus{Written: 6},
 			IKE: &host.IKEStatus{SAs: 2, HalfOpen: 1, Children: 1, Up: 1, Failures: map[string]uint64{"no-answer": 0, "wrong-key": 3},
+				Failed: []host.IKEFailure{{Ago: 12, Message: "ike \"beta\" with 192.0.2.2:4500 (beta) failed (wrong-key): the peer has not proved who it is: it has another key; the pre-shared keys differ; look at psk_file in /etc/ipfw/ipfw.hcl:40",
+					IKEEvent: host.IKEEvent{What: "failed", Failure: "wrong-key", Peer: "beta", Remote: netip.MustParseAddrPort("192.0.2.2:4500"), RemoteID: "beta", Setting: "psk_file", Place: "/etc/ipfw/ipfw.hcl:40"}}},
 				Held: 2, HeldSent: 1, HeldLost: 4},
 		},
 	}

@@ -58,7 +58,8 @@ read by; captures of suites that Wireshark does not know stay closed.`,
 			if err != nil || asJSON {
 				return err
 			}
-			if err := a.printIKE(cmd.Context(), client); err == nil {
+			rekeys, err := a.printIKE(cmd.Context(), client)
+			if err == nil {
 				a.printf("\n")
 			} else if err != errNoPeers {
 				return err
@@ -68,7 +69,7 @@ read by; captures of suites that Wireshark does not know stay closed.`,
 				a.printf("No SAs.\n")
 			case verbose:
 				for i := range list {
-					a.printSA(&list[i])
+					a.printSA(&list[i], rekeys)
 				}
 			default:
 				a.printSAs(list)
@@ -130,8 +131,8 @@ const dummyFault = "dummy"
 
 func spi(n uint32) string { return fmt.Sprintf("0x%08x", n) }
 
-// printSA prints all there is to an SA.
-func (a *app) printSA(s *host.SA) {
+// printSA prints all there is to an SA. rekeys say when IKE changes the keys of which.
+func (a *app) printSA(s *host.SA, rekeys map[uint32]float64) {
 	keys := "keys set by hand"
 	if s.Keys != "manual" {
 		keys = fmt.Sprintf("keys from %s %q", s.Keys, s.Peer)
@@ -163,7 +164,7 @@ func (a *app) printSA(s *host.SA) {
 	if len(s.Rules) > 0 {
 		line("rules", "%s", strings.Join(s.Rules, ", "))
 	}
-	line("age", "%s, last used %s ago; %s", age(s.Age), age(s.Idle), leftOf(s))
+	line("age", "%s, last used %s ago; %s", age(s.Age), age(s.Idle), leftOf(s, rekeys))
 	dummies := ""
 	if n := s.Faults[dummyFault]; n > 0 { // of RFC 4303 section 2.6
 		dummies = ", and " + plural(n, "dummy packet")
@@ -207,8 +208,9 @@ func (a *app) printSA(s *host.SA) {
 	a.printf("\n")
 }
 
-// leftOf says when the SA's hard lifetime is over.
-func leftOf(s *host.SA) string {
+// leftOf says when the SA's key is changed, and when its hard lifetime is over.
+func leftOf(s *host.SA, rekeys map[uint32]float64) string {
+	rekey, changes := rekeys[s.SPI]
 	var ends []string
 	if s.Expires != 0 {
 		ends = append(ends, "in "+age(s.Expires))
@@ -219,10 +221,26 @@ func leftOf(s *host.SA) string {
 	if s.BytesLeft != nil {
 		ends = append(ends, "after "+size(*s.BytesLeft)+" more")
 	}
-	if ends == nil {
+	text := "ends " + strings.Join(ends, " or ")
+	switch {
+	case ends == nil && s.Keys == "manual":
 		return "it has no end"
+	case ends == nil && s.Replaced:
+		text = "ends soon"
+	case ends == nil:
+		text = "IKE changes its key in time"
 	}
-	return "ends " + strings.Join(ends, " or ")
+	if changes && s.Keys != "manual" {
+		when := "rekeyed in " + age(rekey)
+		if rekey == 0 {
+			when = "being rekeyed"
+		}
+		if ends == nil {
+			return when
+		}
+		return when + ", " + text
+	}
+	return text
 }
 
 // wiresharkNow stands for the releases of Wireshark after 4.0.

@@ -1,0 +1,125 @@
+package host
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ipfw/ipfw/engine"
+	"github.com/ipfw/ipfw/ike"
+	"github.com/ipfw/ipfw/packet"
+)
+
+// IKEFailure is the last failure with a peer with which nothing has come up since;
+// without a Peer, the last with somebody whom no ike block is for.
+type IKEFailure struct {
+	// Ago is how many seconds it is since.
+	Ago     float64 `json:"ago_seconds"`
+	Message string  `json:"message"` // as `ipfw events` has it
+	IKEEvent
+}
+
+// lastFailures are the last failure of each ike block. It has as many as the policy
+// has blocks, and one more for strangers.
+type lastFailures struct {
+	mu   sync.Mutex
+	last map[string]failedAt
+}
+
+type failedAt struct {
+	at    time.Time
+	event *IKEEvent
+}
+
+// note hears the events of the key exchange.
+func (l *lastFailures) note(now time.Time, e *IKEEvent) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch was, ok := l.last[e.Peer]; {
+	case e.Failure != "":
+		if l.last == nil {
+			l.last = map[string]failedAt{}
+		}
+		l.last[e.Peer] = failedAt{now, e}
+	case ok && e.What == ike.ChildUp.String() && (was.event.Child == "" || was.event.Child == e.Child):
+		delete(l.last, e.Peer)
+	}
+}
+
+// list gives them in the order of names, and forgets those of blocks that the policy
+// has no more.
+func (l *lastFailures) list(now time.Time, b blocks) (out []IKEFailure) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	known := map[string]bool{"": true}
+	for _, x := range b {
+		if x.ike != nil {
+			known[x.ike.Name] = true
+		}
+	}
+	maps.DeleteFunc(l.last, func(name string, _ failedAt) bool { return !known[name] })
+	for _, name := range slices.Sorted(maps.Keys(l.last)) {
+		f := l.last[name]
+		out = append(out, IKEFailure{Ago: now.Sub(f.at).Seconds(), Message: f.event.String(), IKEEvent: *f.event})
+	}
+	return out
+}
+
+// whyNoSA says in words why no SA of an ipsec block can be there for a packet that
+// leaves; empty: one can. Of a peer that is known by a DNS name, where it is now
+// counts.
+func (x *exchange) whyNoSA(b *block, p *packet.Packet) string {
+	if why := b.WhyNoSA(b.ike, p.Src, p.Dst); why != "" || b.ike == nil || b.Tunnel {
+		return why
+	}
+	if at := (*x.endpoints.Load())[b.ike.Name]; !at.has(p.Dst) {
+		return fmt.Sprintf("ike %q does not speak with %s, its remote_endpoint is at %s now", b.ike.Name, p.Dst, at.call)
+	}
+	return ""
+}
+
+// icmpError is engine.Options.ICMPError: an ICMP error may say why a peer does not
+// answer. The engine lets it in or not, as policy has it; it is no more than a hint.
+func (x *exchange) icmpError(in *engine.Input) {
+	s := x.server.Load()
+	p := &in.Packet
+	what := unreachableText(p)
+	if s == nil || what == "" {
+		return
+	}
+	var quoted packet.Packet
+	if p.Quoted(&quoted) != packet.OK || quoted.Protocol != packet.UDP || !quoted.HasPorts ||
+		quoted.SrcPort != portIKE && quoted.SrcPort != portNAT || !x.icmp.allow(in.Now) {
+		return
+	}
+	local, remote := netip.AddrPortFrom(quoted.Src, quoted.SrcPort), netip.AddrPortFrom(quoted.Dst, quoted.DstPort)
+	why := fmt.Sprintf("%s says by ICMP: UDP %d of %s: %s", p.Src, remote.Port(), remote.Addr(), what)
+	if strings.HasPrefix(what, "port") && p.Src == remote.Addr() {
+		why += ", so no IKE daemon runs there"
+	}
+	s.Post(func(c *ike.Core, now time.Time) ike.Output { return c.Unreachable(now, local, remote, why) })
+}
+
+// portIKE is the port of IKE (RFC 7296 section 2).
+const portIKE = 500
+
+// unreachableText names a Destination Unreachable (RFC 792, RFC 1812 section 5.2.7.1,
+// RFC 4443 section 3.1); empty: it is none, or is about the size of a packet.
+func unreachableText(p *packet.Packet) string {
+	v4 := map[uint8]string{0: "network unreachable", 1: "host unreachable", 2: "protocol unreachable", 3: "port unreachable",
+		9: "network prohibited", 10: "host prohibited", 13: "prohibited by a firewall"}
+	v6 := map[uint8]string{0: "no route", 1: "prohibited by a firewall", 3: "address unreachable", 4: "port unreachable",
+		5: "prohibited by a firewall", 6: "route rejected"}
+	switch {
+	case !p.HasICMP:
+	case p.Version == 4 && p.ICMPType == 3:
+		return v4[p.ICMPCode]
+	case p.Version == 6 && p.ICMPType == 1:
+		return v6[p.ICMPCode]
+	}
+	return ""
+}
