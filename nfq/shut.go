@@ -112,15 +112,11 @@ func FindLeft() (l Left, err error) {
 	if err != nil || len(there) == 0 {
 		return l, privileged(err)
 	}
-	l.There, l.Open = true, true
-	for _, t := range there {
-		chains, err := r.chainsOf(&nftables.Table{Name: cfg.Table, Family: t.family})
-		if err != nil {
-			return l, privileged(err)
-		}
-		l.Open = l.Open && !slices.ContainsFunc(chains, func(c *nftables.Chain) bool {
-			return c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop
-		})
+	l.There = true
+	if err := r.eachRule(cfg.Table, func(rule *nftables.Rule) {
+		l.Open = l.Open || slices.ContainsFunc(rule.Exprs, queueBypasses)
+	}); err != nil {
+		return l, privileged(err)
 	}
 	l.Owner, _, err = r.whose(cfg.Table)
 	return l, privileged(err)

@@ -254,6 +254,20 @@ func queueNumber(e expr.Any) (uint16, bool) {
 	return 0, false
 }
 
+// queueBypasses says of an expression of queueFrom that it lets pass what nobody
+// reads.
+func queueBypasses(e expr.Any) bool {
+	switch e := e.(type) {
+	case *expr.Queue:
+		return e.Flag&expr.QueueFlagBypass != 0
+	case *expr.Target:
+		if info, ok := e.Info.(*xt.Unknown); ok && e.Name == "NFQUEUE" && len(*info) >= 6 {
+			return binary.NativeEndian.Uint16((*info)[4:])&1 != 0
+		}
+	}
+	return false
+}
+
 // setMeta replaces the bits of the packet mark under mask, if cond holds.
 func setMeta(cond []expr.Any, mask, bits uint32) []expr.Any {
 	return append(cond,
