@@ -65,7 +65,7 @@ func TestOwnSessionIsNotCut(t *testing.T) {
 		t.Errorf("a refused reload is in force:\n%s", out)
 	}
 	out := server.Run(ipfw, "reload", "--confirm", "2s", "--socket", d.Socket)
-	for _, want := range []string{policy, "1 rule and", `Changed rule "echo"`, "flows are cut:", "your own session is cut", "10.77.0.1:7002, by default in", "[fd77::1]:7002, by default in"} {
+	for _, want := range []string{policy, "1 rule and", `Changed rule "echo"`, "flows are cut:", "your own session is cut", "10.77.0.1:7002, by (inbound default)", "[fd77::1]:7002, by (inbound default)"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the reload does not say %q:\n%s", want, out)
 		}

@@ -53,3 +53,13 @@ func DefaultName(d Direction) string {
 	}
 	return "(forward default)"
 }
+
+// DefaultNameOf is DefaultName for the word of a direction.
+func DefaultNameOf(direction string) string {
+	for d := range directionCount {
+		if d.String() == direction {
+			return DefaultName(d)
+		}
+	}
+	return DefaultName(Forward)
+}

@@ -30,7 +30,7 @@ type FlowChange struct {
 
 // String gives the flow in one line, and what decides of it.
 func (f FlowChange) String() string {
-	by := "by default " + f.Direction
+	by := "by " + engine.DefaultNameOf(f.Direction)
 	if f.Rule != "" {
 		by = fmt.Sprintf("by rule %q", f.Rule)
 		if f.Place != "" {

@@ -82,7 +82,7 @@ func TestReloadTellsWhatItDoes(t *testing.T) {
 	if got, want := r.Changes.String(), `added rule "last"; changed rule "web"`; got != want {
 		t.Errorf("changes %q, want %q", got, want)
 	}
-	const flow = "in tcp 203.0.113.9:40000 -> 198.51.100.10:80, by default in"
+	const flow = "in tcp 203.0.113.9:40000 -> 198.51.100.10:80, by (inbound default)"
 	if r.Flows.Cut != 1 || len(r.Flows.List) != 1 || r.Flows.List[0].String() != flow {
 		t.Errorf("flows: %+v, want %s", r.Flows, flow)
 	}
@@ -129,9 +129,9 @@ func TestReloadKeepsItsCaller(t *testing.T) {
 		ssh          string
 		want         string // what the refusal names; empty: there is none
 	}{
-		{"own session", shutPolicy, []nfq.Connection{other, own}, "", "in tcp 192.0.2.7:50390 -> 198.51.100.10:22, by default in"},
-		{"own session, IPv6", shutPolicy, []nfq.Connection{own6}, "", "in tcp [2001:db8::7]:50390 -> [2001:db8::10]:22, by default in"},
-		{"an agent that this host has called", noOut, []nfq.Connection{agent}, "", "out tcp 198.51.100.10:22 -> 192.0.2.7:50390, by default out"},
+		{"own session", shutPolicy, []nfq.Connection{other, own}, "", "in tcp 192.0.2.7:50390 -> 198.51.100.10:22, by (inbound default)"},
+		{"own session, IPv6", shutPolicy, []nfq.Connection{own6}, "", "in tcp [2001:db8::7]:50390 -> [2001:db8::10]:22, by (inbound default)"},
+		{"an agent that this host has called", noOut, []nfq.Connection{agent}, "", "out tcp 198.51.100.10:22 -> 192.0.2.7:50390, by (outbound default)"},
 		{"an agent goes on", shutPolicy, []nfq.Connection{agent}, "", ""},
 		{"of others", shutPolicy, []nfq.Connection{other}, "", ""},
 		{"goes on", strings.Replace(shutPolicy, "local_port = 80", "local_port = 22", 1), []nfq.Connection{own}, "", ""},

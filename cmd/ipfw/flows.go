@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ipfw/ipfw/engine"
 	"github.com/ipfw/ipfw/host"
 )
 
@@ -28,7 +29,7 @@ by itself because the daemon has decided already (offload = "flow").`,
 				}
 				rule := f.Rule
 				if rule == "" {
-					rule = defaultNamed(f.Direction)
+					rule = engine.DefaultNameOf(f.Direction)
 				}
 				t.add(verdictStyleOf(f.Verdict), f.Direction, f.Protocol.String(), f.Source.String(), f.Destination.String(), f.State,
 					fmt.Sprintf("%s/%s", count(f.PacketsOut), count(f.PacketsIn)), size(f.BytesOut+f.BytesIn), age(f.Age), rule)

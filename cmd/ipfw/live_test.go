@@ -54,7 +54,7 @@ func (f *fakeDaemon) serve(t *testing.T) {
 	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, r *http.Request) {
 		if f.reload.Generation == 0 {
 			w.WriteHeader(http.StatusConflict)
-			fmt.Fprint(w, `{"error":"the new policy would cut your own session (in tcp 192.0.2.2:50390 -> 192.0.2.1:22, by default in), so nothing was changed: say so"}`)
+			fmt.Fprint(w, `{"error":"the new policy would cut your own session (in tcp 192.0.2.2:50390 -> 192.0.2.1:22, by (inbound default)), so nothing was changed: say so"}`)
 			return
 		}
 		json.NewEncoder(w).Encode(f.reload)
@@ -134,7 +134,7 @@ func busy() *fakeDaemon {
 			Flows: host.FlowChanges{Cut: 12, Sealed: 1, List: slices.Repeat([]host.FlowChange{
 				{Direction: "in", Protocol: 6, Source: netip.MustParseAddrPort("192.0.2.2:50390"), Destination: netip.MustParseAddrPort("192.0.2.1:22"), Verdict: "discard"},
 				{Direction: "in", Protocol: 1, Source: netip.MustParseAddrPort("192.0.2.2:0"), Destination: netip.MustParseAddrPort("192.0.2.1:0"), Verdict: "discard", Rule: "watch", Place: "office.hcl:50"}}, 6)},
-			OwnSessions: []string{"in tcp 192.0.2.2:50390 -> 192.0.2.1:22, by default in"},
+			OwnSessions: []string{"in tcp 192.0.2.2:50390 -> 192.0.2.1:22, by (inbound default)"},
 			Unconfirmed: &host.Unconfirmed{Until: at, Back: "the policy loaded at 2026-03-04 05:00:00 comes back"}},
 		status: host.Status{
 			Version: "ipfw test", PID: 4711, Started: at, Uptime: 90061, Flows: 1, SAs: 4,

@@ -55,13 +55,3 @@ func decider(p *engine.Policy, rule int32, d engine.Direction) *ruleRef {
 	}
 	return nil
 }
-
-// defaultNamed is engine.DefaultName for the word of a direction.
-func defaultNamed(direction string) string {
-	for _, d := range []engine.Direction{engine.In, engine.Out} {
-		if d.String() == direction {
-			return engine.DefaultName(d)
-		}
-	}
-	return engine.DefaultName(engine.Forward)
-}

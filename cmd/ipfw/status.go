@@ -74,7 +74,7 @@ func (a *app) printStatus(s *host.Status, all bool) {
 	}
 	for _, dir := range []string{"in", "out", "forward"} {
 		d := s.Defaults[dir]
-		t.add(verdictStyleOf(d.Action), defaultNamed(dir), d.Action, "", count(d.Packets), size(d.Bytes), "")
+		t.add(verdictStyleOf(d.Action), engine.DefaultNameOf(dir), d.Action, "", count(d.Packets), size(d.Bytes), "")
 	}
 	a.printf("\n")
 	t.print(a, 1)
