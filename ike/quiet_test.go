@@ -181,7 +181,7 @@ func TestCallsAtTheStart(t *testing.T) {
 			<-done
 			return
 		case d := <-answers:
-			if h, err := parseHeader(d.Data); err != nil || h.exchange != exIKESAInit {
+			if h, err := parseHeader(d.Data); err != nil || h.exchange != exIKESAInit || h.spiR == 0 { // as in a refusal
 				t.Errorf("answer %v, %v", h, err)
 			}
 			stop()
