@@ -25,7 +25,7 @@ type span struct{ first, last classify.Addr }
 // appendBoxes adds a rule to the tables of its directions. It reports whether
 // the boxes say all that the rule's selector says.
 func appendBoxes(out *[directionCount][2][]classify.Box, r *Rule, index int32) bool {
-	all := len(r.Interfaces) == 0 && len(r.DSCP) == 0 && r.AnswersMulticast == 0
+	all := len(r.Interfaces) == 0 && len(r.DSCP) == 0 && len(r.RelatedTo) == 0 && r.AnswersMulticast == 0
 	for d := range out {
 		for family := range out[d] {
 			boxes, exact := r.Boxes(Direction(d), family == 1, index)
@@ -38,7 +38,7 @@ func appendBoxes(out *[directionCount][2][]classify.Box, r *Rule, index int32) b
 
 // Boxes gives the packets of one direction and address family that the rule
 // speaks of, as boxes with the rule's index; on the forward path Local is the
-// source. They say nothing of interfaces, DSCP and AnswersMulticast. When exact is false, the
+// source. They say nothing of interfaces, DSCP, RelatedTo and AnswersMulticast. When exact is false, the
 // rule has more combinations than are worth writing out, and the boxes hold
 // more packets than the rule does.
 func (r *Rule) Boxes(d Direction, v6 bool, index int32) (boxes []classify.Box, exact bool) {

@@ -164,15 +164,8 @@ type unended struct {
 // Carried takes in what the kernel tells of a flow. now is the clock of
 // Input.Now.
 func (e *Engine) Carried(now int64, c *Carried) {
-	p := packet.Packet{Version: 4, Protocol: c.Protocol, Src: c.Source.Addr(), Dst: c.Dest.Addr()}
-	if c.Source.Addr().Is6() {
-		p.Version = 6
-	}
-	dir := In
-	if c.Forward {
-		dir = Forward
-	}
-	key, side := makeFlowKey(&p, c.Source.Port(), c.Dest.Port(), dir)
+	ends := Ends{c.Protocol, c.Source, c.Dest}
+	key, side := ends.key(c.Forward)
 	if side == 1 && (c.Protocol == packet.ICMP || c.Protocol == packet.ICMPv6) {
 		key.path |= pathBAsks
 	}

@@ -109,9 +109,9 @@ func (s *spd) protecting(q *query) int32 {
 		if rule.Audit {
 			continue
 		}
-		sure := len(rule.Interfaces) == 0 && len(rule.DSCP) == 0
+		sure := len(rule.Interfaces) == 0 && len(rule.DSCP) == 0 && len(rule.RelatedTo) == 0
 		switch f := rule.mismatch(q); {
-		case rule.Action == Protect && (f == matches || f == fieldInterface || f == fieldDSCP):
+		case rule.Action == Protect && (f == matches || f == fieldInterface || f == fieldDSCP || f == fieldRelated):
 			return from
 		case f == matches && sure && rule.Limit == nil:
 			return NoRule

@@ -180,12 +180,12 @@ func TestProtectingAgainstLinear(t *testing.T) {
 					continue
 				}
 				if rule.Action == Protect {
-					rule.Interfaces, rule.DSCP = nil, nil
+					rule.Interfaces, rule.DSCP, rule.RelatedTo = nil, nil, nil
 					if rule.mismatch(&q) == matches {
 						want = int32(i)
 						break
 					}
-				} else if rule.mismatch(&q) == matches && len(rule.Interfaces)+len(rule.DSCP) == 0 && rule.Limit == nil {
+				} else if rule.mismatch(&q) == matches && len(rule.Interfaces)+len(rule.DSCP)+len(rule.RelatedTo) == 0 && rule.Limit == nil {
 					break
 				}
 			}

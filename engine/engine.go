@@ -66,6 +66,10 @@ type Options struct {
 	// Opener says which side has opened a TCP connection of this host that was
 	// there before this ipfw; OpenedByEither: it is not known. nil: there was none.
 	Opener func(local, remote netip.AddrPort) Opener
+	// Master names the connection that expects the flow of a packet, if the packet
+	// is Expected, or if it is Tracked and an earlier ipfw had let the flow through
+	// as one that was expected; false: it is not known. nil: nothing is expected.
+	Master func(*Input) (Ends, bool)
 	// IsLocal says whether an address is this host's own.
 	IsLocal func(netip.Addr) bool
 	// Networks gives the networks that an interface has addresses in, with any
@@ -189,6 +193,7 @@ func (e *Engine) judgeWhole(s *spd, in *Input) Result {
 		return e.judgeAlone(s, in)
 	}
 
+	e.findMaster(s, in)
 	shard := e.flows.shard(&key)
 	shard.Lock()
 	defer shard.Unlock()

@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"github.com/ipfw/ipfw/packet"
@@ -123,6 +124,11 @@ func (r *Rule) why(f field, q *query) string {
 		return "it answers nothing that this host has just asked a group (add \"answer\" if it does)"
 	case fieldDSCP:
 		return fmt.Sprintf("dscp is %d, the rule wants another", q.dscp)
+	case fieldRelated:
+		if q.masterRule == "" {
+			return fmt.Sprintf("it is for what a helper expects of a flow that %s lets pass, which only the kernel knows: add \"related %s\" if it does", ruleWords(r.RelatedTo), r.RelatedTo[0])
+		}
+		return fmt.Sprintf("it is expected of a flow that rule %q lets pass, the rule wants %s", q.masterRule, ruleWords(r.RelatedTo))
 	}
 	return "matches"
 }
@@ -167,6 +173,13 @@ const wordsShown = 4
 
 func addrWords(list []AddrRange) string {
 	return listWords(list, func(r AddrRange) string { return r.String() })
+}
+
+func ruleWords(names []string) string {
+	if len(names) == 1 {
+		return "rule " + strconv.Quote(names[0])
+	}
+	return "one of the rules " + listWords(names, strconv.Quote)
 }
 
 func portWords(list []PortRange) string {

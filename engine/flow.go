@@ -25,6 +25,7 @@ type flow struct {
 	inIf       string // interfaces that its opener's packets use, or last used
 	outIf      string
 	arrived    *[2]arrival // by side; nil: nothing has come out of an SA on the forward path
+	master     *query      // what the flow asked that expects this one; nil: none does
 	holder     *esp.Holder // who it is with, where the address does not tell
 
 	expires  int64 // nanoseconds on the clock of Input.Now
@@ -109,7 +110,7 @@ func openingDirection(in *Input) Direction {
 // uses the interfaces the other way round.
 func (f *flow) remember(in *Input) {
 	f.dscp = in.Packet.DSCP()
-	f.inIf, f.outIf = in.InIf, in.OutIf
+	f.inIf, f.outIf, f.master = in.InIf, in.OutIf, in.master
 	if in.Reply {
 		f.inIf, f.outIf = f.outIf, f.inIf
 	}
@@ -147,7 +148,7 @@ func (f *flow) leaves(in *Input, side uint8) bool {
 // query is the question that the flow's opening packet asked.
 func (f *flow) query() query {
 	k := &f.key
-	q := query{dir: f.dir, v6: k.path&pathIPv6 != 0, dscp: f.dscp, inIf: f.inIf, outIf: f.outIf}
+	q := query{dir: f.dir, v6: k.path&pathIPv6 != 0, dscp: f.dscp, inIf: f.inIf, outIf: f.outIf, master: f.master}
 	src, dst, sp, dp := k.a, k.b, k.aPort, k.bPort
 	if f.opener == 1 {
 		src, dst, sp, dp = dst, src, dp, sp

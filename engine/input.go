@@ -25,6 +25,10 @@ type Input struct {
 	// remembers only connections whose first packet passed every hook.
 	Reply bool
 
+	// Expected says that a helper of the kernel's connection tracking expects the
+	// packet's flow, which it begins: see Options.Master.
+	Expected bool
+
 	// Offloadable says that the kernel can answer for the rest of the flow.
 	Offloadable bool
 
@@ -59,7 +63,8 @@ type Input struct {
 	// flow is with, for Options.Outbound.
 	Holder *esp.Holder
 
-	from *esp.SA // that the packet came out of, if it has just been opened
+	master *query  // of the flow that expects this one; nil: there is none, or it is not known
+	from   *esp.SA // that the packet came out of, if it has just been opened
 
 	// See answers.go; relate sets them.
 	asks    bool // it is a question to a group

@@ -21,16 +21,26 @@ type query struct {
 	dscp  uint8
 	inIf  string
 	outIf string
+	// master is the question that the flow's master asked, if the kernel expects
+	// the flow, and masterRule the rule that lets that one through: lookup finds it.
+	master     *query
+	masterRule string
 	// brought is the ipsec block whose SA the packet came out of, while its way
 	// out is not known: a rule that may turn out to name it is taken to do so.
 	brought string
 	answers sinceQuestion
+	// stated stands for a master in a dry run: the name of the rule that is said to
+	// have let it through.
+	stated string
 }
 
 // queryOf asks about a packet as it is.
 func queryOf(in *Input) query {
 	p := &in.Packet
 	q := query{dir: in.Dir, v6: p.Version == 6, dscp: p.DSCP(), inIf: in.InIf, outIf: in.OutIf, answers: in.answers}
+	if in.master != nil && in.master.stated != "" {
+		q.master, q.masterRule = in.master, in.master.stated
+	}
 	sp, dp := p.SrcPort, p.DstPort
 	if p.HasICMP {
 		sp = uint16(p.ICMPType)<<8 | uint16(p.ICMPCode)

@@ -84,6 +84,9 @@ type Selector struct {
 	Interfaces  []string // names, "*" at the end matches any rest; inbound interface in, outbound out, either one for Forward
 	ICMP        []ICMPSel
 	DSCP        []uint8
+	// RelatedTo are names of rules that bypass: only flows match which the kernel's
+	// connection tracking expects of one that such a rule lets through. See expected.go.
+	RelatedTo []string
 
 	index *selectorIndex // nil: no list is long, or the policy is not in force
 }

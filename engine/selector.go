@@ -22,6 +22,7 @@ const (
 	fieldInterface
 	fieldDSCP
 	fieldAnswers
+	fieldRelated
 )
 
 // mismatch checks a query against a whole rule, field by field, and names the
@@ -61,6 +62,8 @@ func (r *Rule) mismatchRest(q *query) field {
 		return fieldDSCP
 	case r.AnswersMulticast > 0 && !q.answers.within(r.AnswersMulticast):
 		return fieldAnswers
+	case len(r.RelatedTo) > 0 && !slices.Contains(r.RelatedTo, q.masterRule):
+		return fieldRelated
 	}
 	return matches
 }

@@ -21,6 +21,8 @@ type spd struct {
 	anyHalfOpen bool
 	timeouts    timeouts
 	questions   *questions // nil: no rule says AnswersMulticast
+	// relates says that a rule says RelatedTo, marks that one says DSCP.
+	relates, marks bool
 	// interfaces says that the policy names some: see ways.go. sealing finds the
 	// forward rules whose local side a packet comes from, by IPv4 and IPv6; nil
 	// if none of them protects.
@@ -88,6 +90,8 @@ func compile(p *Policy, old *spd) *spd {
 		s.defaults[d] = new(counter)
 	}
 	s.interfaces = p.NamesInterfaces()
+	s.relates = p.Relates()
+	s.marks = slices.ContainsFunc(p.Rules, func(r Rule) bool { return len(r.DSCP) > 0 })
 	s.sealing = sealingTables(p)
 	s.keepQuestions(old)
 	if old != nil {
@@ -122,6 +126,9 @@ func (s *spd) lookup(q *query, now int64, m mode) Result {
 	family := 0
 	if q.v6 {
 		family = 1
+	}
+	if s.relates && q.master != nil {
+		q.masterRule = s.letThrough(q.master)
 	}
 	table := s.tables[q.dir][family]
 	for from := int32(0); ; from++ {

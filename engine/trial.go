@@ -16,8 +16,8 @@ import (
 //
 // with ports after a colon, or "any" in place of one that is not known, which a
 // source may leave out, and an ICMP type after the protocol. Words are
-// established, answer, protected [NAME], fragment, on IFACE, spi N, dscp N, and
-// of TCP the flags that are set, as in syn,ack.
+// established, answer, protected [NAME], related RULE, fragment, on IFACE, spi N,
+// dscp N, and of TCP the flags that are set, as in syn,ack.
 type Trial struct {
 	Dir         Direction
 	Spec        packet.Spec
@@ -29,6 +29,9 @@ type Trial struct {
 	Fragment  bool // a later fragment of the packet
 	Protected bool // it came out of an SA
 	SA        string
+	// RelatedTo is the rule that has let the flow pass which expects this one:
+	// what the kernel's connection tracking would know. Empty: it is not expected.
+	RelatedTo string
 	// AnySource and AnyDestination say that a port is left open; AnyPort stands
 	// for it.
 	AnySource, AnyDestination bool
@@ -209,6 +212,16 @@ func (t *Trial) parseWords(words []string) error {
 				i++
 				t.SA = words[i]
 			}
+		case "related":
+			v, err := next(i, "the name of a rule")
+			if err != nil {
+				return err
+			}
+			for i += 2; i < len(words) && !isTrialWord(words[i]); i++ { // a name may have spaces
+				v += " " + words[i]
+			}
+			t.RelatedTo = v
+			i--
 		case "on":
 			v, err := next(i, "an interface name")
 			if err != nil {
@@ -234,7 +247,7 @@ func (t *Trial) parseWords(words []string) error {
 		default:
 			flags, ok := parseFlags(w)
 			if !ok {
-				return fmt.Errorf("word %q: want established, answer, protected [NAME], fragment, on IFACE, spi N, dscp N, or of tcp the flags, as in syn,ack", w)
+				return fmt.Errorf("word %q: want established, answer, protected [NAME], related RULE, fragment, on IFACE, spi N, dscp N, or of tcp the flags, as in syn,ack", w)
 			}
 			if t.Spec.Protocol != packet.TCP {
 				return fmt.Errorf("%q is for tcp", w)
@@ -260,7 +273,7 @@ func (t *Trial) parseWords(words []string) error {
 // isTrialWord says whether a word after the destination has a meaning of its own.
 func isTrialWord(w string) bool {
 	switch w {
-	case "established", "answer", "fragment", "protected", "on", "spi", "dscp":
+	case "established", "answer", "fragment", "protected", "related", "on", "spi", "dscp":
 		return true
 	}
 	_, ok := parseFlags(w)

@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/ipfw/ipfw/esp"
 	"github.com/ipfw/ipfw/packet"
@@ -45,6 +46,9 @@ func Pretend(may func(*Rule, *Input) bool) func(*Rule, *Input) *esp.SA {
 // not change.
 func (t Trial) Run(e *Engine) (Outcome, error) {
 	scratch := New(e.sorted(), Options{MaxFlows: flowShards, MaxFragments: 1, Outbound: e.options.Outbound})
+	if name := t.RelatedTo; name != "" && !slices.ContainsFunc(scratch.sorted().Rules, func(r Rule) bool { return r.Name == name && r.Action == Bypass }) {
+		return Outcome{}, fmt.Errorf("related %q: no rule of that name lets anything pass in the clear", name)
+	}
 	in, err := t.input(t.Spec, t.Dir)
 	if err != nil {
 		return Outcome{}, err
@@ -115,6 +119,9 @@ func (t Trial) input(spec packet.Spec, d Direction) (Input, error) {
 		return Input{}, fmt.Errorf("building the packet: %w", err)
 	}
 	in := Input{Dir: d, Now: 1, SA: t.SA}
+	if t.RelatedTo != "" {
+		in.Expected, in.master = true, &query{stated: t.RelatedTo}
+	}
 	if f := packet.Parse(&in.Packet, b, len(b)); f != packet.OK {
 		in.Packet.Bytes = b
 		return in, nil // judging it will say so

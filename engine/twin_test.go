@@ -24,8 +24,9 @@ func linear(p *Policy, q *query) int32 {
 
 // Small worlds, so that random rules and packets meet.
 var (
-	worldProtos = []uint8{packet.TCP, packet.UDP, packet.ICMP, packet.ICMPv6, packet.SCTP, packet.GRE}
-	worldIfs    = []string{"eth0", "eth1", "wg0", "wg1"}
+	worldProtos  = []uint8{packet.TCP, packet.UDP, packet.ICMP, packet.ICMPv6, packet.SCTP, packet.GRE}
+	worldMasters = []string{"r0", "r1", "r2", "r3"} // rules that let masters pass
+	worldIfs     = []string{"eth0", "eth1", "wg0", "wg1"}
 )
 
 func worldAddr(r *rand.Rand, v6 bool) netip.Addr {
@@ -79,6 +80,9 @@ func randomSelector(r *rand.Rand) Selector {
 	if r.IntN(6) == 0 {
 		s.DSCP = []uint8{uint8(r.IntN(3))}
 	}
+	if r.IntN(6) == 0 {
+		s.RelatedTo = []string{worldMasters[r.IntN(2)], worldMasters[2]}
+	}
 	return s
 }
 
@@ -115,6 +119,9 @@ func randomQuery(r *rand.Rand) query {
 	}
 	if in.Dir != In {
 		in.OutIf = worldIfs[r.IntN(len(worldIfs))]
+	}
+	if r.IntN(2) == 0 {
+		in.master = &query{stated: worldMasters[r.IntN(4)]}
 	}
 	return queryOf(&in)
 }
