@@ -202,6 +202,7 @@ func run(ctx context.Context, o Options, kernel opener) (err error) {
 		IsLocal:   func(a netip.Addr) bool { return d.firewall.IsLocal(a) },
 		Networks:  func(dev string) []netip.Prefix { return d.firewall.Networks(dev) },
 		Inherited: func(p *packet.Packet) bool { return d.firewall.Inherited(p) },
+		Master:    func(in *engine.Input) (engine.Ends, bool) { return d.firewall.Master(in) },
 		Opener:    func(local, remote netip.AddrPort) engine.Opener { return d.firewall.Opener(local, remote) },
 	})
 	d.setLog(first)

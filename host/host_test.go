@@ -94,7 +94,8 @@ func (k *fakeKernel) Reload(l *loaded) error {
 	return nil
 }
 
-func (k *fakeKernel) Inherited(*packet.Packet) bool { return false }
+func (k *fakeKernel) Inherited(*packet.Packet) bool            { return false }
+func (k *fakeKernel) Master(*engine.Input) (engine.Ends, bool) { return engine.Ends{}, false }
 
 func (k *fakeKernel) Opener(_, _ netip.AddrPort) engine.Opener { return engine.OpenedByEither }
 

@@ -31,6 +31,8 @@ type firewall interface {
 	// Inherited says whether a daemon before had let through the flow of a
 	// packet that came out of an SA.
 	Inherited(*packet.Packet) bool
+	// Master gives the connection that expects the packet's flow.
+	Master(*engine.Input) (engine.Ends, bool)
 	// Opener says who has opened a TCP connection of this host that was there
 	// at the start; Found gives all that were.
 	Opener(local, remote netip.AddrPort) engine.Opener
@@ -115,6 +117,7 @@ func kernelConfig(l *loaded, cores int, log *slog.Logger) nfq.Config {
 	if s.Offload {
 		cfg.Offload, cfg.Interfaces = l.decides, l.Engine.NamesInterfaces()
 	}
+	cfg.Related = l.Engine.Relates()
 	// What IKE agrees on may turn out to go in UDP, and IKE itself does.
 	cfg.Encapsulated = protect && slices.ContainsFunc(l.IPsec, func(s rules.IPsec) bool {
 		return s.Manual == nil || s.Encap == rules.EncapUDP

@@ -86,6 +86,9 @@ type Config struct {
 	// NamesInterfaces): then the kernel answers for a flow only as long as it
 	// uses those that the Handler was asked about.
 	Interfaces bool
+	// Related says that the policy asks whether a helper of connection tracking
+	// expects a flow (engine.Policy's Relates).
+	Related bool
 	// Encapsulated says that some of what is protected goes in UDP (RFC 3948):
 	// the Firewall takes UDP port 4500 for it, on every address of the host. It
 	// needs Protect.

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/ipfw/ipfw/engine"
@@ -19,13 +18,11 @@ import (
 // kernel has carried of offloaded flows, and takes marks off them. All its
 // methods may be called concurrently.
 type connections struct {
-	mu     sync.Mutex
-	ask    int      // requests and their answers
+	mu sync.Mutex
+	ctSocket
 	events int      // ends of connections; never waited for
 	acct   *os.File // the setting that makes the kernel count, of the namespace
 	begun  bool
-	buf    []byte
-	seq    uint32
 }
 
 // ctnetlink messages and attributes, linux/netfilter/nfnetlink_conntrack.h,
@@ -37,6 +34,7 @@ const (
 
 	ctTupleOrig     = 1
 	ctTupleReply    = 2
+	ctTupleMaster   = 14
 	ctStatus        = 3
 	ctProtoInfo     = 4
 	ctTimeout       = 7
@@ -75,7 +73,7 @@ const (
 )
 
 func openConnections() (*connections, error) {
-	c := &connections{ask: -1, events: -1, buf: make([]byte, ctReadBuffer)}
+	c := &connections{ctSocket: noCtSocket(ctReadBuffer), events: -1}
 	if err := c.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("connection tracking: %w", privileged(err)), c.close())
 	}
@@ -83,7 +81,7 @@ func openConnections() (*connections, error) {
 }
 
 func (c *connections) open() (err error) {
-	if c.ask, err = netfilterSocket(); err != nil {
+	if err = c.ctSocket.open(); err != nil {
 		return err
 	}
 	if c.events, err = netfilterSocket(); err != nil {
@@ -92,22 +90,7 @@ func (c *connections) open() (err error) {
 	if c.acct, err = os.OpenFile("/proc/sys/net/netfilter/nf_conntrack_acct", os.O_RDWR, 0); err != nil {
 		return err
 	}
-	tv := unix.NsecToTimeval(int64(ctAnswerTime))
-	if err := unix.SetsockoptTimeval(c.ask, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv); err != nil {
-		return err
-	}
 	return c.dump(1, 0, func(*connection) {}) // of none: can it be asked?
-}
-
-func netfilterSocket() (int, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
-	if err != nil {
-		return -1, err
-	}
-	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return -1, errors.Join(err, unix.Close(fd))
-	}
-	return fd, nil
 }
 
 // begin makes the kernel count packets and bytes of connections that begin
@@ -133,6 +116,7 @@ func (c *connections) begin() error {
 // connection is one connection as the kernel tells it.
 type connection struct {
 	orig, reply tuple
+	master      tuple // of the connection that expected this one, as it was opened; zero: none did
 	zone        []byte
 	mark        uint32
 	status      uint32
@@ -212,74 +196,17 @@ func (c *connections) mark(name []byte, family uint8, bits, mask uint32) error {
 	return err
 }
 
-func (c *connections) next() uint32 { c.seq++; return c.seq }
-
-// request sends a request and hands on its answers until the last.
-func (c *connections) request(req []byte, yield func(typ uint16, body []byte)) error {
-	binary.NativeEndian.PutUint32(req, uint32(len(req)))
-	if err := unix.Sendto(c.ask, req, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return os.NewSyscallError("sendto", err)
-	}
-	for {
-		n, _, err := unix.Recvfrom(c.ask, c.buf, 0)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return os.NewSyscallError("recvfrom", err)
-		}
-		for b := c.buf[:n]; len(b) > 0; {
-			typ, body, rest, ok := splitMessage(b)
-			if !ok {
-				return errors.New("connection tracking answers what is no message")
-			}
-			seq := binary.NativeEndian.Uint32(b[8:])
-			b = rest
-			switch {
-			case seq != c.seq: // the rest of an answer that was given up
-			case typ == unix.NLMSG_DONE:
-				return nil
-			case typ == unix.NLMSG_ERROR:
-				if len(body) < 4 {
-					return errors.New("connection tracking answers a short error")
-				}
-				if errno := -int32(binary.NativeEndian.Uint32(body)); errno != 0 {
-					return os.NewSyscallError("conntrack", syscall.Errno(errno))
-				}
-				return nil
-			default:
-				yield(typ, body)
-			}
-		}
-	}
-}
-
 func (c *connections) close() error {
 	var errs []error
 	if c.acct != nil {
 		errs = append(errs, c.acct.Close())
 	}
-	for _, fd := range []int{c.ask, c.events} {
+	for _, fd := range []int{c.fd, c.events} {
 		if fd >= 0 {
 			errs = append(errs, unix.Close(fd))
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// appendCt begins a request; its length is filled in when it is sent.
-func appendCt(b []byte, typ, flags uint16, seq uint32) []byte {
-	b = append(b, 0, 0, 0, 0)
-	b = binary.NativeEndian.AppendUint16(b, typ)
-	b = binary.NativeEndian.AppendUint16(b, flags)
-	b = binary.NativeEndian.AppendUint32(b, seq)
-	return append(b, 0, 0, 0, 0, unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0)
-}
-
-func appendAttr32(b []byte, typ uint16, v uint32) []byte {
-	b = binary.NativeEndian.AppendUint16(b, sizeofAttr+4)
-	b = binary.NativeEndian.AppendUint16(b, typ)
-	return binary.BigEndian.AppendUint32(b, v)
 }
 
 // attributes calls f for each attribute; false says that one is cut short.
@@ -309,6 +236,8 @@ func (c *connection) parse(b []byte) bool {
 			whole = c.orig.parse(v) && whole
 		case ctTupleReply:
 			whole = c.reply.parse(v) && whole
+		case ctTupleMaster:
+			whole = c.master.parse(v) && whole
 		case ctStatus:
 			c.status = be32(v)
 		case ctTimeout:
@@ -385,15 +314,22 @@ func (t *tuple) parse(b []byte) bool {
 
 // name is what the kernel finds the connection by.
 func (c *connection) name() (name []byte, family uint8) {
-	name = binary.NativeEndian.AppendUint16(nil, uint16(sizeofAttr+len(c.origRaw)))
-	name = binary.NativeEndian.AppendUint16(name, ctTupleOrig|nested)
-	name = append(name, c.origRaw...)
+	name, family = ctName(c.origRaw, c.orig.src)
 	if len(c.zone) == 2 {
 		name = binary.NativeEndian.AppendUint16(name, sizeofAttr+2)
 		name = binary.NativeEndian.AppendUint16(name, ctZone)
 		name = append(name, c.zone[0], c.zone[1], 0, 0)
 	}
-	if c.orig.src.Is4() {
+	return name, family
+}
+
+// ctName makes the name of a connection from the attributes of its tuple, for one
+// in no zone.
+func ctName(orig []byte, src netip.Addr) (name []byte, family uint8) {
+	name = binary.NativeEndian.AppendUint16(nil, uint16(sizeofAttr+len(orig)))
+	name = binary.NativeEndian.AppendUint16(name, ctTupleOrig|nested)
+	name = append(name, orig...)
+	if src.Is4() {
 		return name, unix.AF_INET
 	}
 	return name, unix.AF_INET6

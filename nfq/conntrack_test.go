@@ -16,37 +16,9 @@ func told(t testing.TB, a, b netip.Addr, proto uint8, sp, dp uint16) []byte {
 	be16 := func(v uint16) []byte { return binary.BigEndian.AppendUint16(nil, v) }
 	be32 := func(v uint32) []byte { return binary.BigEndian.AppendUint32(nil, v) }
 	be64 := func(v uint64) []byte { return binary.BigEndian.AppendUint64(nil, v) }
-	tuple := func(src, dst netip.Addr, sp, dp uint16) func(*netlink.AttributeEncoder) error {
-		return func(e *netlink.AttributeEncoder) error {
-			e.Nested(ctTupleIP, func(e *netlink.AttributeEncoder) error {
-				if src.Is4() {
-					e.Bytes(ctIPv4Src, src.AsSlice())
-					e.Bytes(ctIPv4Dst, dst.AsSlice())
-				} else {
-					e.Bytes(ctIPv6Src, src.AsSlice())
-					e.Bytes(ctIPv6Dst, dst.AsSlice())
-				}
-				return nil
-			})
-			e.Nested(ctTupleProto, func(e *netlink.AttributeEncoder) error {
-				e.Uint8(ctProtoNum, proto)
-				switch proto {
-				case unix.IPPROTO_ICMP:
-					e.Bytes(ctProtoICMPID, be16(sp))
-				case unix.IPPROTO_ICMPV6:
-					e.Bytes(ctProtoICMPv6ID, be16(sp))
-				default:
-					e.Bytes(ctProtoSrcPort, be16(sp))
-					e.Bytes(ctProtoDstPort, be16(dp))
-				}
-				return nil
-			})
-			return nil
-		}
-	}
 	e := netlink.NewAttributeEncoder()
-	e.Nested(ctTupleOrig, tuple(a, b, sp, dp))
-	e.Nested(ctTupleReply, tuple(b, a, dp, sp))
+	e.Nested(ctTupleOrig, toldTuple(a, b, proto, sp, dp))
+	e.Nested(ctTupleReply, toldTuple(b, a, proto, dp, sp))
 	e.Bytes(ctStatus, be32(ctSeenReply|8))
 	e.Bytes(ctTimeout, be32(300))
 	e.Bytes(ctMark, be32(0x5800_0042))
@@ -72,6 +44,37 @@ func told(t testing.TB, a, b netip.Addr, proto uint8, sp, dp uint16) []byte {
 		t.Fatal(err)
 	}
 	return append([]byte{unix.AF_UNSPEC, 0, 0, 0}, out...)
+}
+
+// toldTuple is one direction of a connection as the kernel writes it.
+func toldTuple(src, dst netip.Addr, proto uint8, sp, dp uint16) func(*netlink.AttributeEncoder) error {
+	be16 := func(v uint16) []byte { return binary.BigEndian.AppendUint16(nil, v) }
+	return func(e *netlink.AttributeEncoder) error {
+		e.Nested(ctTupleIP, func(e *netlink.AttributeEncoder) error {
+			if src.Is4() {
+				e.Bytes(ctIPv4Src, src.AsSlice())
+				e.Bytes(ctIPv4Dst, dst.AsSlice())
+			} else {
+				e.Bytes(ctIPv6Src, src.AsSlice())
+				e.Bytes(ctIPv6Dst, dst.AsSlice())
+			}
+			return nil
+		})
+		e.Nested(ctTupleProto, func(e *netlink.AttributeEncoder) error {
+			e.Uint8(ctProtoNum, proto)
+			switch proto {
+			case unix.IPPROTO_ICMP:
+				e.Bytes(ctProtoICMPID, be16(sp))
+			case unix.IPPROTO_ICMPV6:
+				e.Bytes(ctProtoICMPv6ID, be16(sp))
+			default:
+				e.Bytes(ctProtoSrcPort, be16(sp))
+				e.Bytes(ctProtoDstPort, be16(dp))
+			}
+			return nil
+		})
+		return nil
+	}
 }
 
 func TestConnectionMessage(t *testing.T) {

@@ -35,6 +35,7 @@ const minMaskBits = 8
 //	2     refused     conn.     what the kernel answers is no
 //	3     admitted    both      ipfw has let packets of this connection through
 //	4     offloaded   both      the kernel answers for the rest of the flow ...
+//	4     expected    packet    on its way up and with reply: see expectations
 //	5-7   generation  both      ... as long as the table's generation is this one
 //
 // injected and queued together say opened, on a packet that came out of an SA
@@ -83,6 +84,12 @@ func (m marks) again(msg *message) (opened, moved bool) {
 	}
 	return true, msg.hook != unix.NF_INET_FORWARD || msg.mark&m.crossing() == 0
 }
+
+// expected says of a packet that goes up that a helper expects it. The packet runs
+// in the direction of its connection and has no verdict yet, so that reply and
+// offloaded together have no other meaning. Where a verdict leaves the mark as it is,
+// the save chain must not take it for offloaded.
+func (m marks) expected() uint32 { return m.reply() | m.offloaded() }
 
 func (m marks) crossing() uint32  { return m.bit(0) }
 func (m marks) refused() uint32   { return m.bit(2) }

@@ -77,6 +77,8 @@ type Firewall struct {
 	offload     atomic.Uint32 // engine.Generation that the table stands for; 0: nothing is offloaded
 	refusals    *refusals     // flows to be cut
 
+	expectations *expectations
+
 	guard      *guard
 	renewed    atomic.Uint64
 	notRenewed atomic.Uint64
@@ -175,8 +177,9 @@ func (f *Firewall) open() (err error) {
 	if err != nil {
 		return err
 	}
+	f.expectations = openExpectations()
 	if err = f.openOffload(); err == nil {
-		if f.tookOver {
+		if f.tookOver || f.cfg.Related {
 			f.inherit()
 		}
 		err = f.install(&f.cfg, true)
@@ -232,6 +235,7 @@ func (f *Firewall) install(cfg *Config, fresh bool) error {
 		sendMark: f.inject.mark,
 		offload:  offload,
 		gen:      gen,
+		related:  cfg.Related && f.expectations.begin(f.cfg.Logger),
 	}
 	if offload && cfg.Interfaces {
 		spec.via = newEpoch()
@@ -321,6 +325,7 @@ func (f *Firewall) Run(ctx context.Context, h Handler) error {
 	if f.connections != nil {
 		all.Go(func() { f.refuse(ctx) })
 	}
+	all.Go(func() { f.expectations.read(ctx) })
 	all.Wait()
 	return errors.Join(errs...)
 }
@@ -352,7 +357,7 @@ func (f *Firewall) Reload(cfg Config) error {
 		return err
 	}
 	f.cfg.CopyRange, f.cfg.FailOpen, f.cfg.Protect, f.cfg.Encapsulated = cfg.CopyRange, cfg.FailOpen, cfg.Protect, cfg.Encapsulated
-	f.cfg.KeyExchange, f.cfg.Offload, f.cfg.Interfaces = cfg.KeyExchange, cfg.Offload, cfg.Interfaces
+	f.cfg.KeyExchange, f.cfg.Offload, f.cfg.Interfaces, f.cfg.Related = cfg.KeyExchange, cfg.Offload, cfg.Interfaces, cfg.Related
 	f.links.strict.Store(cfg.Interfaces)
 	return nil
 }
@@ -406,6 +411,9 @@ func (f *Firewall) release() error {
 	}
 	if f.connections != nil {
 		errs = append(errs, f.connections.close())
+	}
+	if f.expectations != nil {
+		errs = append(errs, f.expectations.close())
 	}
 	if f.rules != nil {
 		errs = append(errs, f.rules.close())

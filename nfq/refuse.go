@@ -3,7 +3,6 @@ package nfq
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -168,17 +167,5 @@ func (r *refusals) tell(yield func(*engine.Carried)) {
 func (c *connections) find(name []byte, family uint8, yield func(*connection)) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	req := appendCt(nil, msgCtGet, unix.NLM_F_REQUEST|unix.NLM_F_ACK, c.next())
-	req[unix.SizeofNlMsghdr] = family
-	req = append(req, name...)
-	var ct connection
-	err := c.request(req, func(typ uint16, body []byte) {
-		if typ == msgCtNew && ct.parse(body) {
-			yield(&ct)
-		}
-	})
-	if errors.Is(err, unix.ENOENT) {
-		return nil
-	}
-	return err
+	return c.get(name, family, yield)
 }

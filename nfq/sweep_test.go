@@ -37,12 +37,12 @@ func TestSweepThatFails(t *testing.T) {
 	o.shut.Store(true)
 	deaf := func(f func()) { // the kernel does not tell of its connections
 		fw.connections.mu.Lock()
-		ask := fw.connections.ask
-		fw.connections.ask = -1
+		ask := fw.connections.fd
+		fw.connections.fd = -1
 		fw.connections.mu.Unlock()
 		f()
 		fw.connections.mu.Lock()
-		fw.connections.ask = ask
+		fw.connections.fd = ask
 		fw.connections.mu.Unlock()
 	}
 	silent := func(when string, offloading bool) {

@@ -21,6 +21,7 @@ import (
 //		meta mark set meta mark & 0x00ffffff | 0x44000000        # clear ours; queued, generation
 //		ct mark & 0x08000000 != 0  meta mark set meta mark | 0x08000000   # admitted
 //		ct direction reply  meta mark set meta mark | 0x01000000
+//		ct state related  ct status expected  ct direction original  meta mark set meta mark | 0x11000000   # where the policy asks
 //		meta mark & 0x08000000 != 0  queue num 4301                       # live
 //		udp dport 500  queue num 4304                                     # control; 4500 and
 //		icmpv6 type 133-137  queue num 4304                               # output's sport: the same
@@ -33,7 +34,7 @@ import (
 //	chain input_save {                           # forward_save, output_save: the same
 //		type filter hook input priority filter + 1; policy accept;
 //		meta mark & 0x04000000 == 0  meta mark set meta mark & 0x00ffffff  accept    # never went up; output: without the set
-//		meta mark & 0xf0000000 == 0x50000000  ct mark set ct mark & 0x00ffffff | 0x58000000
+//		meta mark & 0xf1000000 == 0x50000000  ct mark set ct mark & 0x00ffffff | 0x58000000
 //		ct mark & 0x08000000 == 0  ct mark set ct mark | 0x08000000
 //		meta mark set meta mark & 0x00ffffff
 //	}
@@ -77,6 +78,7 @@ type tableSpec struct {
 	protect  bool       // packets are opened and sealed
 	offload  bool       // the kernel answers for flows ...
 	gen      uint32     // ... that have been decided in this generation
+	related  bool       // packets say whether a helper expects them
 	via      uint32     // ... by the interfaces that were asked about in this epoch; 0: by any
 	encap    bool       // a socket of ours takes ESP in UDP
 	ike      bool       // and one IKE
@@ -182,16 +184,18 @@ func (t *tableSpec) ask(hook string) [][]expr.Any {
 	if t.offload {
 		up |= t.marks.generation(t.gen)
 	}
-	inherited := slices.Concat(ctHas(expr.CtKeySTATE, stateRelated), ctHas(expr.CtKeySTATUS, statusExpected),
-		[]expr.Any{ct(expr.CtKeyMARK), and(uint32(t.marks)), unequal(native32(0))})
+	expects := func() []expr.Any {
+		return append(ctHas(expr.CtKeySTATE, stateRelated), ctHas(expr.CtKeySTATUS, statusExpected)...)
+	}
+	inherited := append(expects(), ct(expr.CtKeyMARK), and(uint32(t.marks)), unequal(native32(0)))
 	rules := [][]expr.Any{
 		setCtMark(inherited, uint32(t.marks), 0),
 		setMeta(nil, uint32(t.marks), up),
 		setMeta(ctHas(expr.CtKeyMARK, admitted), admitted, admitted),
-		setMeta([]expr.Any{
-			&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1},
-			equal([]byte{1}), // IP_CT_DIR_REPLY
-		}, reply, reply),
+		setMeta(ctRuns(1), reply, reply),
+	}
+	if t.related {
+		rules = append(rules, setMeta(append(expects(), ctRuns(0)...), t.marks.expected(), t.marks.expected()))
 	}
 	return append(rules, t.classify(hook)...)
 }
@@ -206,7 +210,7 @@ func (t *tableSpec) save(hook string) [][]expr.Any {
 	rules := [][]expr.Any{append(never, accept())}
 	if t.offload {
 		letThrough := func() []expr.Any {
-			return metaIs(offloaded|t.marks.generation(generations-1), offloaded|t.marks.generation(t.gen))
+			return metaIs(t.marks.expected()|t.marks.generation(generations-1), offloaded|t.marks.generation(t.gen))
 		}
 		rules = append(rules, setCtMark(letThrough(), uint32(t.marks), t.marks.answered(t.gen, hook == "forward")))
 		if t.via != 0 {
@@ -292,6 +296,13 @@ func ctHasNot(k expr.CtKey, bits uint32) []expr.Any {
 // ctMarkIs compares the bits of the connection mark under mask.
 func ctMarkIs(mask, bits uint32) []expr.Any {
 	return []expr.Any{ct(expr.CtKeyMARK), and(mask), equal(native32(bits))}
+}
+
+// ctRuns matches packets of one direction of their connection: 0 is that of the
+// opener, 1 the other (IP_CT_DIR_ORIGINAL, IP_CT_DIR_REPLY). ICMP errors are related
+// in either.
+func ctRuns(dir byte) []expr.Any {
+	return []expr.Any{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: 1}, equal([]byte{dir})}
 }
 
 func ct(k expr.CtKey) expr.Any { return &expr.Ct{Key: k, Register: 1} }

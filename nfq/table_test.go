@@ -146,6 +146,7 @@ func TestTableGolden(t *testing.T) {
 		{"table.open", tableSpec{marks: 0x00ff00, queue: 1, queues: 1, sends: credential{uid: 1000, gid: 77}, failOpen: true, compat: true}},
 		{"table.offload", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, offload: true, gen: 2}},
 		{"table.via", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, offload: true, gen: 2, via: 0x01020304}},
+		{"table.related", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, offload: true, gen: 2, related: true}},
 		{"table.protect", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, protect: true, device: "ipfw0", secret: 0x0a0b0c0d}},
 		{"table.encap", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, protect: true, encap: true, device: "ipfw0", secret: 0x0a0b0c0d}},
 		{"table.ike", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, protect: true, encap: true, ike: true, device: "ipfw0", secret: 0x0a0b0c0d}},

@@ -22,7 +22,7 @@ import (
 //	chain forward {                              # input with an empty oifname, output with an empty iifname
 //		ct mark & 0xfd000000 == 0x59000000  ct state & related == 0  EPOCH . ct id . iifname . oifname @via  accept
 //	chain forward_save {
-//		meta mark & 0xf0000000 == 0x50000000  update @via { EPOCH . ct id . iifname . oifname }
+//		meta mark & 0xf1000000 == 0x50000000  update @via { EPOCH . ct id . iifname . oifname }
 //
 // EPOCH is a number of the table: what another policy has let pass by an
 // interface never counts. Names are compared as the policy does, so that an

@@ -66,7 +66,8 @@ func (w *worker) judge(m *message, now int64) answer {
 	in.Arriving = m.hook == unix.NF_INET_PRE_ROUTING && !in.Opened
 	in.Tracked = !in.Arriving && m.mark&w.fw.marks.admitted() != 0
 	in.UDPSocket = w.fw.encap.Load()
-	in.Reply = m.mark&w.fw.marks.reply() != 0
+	in.Expected = !in.Arriving && !in.Opened && m.mark&w.fw.marks.expected() == w.fw.marks.expected()
+	in.Reply = !in.Expected && m.mark&w.fw.marks.reply() != 0
 	in.Offloadable = w.fw.canOffload(m)
 	in.SA, in.Holder = "", nil
 
