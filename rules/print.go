@@ -157,6 +157,7 @@ func (w *writer) rule(r *rule, halfOpen bool) {
 		"interface":      each(r.Interfaces, quote),
 		"icmp_type":      formatICMP(r.Selector),
 		"dscp":           each(r.DSCP, func(n uint8) string { return numberOr(dscpName(n)) }),
+		"related_to":     each(r.RelatedTo, quote),
 	}
 	for _, arg := range selectors {
 		if contains(r.empty, arg) && len(values[arg]) == 0 {

@@ -14,7 +14,8 @@ const maxPieces = 4096
 
 // reach finds rules that no packet can reach. It is exact: a rule is cut at
 // the earlier rules until a packet is left that none of them takes, or
-// nothing. Interfaces and DSCP are compared by the list, and never cut.
+// nothing. Interfaces and DSCP are compared by the list, and never cut. Whether a
+// helper expects a packet no packet shows: such rules take none away for sure.
 type reach struct {
 	rules  []engine.Rule
 	boxes  [3][2][][]classify.Box // by direction, family and rule
@@ -22,8 +23,8 @@ type reach struct {
 }
 
 // newReach makes tables of the rules that take packets away from later ones:
-// not those that only audit, let pass what is over a limit, or take no more than
-// answers to a question.
+// not those that only audit, let pass what is over a limit, take no more than
+// answers to a question, or speak of what a helper expects.
 func newReach(rules []engine.Rule) *reach {
 	r := &reach{rules: rules}
 	for d := range r.boxes {
@@ -33,7 +34,7 @@ func newReach(rules []engine.Rule) *reach {
 			for i := range rules {
 				b, exact := rules[i].Boxes(engine.Direction(d), f == 1, int32(i))
 				r.boxes[d][f][i] = b
-				if exact && !rules[i].Audit && rules[i].Limit == nil && rules[i].AnswersMulticast == 0 {
+				if exact && !rules[i].Audit && rules[i].Limit == nil && rules[i].AnswersMulticast == 0 && len(rules[i].RelatedTo) == 0 {
 					takers = append(takers, b...)
 				}
 			}

@@ -123,6 +123,7 @@ func (l *loader) rules() {
 		l.unique(b, l.places)
 		l.policy.rules = append(l.policy.rules, r)
 	}
+	l.checkRelated()
 }
 
 // unique reports a name that another block of the kind has, or that cannot be one.

@@ -16,7 +16,7 @@ import (
 
 // selectors are the arguments that make up an engine.Selector, in the order in
 // which they are printed.
-var selectors = []string{"protocol", "local_address", "local_port", "remote_address", "remote_port", "interface", "icmp_type", "dscp"}
+var selectors = []string{"protocol", "local_address", "local_port", "remote_address", "remote_port", "interface", "icmp_type", "dscp", "related_to"}
 
 // selector reads the selectors of a rule. empty names those that are an empty
 // list: nothing can match them. from says how the addresses were written.
@@ -26,7 +26,7 @@ func (k block) selector() (s engine.Selector, empty []string, from map[string]*a
 	each := func(arg string, take func(item) bool) {
 		items, set, good := k.list(arg)
 		ok = ok && good
-		if !set || len(items) == 1 && isText(items[0], "any") && arg != "interface" && arg != "dscp" {
+		if !set || len(items) == 1 && isText(items[0], "any") && arg != "interface" && arg != "dscp" && arg != "related_to" {
 			return
 		}
 		if len(items) == 0 && good {
@@ -43,6 +43,7 @@ func (k block) selector() (s engine.Selector, empty []string, from map[string]*a
 	each("remote_port", into(k, &s.RemotePorts, parsePorts))
 	each("interface", into(k, &s.Interfaces, parseInterface))
 	each("dscp", into(k, &s.DSCP, parseDSCP))
+	each("related_to", into(k, &s.RelatedTo, k.parseRelated))
 	s.Local, s.Remote = from["local_address"].all(), from["remote_address"].all()
 	for _, arg := range keys(from) {
 		if from[arg].nothing() {

@@ -50,8 +50,13 @@ func (l *loader) expect(b *hclsyntax.Block) Expect {
 	}
 	for _, arg := range []string{"packet", "packets"} {
 		e.Packets = append(e.Packets, k.words(arg, `a packet in one line, as in "in tcp 203.0.113.9:40000 -> 198.51.100.10:443"`, func(it item, s string) bool {
-			if _, err := engine.ParseTrial(s); err != nil {
+			t, err := engine.ParseTrial(s)
+			if err != nil {
 				l.fail(it.r, "Packet not understood", "%s.", upperFirst(err.Error()))
+				return false
+			}
+			if names := l.policy.ruleNames(); t.RelatedTo != "" && !contains(names, t.RelatedTo) {
+				l.missing(it.r, "Unknown rule", "There is no rule %q%s.", t.RelatedTo, didYouMean(t.RelatedTo, names))
 				return false
 			}
 			return true

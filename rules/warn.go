@@ -54,6 +54,7 @@ func (l *loader) warn() {
 			l.caution(l.defined("ike", s.Name), "Block not used", "No ipsec block says ike = %q: these keys are for nobody.", s.Name)
 		}
 	}
+	l.warnRelated()
 	l.warnIKE()
 	l.warnInterfaces()
 	if l.opts.SSHConnection != "" {

@@ -65,10 +65,11 @@ when a port follows; any is a port that is not known, which a source may also le
 out; an ICMP type follows the protocol. Words: established (a later packet of a flow
 this host has let through, whichever side has opened it), answer (it answers, from a
 neighbour, what this host has just asked a multicast group or everybody on the link),
-protected [NAME] (it came out of an SA), fragment, on IFACE, spi N, dscp N, and the
-flags of a TCP segment: syn (as without any), syn,ack, ack, psh,ack, fin, rst and so
-on. What is on lo passes whatever the policy says: the kernel lets it pass before the
-policy is asked.
+protected [NAME] (it came out of an SA), related RULE (a helper of the kernel expects
+it of a flow that RULE lets pass; only the kernel knows, so explain must be told),
+fragment, on IFACE, spi N, dscp N, and the flags of a TCP segment: syn (as without
+any), syn,ack, ack, psh,ack, fin, rst and so on. What is on lo passes whatever the
+policy says: the kernel lets it pass before the policy is asked.
 
 The exit status is 0 whatever the verdict; with --exit-verdict it is 0 for
 bypass, 10 for discard and 11 for protect.`,

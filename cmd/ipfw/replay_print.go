@@ -26,9 +26,12 @@ type replayReport struct {
 	MidStream int               `json:"mid_stream_flows"`
 	Rules     []ruleHits        `json:"rules"`
 	Unhit     []ruleRef         `json:"unhit"`
-	Flows     []flowReport      `json:"flows"`
-	Omitted   map[string]int    `json:"omitted_flows,omitempty"` // by verdict
-	Lost      uint64            `json:"packets_of_unlisted_flows,omitempty"`
+	// the rules with related_to: what helpers expect no capture tells, so they match
+	// nothing
+	Related []string       `json:"related_rules,omitempty"`
+	Flows   []flowReport   `json:"flows"`
+	Omitted map[string]int `json:"omitted_flows,omitempty"` // by verdict
+	Lost    uint64         `json:"packets_of_unlisted_flows,omitempty"`
 
 	policy *engine.Policy
 	rows   []outcomeRow
@@ -96,6 +99,9 @@ func (r *replayer) report() *replayReport {
 		s.Packets += r.hits[i].Packets
 		s.Bytes += r.hits[i].Bytes
 		x.Rules = append(x.Rules, ruleHits{ref, p.Rules[i].Essential, s.Packets, s.Bytes, s.Flows})
+		if len(p.Rules[i].RelatedTo) > 0 {
+			x.Related = append(x.Related, ref.Name)
+		}
 		if s.Packets == 0 {
 			x.Unhit = append(x.Unhit, ref)
 		}
@@ -225,9 +231,19 @@ func (a *app) printHits(x *replayReport) {
 	if len(own) > 0 {
 		a.printf("Nothing hit: %s\n", strings.Join(own, ", "))
 	}
+	if len(x.Related) > 0 {
+		a.printf("What helpers of the kernel expect no capture tells, so %s: %s\n", matchNothing(len(x.Related)), strings.Join(x.Related, ", "))
+	}
 	if essential > 0 {
 		a.printf("Nothing hit %d of the essential rules, either.\n", essential)
 	}
+}
+
+func matchNothing(n int) string {
+	if n == 1 {
+		return "the rule that asks for it matches nothing here"
+	}
+	return "the rules that ask for it match nothing here"
 }
 
 // untouched says that no rule and no default has decided anything.
