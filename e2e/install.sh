@@ -24,6 +24,9 @@ iperf3         iperf3
 dnsmasq        dnsmasq-base
 dhcpcd         dhcpcd-base
 udhcpc         udhcpc
+in.tftpd       tftpd-hpa
+tftp           tftp-hpa
+python:pyftpdlib  python3-pyftpdlib
 tcpdump        tcpdump
 tshark         tshark
 python3        python3
