@@ -35,7 +35,7 @@ func TestFindConnections(t *testing.T) {
 		for c, opener := range map[net.Conn]engine.Opener{dialled: engine.OpenedByLocal, accepted: engine.OpenedByRemote} {
 			want := Connection{
 				Local: netip.MustParseAddrPort(c.LocalAddr().String()), Remote: netip.MustParseAddrPort(c.RemoteAddr().String()),
-				Opener: opener, Cookie: cookie(t, c)}
+				Opener: opener, Cookie: cookie(t, c), Inode: inode(t, c)}
 			found := 0
 			for _, got := range list {
 				if got == want {
@@ -50,12 +50,26 @@ func TestFindConnections(t *testing.T) {
 }
 
 func cookie(t *testing.T, c net.Conn) (n uint64) {
+	inSocket(t, c, func(fd int) (err error) {
+		n, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+		return err
+	})
+	return n
+}
+
+func inode(t *testing.T, c net.Conn) uint32 {
+	var st unix.Stat_t
+	inSocket(t, c, func(fd int) error { return unix.Fstat(fd, &st) })
+	return uint32(st.Ino)
+}
+
+func inSocket(t *testing.T, c net.Conn, f func(fd int) error) {
+	t.Helper()
 	raw, err := c.(*net.TCPConn).SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if raw.Control(func(fd uintptr) { n, err = unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, unix.SO_COOKIE) }) != nil || err != nil {
+	if raw.Control(func(fd uintptr) { err = f(int(fd)) }) != nil || err != nil {
 		t.Fatal(err)
 	}
-	return n
 }
