@@ -25,7 +25,7 @@ var foreignOptions = map[string]string{
 
 var (
 	optionIn  = regexp.MustCompile(`(^|[^\w-])--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)(?:[^\w-]|$)`)
-	commandIn = regexp.MustCompile("(?:^|[^/\\w-])ipfw ((?:[a-z]+ ?)+)")
+	commandIn = regexp.MustCompile(`(?:^|[^/\w-])ipfw ((?:[a-z]+ ?)+)`)
 )
 
 // No text names an option that is not there: of ipfw, and of the command if the text
