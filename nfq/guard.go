@@ -44,6 +44,7 @@ func (g *guard) watch(table string, port uint32, news func(), renew func(by stri
 	defer close(g.done)
 	touched := tableChange{}
 	by := ""
+	ours := inFirstPIDNamespace()
 	put := func() {
 		var again time.Time
 		if renew(by) != nil {
@@ -70,7 +71,7 @@ func (g *guard) watch(table string, port uint32, news func(), renew func(by stri
 			case m.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN: // end of a transaction
 				news()
 				if len(touched) > 0 {
-					by = touched.by(m)
+					by = touched.by(m, ours)
 					put()
 				}
 				clear(touched)
@@ -85,8 +86,9 @@ func (g *guard) watch(table string, port uint32, news func(), renew func(by stri
 type tableChange map[netlink.HeaderType]int
 
 // by says in words who has done it, from the message that ends the transaction, and
-// what. The kernel's number of the process is that of its first PID namespace.
-func (c tableChange) by(end netlink.Message) string {
+// what. The kernel's number of the process is that of the first PID namespace; ours
+// says whether that is ours.
+func (c tableChange) by(end netlink.Message, ours bool) string {
 	who := "a process that the kernel does not name"
 	if len(end.Data) >= sizeofNfgenmsg {
 		var pid uint32
@@ -100,7 +102,11 @@ func (c tableChange) by(end netlink.Message) string {
 			}
 		})
 		if name != "" {
-			who = fmt.Sprintf("%s (process %d)", packet.Printable(name), pid)
+			where := ""
+			if !ours {
+				where = " outside this container"
+			}
+			who = fmt.Sprintf("%s (process %d%s)", packet.Printable(name), pid, where)
 		}
 	}
 	if c[unix.NFT_MSG_DELTABLE] > 0 {

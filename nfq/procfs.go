@@ -50,6 +50,17 @@ func parseQueues(b []byte) []queueLine {
 	return qs
 }
 
+// firstPIDNamespace is the link of a process of the first PID namespace
+// (PROC_PID_INIT_INO, linux/proc_ns.h).
+const firstPIDNamespace = "pid:[4026531836]"
+
+// inFirstPIDNamespace says whether this process is in the PID namespace by which
+// the kernel numbers processes in messages to a group.
+func inFirstPIDNamespace() bool {
+	link, err := os.Readlink("/proc/self/ns/pid")
+	return err == nil && link == firstPIDNamespace
+}
+
 // queueOwner names the process that reads a queue, "" if nobody does. The
 // caller's thread must be in the network namespace in question.
 func queueOwner(queue uint16) string {
