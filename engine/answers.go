@@ -102,22 +102,29 @@ func (s *spd) keepQuestions(old *spd) {
 	}
 }
 
-// relate finds out whether a packet is a question to a group, or what it may be
-// an answer to.
-func (e *Engine) relate(s *spd, in *Input) {
-	in.asks, in.answers = false, 0
+// mayRelate says of a packet that it may be a question or an answer to one.
+func (s *spd) mayRelate(in *Input) bool {
 	p := &in.Packet
-	if s.questions == nil || p.Protocol != packet.UDP || in.SA != "" || p.LaterFragment() {
+	return s.questions != nil && p.Protocol == packet.UDP && in.SA == "" && !p.LaterFragment()
+}
+
+// relate finds out whether a packet is a question to a group. What it may be an
+// answer to is looked for when the rules are asked: see findQuestion.
+func (e *Engine) relate(s *spd, in *Input) {
+	p := &in.Packet
+	in.asks, in.answers = in.Dir == Out && s.mayRelate(in) &&
+		in.OutIf != loopback && isHost(p.Src) && e.isGroup(in.OutIf, p.Dst), 0
+}
+
+// findQuestion finds out what a packet that belongs to no flow may be an answer to.
+func (e *Engine) findQuestion(s *spd, in *Input) {
+	if in.Dir != In || !s.mayRelate(in) {
 		return
 	}
-	switch in.Dir {
-	case Out:
-		in.asks = in.OutIf != loopback && isHost(p.Src) && e.isGroup(in.OutIf, p.Dst)
-	case In:
-		when, ok := s.questions.last(netip.AddrPortFrom(p.Dst, p.DstPort), in.InIf)
-		if ok && e.isNeighbor(in.InIf, p.Src) {
-			in.answers = sinceQuestion(max(0, in.Now-when) + 1)
-		}
+	p := &in.Packet
+	when, ok := s.questions.last(netip.AddrPortFrom(p.Dst, p.DstPort), in.InIf)
+	if ok && e.isNeighbor(in.InIf, p.Src) {
+		in.answers = sinceQuestion(max(0, in.Now-when) + 1)
 	}
 }
 

@@ -132,8 +132,7 @@ func (e *Engine) Generation() uint32 { return e.spd.Load().generation }
 // Ask gives what the rules say of a flow that such a packet opens, and counts
 // nothing.
 func (e *Engine) Ask(in *Input) Result {
-	q := queryOf(in)
-	return e.spd.Load().lookup(&q, in.Now, again)
+	return e.spd.Load().ask(in)
 }
 
 // Policy gives the policy in force. It must not be changed.
@@ -190,6 +189,7 @@ func (e *Engine) judgeWhole(s *spd, in *Input) Result {
 	}
 	key, side, ok := flowKeyOf(in)
 	if !ok || in.Alone {
+		e.findQuestion(s, in)
 		return e.judgeAlone(s, in)
 	}
 
@@ -245,6 +245,7 @@ func (e *Engine) judgeAlone(s *spd, in *Input) Result {
 // open judges a packet that belongs to no known flow, and remembers the flow
 // if policy lets it open. before is a flow between the same ends that is over.
 func (e *Engine) open(s *spd, shard *flowShard, in *Input, key flowKey, side uint8, before *flow) Result {
+	e.findQuestion(s, in)
 	tracked, reply := in.Tracked, in.Reply
 	accepted := e.recall(in)
 	if s.speaksToAnswerer(in) {

@@ -183,12 +183,7 @@ func ruleWords(names []string) string {
 }
 
 func portWords(list []PortRange) string {
-	return listWords(list, func(r PortRange) string {
-		if r.First == r.Last {
-			return fmt.Sprint(r.First)
-		}
-		return fmt.Sprintf("%d-%d", r.First, r.Last)
-	})
+	return listWords(list, PortRange.String)
 }
 
 func listWords[T any](list []T, word func(T) string) string {

@@ -66,7 +66,7 @@ type Input struct {
 	master *query  // of the flow that expects this one; nil: there is none, or it is not known
 	from   *esp.SA // that the packet came out of, if it has just been opened
 
-	// See answers.go; relate sets them.
+	// See answers.go; relate and findQuestion set them.
 	asks    bool // it is a question to a group
 	answers sinceQuestion
 }

@@ -20,8 +20,14 @@ func (p *Prepared) Policy() *Policy { return p.spd.given }
 // Ask gives what its rules say of a flow that such a packet opens, as Engine.Ask
 // does for the policy in force.
 func (p *Prepared) Ask(in *Input) Result {
+	return p.spd.ask(in)
+}
+
+// ask gives what the rules say of a flow that such a packet opens, and counts
+// nothing.
+func (s *spd) ask(in *Input) Result {
 	q := queryOf(in)
-	return p.spd.lookup(&q, in.Now, again)
+	return s.lookup(&q, in.Now, again)
 }
 
 // Change is a live flow of which a prepared policy says something else than the

@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"fmt"
 	"net/netip"
+	"strconv"
 	"time"
 )
 
@@ -94,8 +96,28 @@ type Selector struct {
 // AddrRange is all addresses from First to Last, both included, of one family.
 type AddrRange struct{ First, Last netip.Addr }
 
+// Everywhere gives every address, IPv4's in front of IPv6's.
+func Everywhere() [2]AddrRange {
+	var last16 [16]byte
+	for i := range last16 {
+		last16[i] = 0xff
+	}
+	return [2]AddrRange{
+		{netip.IPv4Unspecified(), broadcast},
+		{netip.IPv6Unspecified(), netip.AddrFrom16(last16)},
+	}
+}
+
 // PortRange is all ports from First to Last, both included.
 type PortRange struct{ First, Last uint16 }
+
+// String writes it as a policy does: "80", "1024-65535".
+func (r PortRange) String() string {
+	if r.First == r.Last {
+		return strconv.Itoa(int(r.First))
+	}
+	return fmt.Sprintf("%d-%d", r.First, r.Last)
+}
 
 // ICMPSel is one ICMP or ICMPv6 type, or one code of it.
 type ICMPSel struct {

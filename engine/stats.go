@@ -99,10 +99,7 @@ func (s *spd) says(f *flow) (Verdict, int32) {
 		return f.verdict, f.rule
 	}
 	q := f.query()
-	r := s.lookup(&q, 0, again)
-	if f.half && r.Verdict == Bypass && !s.halfOpen(r.Rule) {
-		return Discard, NoRule
-	}
+	r := s.again(&q, f.half)
 	return r.Verdict, r.Rule
 }
 

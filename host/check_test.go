@@ -11,10 +11,10 @@ import (
 	"github.com/ipfw/ipfw/rules"
 )
 
-// A dry run refuses what a daemon refuses, and points at it.
-func TestDryRunRefusesWhatADaemonDoes(t *testing.T) {
-	block := func(ipsec, ike string) string {
-		return `
+// protectedBy is a rule with its ipsec and ike block, which have these arguments
+// besides.
+func protectedBy(ipsec, ike string) string {
+	return `
 rule "all" {
   action    = "protect"
   with      = "x"
@@ -29,7 +29,10 @@ ipsec "x" {
 ike "x" {
   remote_endpoint = "192.0.2.2"
 ` + ike + "\n}\n"
-	}
+}
+
+// A dry run refuses what a daemon refuses, and points at it.
+func TestDryRunRefusesWhatADaemonDoes(t *testing.T) {
 	many := func(n int) string {
 		var list []string
 		for i := range n {
@@ -81,19 +84,19 @@ ipsec %q {
 		files        map[string]string
 		want         string // empty: both take it
 	}{
-		{"good", block("", `psk_file = "k"`), psk, ""},
-		{"local_id of a type that nobody knows", block("", "psk_file = \"k\"\nlocal_id = \"CN=us,XY=1\""), psk, `"XY" is not a type`},
-		{"local_id that is a pattern", block("", "psk_file = \"k\"\nlocal_id = \"*.example\""), psk, "a pattern"},
-		{"local_id with DC", block("", "psk_file = \"k\"\nlocal_id = \"CN=us,DC=example,DC=org\""), psk, ""},
-		{"remote_id with DC, mail, UID, several values", block("", "psk_file = \"k\"\nremote_id = \"CN=a+UID=b,E=c,DC=org\""), psk, ""},
-		{"remote_id of a type that nobody knows", block("", "psk_file = \"k\"\nremote_id = \"CN=*,XY=1\""), psk, `"XY" is not a type`},
-		{"remote_id that is a range", block("", "psk_file = \"k\"\nremote_id = \"192.0.2.*\""), psk, "remote_endpoint"},
+		{"good", protectedBy("", `psk_file = "k"`), psk, ""},
+		{"local_id of a type that nobody knows", protectedBy("", "psk_file = \"k\"\nlocal_id = \"CN=us,XY=1\""), psk, `"XY" is not a type`},
+		{"local_id that is a pattern", protectedBy("", "psk_file = \"k\"\nlocal_id = \"*.example\""), psk, "a pattern"},
+		{"local_id with DC", protectedBy("", "psk_file = \"k\"\nlocal_id = \"CN=us,DC=example,DC=org\""), psk, ""},
+		{"remote_id with DC, mail, UID, several values", protectedBy("", "psk_file = \"k\"\nremote_id = \"CN=a+UID=b,E=c,DC=org\""), psk, ""},
+		{"remote_id of a type that nobody knows", protectedBy("", "psk_file = \"k\"\nremote_id = \"CN=*,XY=1\""), psk, `"XY" is not a type`},
+		{"remote_id that is a range", protectedBy("", "psk_file = \"k\"\nremote_id = \"192.0.2.*\""), psk, "remote_endpoint"},
 		{"64 networks", many(64), psk, ""},
 		{"too many networks", many(300), psk, "ranges of addresses"},
-		{"queues past the last", strings.Replace(block("", `psk_file = "k"`), "\nrule", "\n# queues\nrule", 1), psk, "need 1 to 256"},
-		{"short key", block("", `psk_file = "k"`), map[string]string{"k": "swordfish"}, "a key of 9 bytes can be guessed"},
-		{"no key", block("", "private_key = \"k\"\npublic_keys = \"p\"\nlocal_id = \"a\""), map[string]string{"k": "swordfish", "p/b.pub": "x"}, "no private key"},
-		{"ppk_id that is not there", block("", "psk_file = \"k\"\nppk_file = \"q\"\nppk_id = \"b\""), map[string]string{"k": goodPSK, "q": "a = 0123456789abcdefghij\n"}, "post-quantum"},
+		{"queues past the last", strings.Replace(protectedBy("", `psk_file = "k"`), "\nrule", "\n# queues\nrule", 1), psk, "need 1 to 256"},
+		{"short key", protectedBy("", `psk_file = "k"`), map[string]string{"k": "swordfish"}, "a key of 9 bytes can be guessed"},
+		{"no key", protectedBy("", "private_key = \"k\"\npublic_keys = \"p\"\nlocal_id = \"a\""), map[string]string{"k": "swordfish", "p/b.pub": "x"}, "no private key"},
+		{"ppk_id that is not there", protectedBy("", "psk_file = \"k\"\nppk_file = \"q\"\nppk_id = \"b\""), map[string]string{"k": goodPSK, "q": "a = 0123456789abcdefghij\n"}, "post-quantum"},
 		{"manual", manual("a", "0x1001") + manual("b", "0x1002"), keys, ""},
 		{"manual with one SPI twice", manual("a", "0x1001") + manual("b", "0x1001"), keys, "SPI"},
 	} {

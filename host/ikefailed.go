@@ -86,9 +86,12 @@ func (x *exchange) whyNoSA(b *block, p *packet.Packet) string {
 // answer. The engine lets it in or not, as policy has it; it is no more than a hint.
 func (x *exchange) icmpError(in *engine.Input) {
 	s := x.server.Load()
+	if s == nil {
+		return
+	}
 	p := &in.Packet
 	what := unreachableText(p)
-	if s == nil || what == "" {
+	if what == "" {
 		return
 	}
 	var quoted packet.Packet
@@ -110,16 +113,38 @@ const portIKE = 500
 // unreachableText names a Destination Unreachable (RFC 792, RFC 1812 section 5.2.7.1,
 // RFC 4443 section 3.1); empty: it is none, or is about the size of a packet.
 func unreachableText(p *packet.Packet) string {
-	v4 := map[uint8]string{0: "network unreachable", 1: "host unreachable", 2: "protocol unreachable", 3: "port unreachable",
-		9: "network prohibited", 10: "host prohibited", 13: "prohibited by a firewall"}
-	v6 := map[uint8]string{0: "no route", 1: "prohibited by a firewall", 3: "address unreachable", 4: "port unreachable",
-		5: "prohibited by a firewall", 6: "route rejected"}
 	switch {
 	case !p.HasICMP:
 	case p.Version == 4 && p.ICMPType == 3:
-		return v4[p.ICMPCode]
+		switch p.ICMPCode {
+		case 0:
+			return "network unreachable"
+		case 1:
+			return "host unreachable"
+		case 2:
+			return "protocol unreachable"
+		case 3:
+			return "port unreachable"
+		case 9:
+			return "network prohibited"
+		case 10:
+			return "host prohibited"
+		case 13:
+			return "prohibited by a firewall"
+		}
 	case p.Version == 6 && p.ICMPType == 1:
-		return v6[p.ICMPCode]
+		switch p.ICMPCode {
+		case 0:
+			return "no route"
+		case 1, 5:
+			return "prohibited by a firewall"
+		case 3:
+			return "address unreachable"
+		case 4:
+			return "port unreachable"
+		case 6:
+			return "route rejected"
+		}
 	}
 	return ""
 }

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -38,10 +36,7 @@ func (l *lockedText) String() string {
 // An ICMP error about a call is told at once, as a warning, whatever the policy does
 // with the error itself; one about anything else is not.
 func TestUnreachablePeer(t *testing.T) {
-	psk := filepath.Join(t.TempDir(), "psk")
-	if err := os.WriteFile(psk, []byte("correct horse battery staple"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	psk := pskFile(t)
 	log := &lockedText{}
 	d := start(t, fmt.Sprintf(`policy {
   inbound  = "discard"

@@ -185,13 +185,7 @@ const maxCombinations = 1 << 14
 
 // combinations is how many selectors one side of a rule makes.
 func combinations(protocols []uint8, addrs []engine.AddrRange, ports []engine.PortRange) int {
-	return max(len(protocols), 1) * max(len(addrs), len(anywhere)) * max(len(ports), 1)
-}
-
-// anywhere is every address, of both families.
-var anywhere = []engine.AddrRange{
-	{First: netip.IPv4Unspecified(), Last: netip.AddrFrom4([4]byte{255, 255, 255, 255})},
-	{First: netip.IPv6Unspecified(), Last: ike.SelectorOf(netip.PrefixFrom(netip.IPv6Unspecified(), 0)).Last},
+	return max(len(protocols), 1) * max(len(addrs), len(engine.Everywhere())) * max(len(ports), 1)
 }
 
 // appendSelectors adds one side of a rule. Of ICMP all types are asked for: the
@@ -201,7 +195,8 @@ func appendSelectors(list []ike.TrafficSelector, protocols []uint8, addrs []engi
 		protocols = []uint8{0}
 	}
 	if len(addrs) == 0 {
-		addrs = anywhere
+		all := engine.Everywhere()
+		addrs = all[:]
 	}
 	for _, proto := range protocols {
 		ports := ports

@@ -51,6 +51,16 @@ func loadPeers(t *testing.T, policy string, files map[string]string) ([]*ike.Pee
 
 const goodPSK = "correct horse battery staple\n"
 
+// pskFile is a file with goodPSK.
+func pskFile(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "psk")
+	if err := os.WriteFile(path, []byte(goodPSK), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // What a policy says becomes what the key exchange may agree to.
 func TestPeersOf(t *testing.T) {
 	list, err := loadPeers(t, `
@@ -147,22 +157,6 @@ far endpoint 203.0.113.99:0 from [] id none mobike false transcript 1
 
 // A key that is no use is an error with a sentence, and without the key.
 func TestPeersOfBadFiles(t *testing.T) {
-	block := func(more string) string {
-		return `
-rule "all" {
-  action    = "protect"
-  with      = "x"
-  direction = "both"
-  remote_address = "192.0.2.2"
-}
-ipsec "x" {
-  mode = "transport"
-  ike  = "x"
-}
-ike "x" {
-  remote_endpoint = "192.0.2.2"
-` + more + "\n}\n"
-	}
 	for _, row := range []struct{ name, more, file, text, want string }{
 		{"short psk", `psk_file = "k"`, "k", "swordfish", "a key of 9 bytes can be guessed"},
 		{"two keys", `psk_file = "k"`, "k", goodPSK + goodPSK, "more than one line"},
@@ -172,7 +166,7 @@ ike "x" {
 			"-----BEGIN PRIVATE KEY-----\nc3dvcmRmaXNo\n-----END PRIVATE KEY-----\n", "no private key that ipfw can read"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			_, err := loadPeers(t, block(row.more), map[string]string{row.file: row.text, "p/b.pub": "x"})
+			_, err := loadPeers(t, protectedBy("", row.more), map[string]string{row.file: row.text, "p/b.pub": "x"})
 			if err == nil || !strings.Contains(err.Error(), row.want) || strings.Contains(err.Error(), "swordfish") {
 				t.Errorf("error %v, want one with %q and without the key", err, row.want)
 			}
@@ -204,7 +198,7 @@ func TestPrefixesOf(t *testing.T) {
 			}
 		}
 	}
-	if got := prefixesOf(anywhere[1]); len(got) != 1 || got[0].Bits() != 0 {
+	if got := prefixesOf(engine.Everywhere()[1]); len(got) != 1 || got[0].Bits() != 0 {
 		t.Errorf("all of IPv6 is %v", got)
 	}
 }

@@ -3,8 +3,6 @@ package host
 import (
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -14,10 +12,7 @@ import (
 // A packet for an address that its ike block does not speak with is no reason to
 // call anybody: it is discarded as `explain` says, and told with its sentence.
 func TestNobodyToCall(t *testing.T) {
-	psk := filepath.Join(t.TempDir(), "psk")
-	if err := os.WriteFile(psk, []byte("correct horse battery staple"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	psk := pskFile(t)
 	for _, row := range []struct{ name, ipsec, ike, to, want string }{
 		{"the peer", "", `remote_endpoint = "203.0.113.9"`, "203.0.113.9", ""},
 		{"one of a range", "", `remote_endpoint = "203.0.113.8/30"`, "203.0.113.10", ""},

@@ -3,6 +3,7 @@ package host
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/ipfw/ipfw/engine"
 	"github.com/ipfw/ipfw/rules"
@@ -15,7 +16,7 @@ const maxRouteTrials = 64
 // drops what should go there before ipfw sees it, and counts nothing that people
 // look at. hasRoute asks the kernel.
 func unrouted(p *rules.Policy, hasRoute func(netip.Addr) bool) (list []Diagnostic) {
-	asked := map[engine.AddrRange]bool{}
+	asked, everywhere := map[engine.AddrRange]bool{}, engine.Everywhere()
 	for i := range p.Engine.Rules {
 		r := &p.Engine.Rules[i]
 		if r.Action != engine.Protect || r.Audit || !r.Out && !r.Forward || r.Forward && r.OpenedBy == engine.OpenedByRemote {
@@ -29,7 +30,7 @@ func unrouted(p *rules.Policy, hasRoute func(netip.Addr) bool) (list []Diagnosti
 			continue // routes come with the address
 		}
 		for _, to := range r.Remote {
-			if asked[to] || to == wholeOf(to.First) || len(asked) == maxRouteTrials {
+			if asked[to] || slices.Contains(everywhere[:], to) || len(asked) == maxRouteTrials {
 				continue
 			}
 			asked[to] = true
@@ -46,14 +47,6 @@ func unrouted(p *rules.Policy, hasRoute func(netip.Addr) bool) (list []Diagnosti
 		}
 	}
 	return list
-}
-
-// wholeOf is all addresses of a family.
-func wholeOf(a netip.Addr) engine.AddrRange {
-	if a.Is4() {
-		return anywhere[0]
-	}
-	return anywhere[1]
 }
 
 // tellRoutes writes an event about networks without a route. d.change is held, or

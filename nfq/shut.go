@@ -23,33 +23,39 @@ func Shut(cfg Config) error {
 func Hold(cfg Config) (first bool, err error) { return hold(cfg, true) }
 
 func hold(cfg Config, onlyFirst bool) (first bool, err error) {
-	if cfg, err = cfg.withDefaults(); err != nil {
-		return false, err
+	err = withRuleset(&cfg, func(r *ruleset) error {
+		can, err := r.detect()
+		if err != nil {
+			return err
+		}
+		r.own = can.own && !cfg.noOwner
+		followed, err := r.refuseForeignTable(cfg.Table)
+		if err != nil {
+			return err
+		}
+		there, err := r.tables(cfg.Table)
+		if err != nil || followed && onlyFirst {
+			return err
+		}
+		first = len(there) == 0
+		return r.shut(&cfg, can, !followed)
+	})
+	return first, err
+}
+
+// withRuleset gives cfg its defaults, and f a socket of nftables in the network
+// namespace of the caller's thread, whose /proc queueOwner reads.
+func withRuleset(cfg *Config, f func(*ruleset) error) (err error) {
+	if *cfg, err = cfg.withDefaults(); err != nil {
+		return err
 	}
-	runtime.LockOSThread() // queueOwner reads the namespace's /proc
+	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	r, err := openRuleset()
 	if err != nil {
-		return false, privileged(err)
+		return privileged(err)
 	}
-	defer func() { err = errors.Join(err, r.close()) }()
-	can, err := r.detect()
-	if err != nil {
-		return false, err
-	}
-	r.own = can.own && !cfg.noOwner
-	followed, err := r.refuseForeignTable(cfg.Table)
-	if err != nil {
-		return false, err
-	}
-	there, err := r.tables(cfg.Table)
-	if err != nil {
-		return false, err
-	}
-	if followed && onlyFirst {
-		return false, nil
-	}
-	return len(there) == 0, r.shut(&cfg, can, !followed)
+	return errors.Join(f(r), r.close())
 }
 
 // shut puts the table in force in the form that lets nothing pass but loopback.
@@ -97,47 +103,32 @@ type Left struct {
 // FindLeft looks for our table in the network namespace of the caller. It takes
 // CAP_NET_ADMIN.
 func FindLeft() (l Left, err error) {
-	cfg, err := Config{}.withDefaults()
-	if err != nil {
-		return l, err
-	}
-	runtime.LockOSThread() // queueOwner reads the namespace's /proc
-	defer runtime.UnlockOSThread()
-	r, err := openRuleset()
-	if err != nil {
-		return l, privileged(err)
-	}
-	defer func() { err = errors.Join(err, r.close()) }()
-	there, err := r.tables(cfg.Table)
-	if err != nil || len(there) == 0 {
-		return l, privileged(err)
-	}
-	l.There = true
-	if err := r.eachRule(cfg.Table, func(rule *nftables.Rule) {
-		l.Open = l.Open || slices.ContainsFunc(rule.Exprs, queueBypasses)
-	}); err != nil {
-		return l, privileged(err)
-	}
-	l.Owner, _, err = r.whose(cfg.Table)
-	return l, privileged(err)
+	var cfg Config
+	err = withRuleset(&cfg, func(r *ruleset) error {
+		there, err := r.tables(cfg.Table)
+		if err != nil || len(there) == 0 {
+			return privileged(err)
+		}
+		l.There = true
+		if err := r.eachRule(cfg.Table, func(rule *nftables.Rule) {
+			l.Open = l.Open || slices.ContainsFunc(rule.Exprs, queueBypasses)
+		}); err != nil {
+			return privileged(err)
+		}
+		l.Owner, _, err = r.whose(cfg.Table)
+		return privileged(err)
+	})
+	return l, err
 }
 
 // Remove deletes the table of a firewall that was left shut and has no daemon
 // any more; that of one that is open is an error. The zero Config will do for
 // the default table.
 func Remove(cfg Config) (err error) {
-	if cfg, err = cfg.withDefaults(); err != nil {
-		return err
-	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	r, err := openRuleset()
-	if err != nil {
-		return privileged(err)
-	}
-	defer func() { err = errors.Join(err, r.close()) }()
-	if _, err := r.refuseForeignTable(cfg.Table); err != nil {
-		return privileged(err)
-	}
-	return privileged(r.remove(cfg.Table))
+	return withRuleset(&cfg, func(r *ruleset) error {
+		if _, err := r.refuseForeignTable(cfg.Table); err != nil {
+			return privileged(err)
+		}
+		return privileged(r.remove(cfg.Table))
+	})
 }

@@ -64,19 +64,23 @@ func (l *loader) warn() {
 
 // takersText names the rules in the way; of many, the first few.
 func takersText(p *Policy, takers []int) string {
-	const most = 3
-	var names []string
-	for n, e := range takers {
-		if n == most && len(takers) > most+1 {
-			names = append(names, fmt.Sprintf("%d more", len(takers)-most))
-			break
-		}
-		names = append(names, quoted(p.Engine.Rules[e]))
-	}
+	names := firstOf(takers, func(e int) string { return quoted(p.Engine.Rules[e]) })
 	if len(names) == 1 {
 		return "rule " + names[0] + ", which comes before it, takes them all"
 	}
 	return "rules " + strings.Join(names[:len(names)-1], ", ") + " and " + names[len(names)-1] + ", which come before it, take them all between them"
+}
+
+// firstOf gives the words for the first three of a list, and how many more there are.
+func firstOf[T any](list []T, word func(T) string) (words []string) {
+	const most = 3
+	for i, x := range list {
+		if i == most && len(list) > most+1 {
+			return append(words, fmt.Sprintf("%d more", len(list)-most))
+		}
+		words = append(words, word(x))
+	}
+	return words
 }
 
 // contradiction says why the addresses of a rule do not go together, or with its

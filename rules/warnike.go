@@ -1,7 +1,6 @@
 package rules
 
 import (
-	"bytes"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -99,7 +98,8 @@ func (l *loader) warnUnspoken() {
 		}
 		remote, what := r.Remote, rangesText(r.Remote)
 		if len(remote) == 0 && (r.Out || r.Forward) {
-			remote, what = everywhere, "any address"
+			all := engine.Everywhere()
+			remote, what = all[:], "any address"
 		}
 		if len(far) > 0 && !engine.Within(remote, far) {
 			l.caution(l.places[r.Name], "Peer is not there", "Rule %q protects %s, %s with %s only: what is with others is discarded (no-sa). "+
@@ -112,23 +112,9 @@ func (l *loader) warnUnspoken() {
 	}
 }
 
-var everywhere = []engine.AddrRange{
-	{First: netip.IPv4Unspecified(), Last: netip.AddrFrom4([4]byte{255, 255, 255, 255})},
-	{First: netip.IPv6Unspecified(), Last: netip.AddrFrom16([16]byte(bytes.Repeat([]byte{0xff}, 16)))},
-}
-
 // rangesText names addresses; of many, the first few.
 func rangesText(list []engine.AddrRange) string {
-	const most = 3
-	var words []string
-	for i, r := range list {
-		if i == most && len(list) > most+1 {
-			words = append(words, fmt.Sprintf("%d more", len(list)-most))
-			break
-		}
-		words = append(words, r.String())
-	}
-	return strings.Join(words, ", ")
+	return strings.Join(firstOf(list, engine.AddrRange.String), ", ")
 }
 
 // ikeTrials are trial packets of a peer to one port of ours.

@@ -233,12 +233,9 @@ func otherPorts(t engine.Trial, p *rules.Policy) ([]portCase, error) {
 	found, err := t.OtherPorts(p.DryRun(engine.Options{}))
 	var out []portCase
 	for _, c := range found {
-		x := portCase{End: "destination", Ports: fmt.Sprint(c.Ports.First), Verdict: c.Result.Verdict.String(), Rule: decider(&p.Engine, c.Result.Rule, t.Dir)}
+		x := portCase{End: "destination", Ports: c.Ports.String(), Verdict: c.Result.Verdict.String(), Rule: decider(&p.Engine, c.Result.Rule, t.Dir)}
 		if c.Source {
 			x.End = "source"
-		}
-		if c.Ports.Last > c.Ports.First {
-			x.Ports += fmt.Sprintf("-%d", c.Ports.Last)
 		}
 		out = append(out, x)
 	}
