@@ -262,7 +262,10 @@ func (e *Engine) credit(s *spd, f *flow, d counts) {
 	if packets == 0 && bytes == 0 {
 		return
 	}
+	e.beside.Lock()
 	e.reasons[f.reason()].Add(packets)
+	e.beside.carried += packets
+	e.beside.Unlock()
 	var c *counter
 	switch {
 	case f.rule >= 0:

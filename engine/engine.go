@@ -104,6 +104,7 @@ type Engine struct {
 	told      told
 	noted     noted
 	reasons   [reasonCount]atomic.Uint64
+	beside    beside
 }
 
 // New builds an engine for a policy.
@@ -151,7 +152,15 @@ func (e *Engine) finish(s *spd, in *Input, r Result) Result {
 	}
 	s.asked(in, &r)
 	s.count(in, &r)
-	e.reasons[r.Reason].Add(1)
+	n := 1 + uint64(in.Merged)
+	if !in.Again {
+		e.reasons[r.Reason].Add(n)
+		return r
+	}
+	e.beside.Lock()
+	e.reasons[r.Reason].Add(n)
+	e.beside.again += n
+	e.beside.Unlock()
 	return r
 }
 

@@ -49,6 +49,13 @@ type Input struct {
 	// need no UDP checksum, and all of them come in Output.Send.
 	UDPSocket bool
 
+	// Again says that the packet has been counted before: it has waited for an
+	// SA, or is an IKE message of which UDP's rules are asked. Stats.Again counts
+	// such a packet. Merged is how many more packets are merged in this one; each
+	// of them counts.
+	Again  bool
+	Merged int
+
 	// Opened says that the packet came out of an SA, was judged when it arrived,
 	// and is now at the hook that Dir says, with its way out: which SA it was
 	// the engine knows. Moved says of such a packet that it does not go where it

@@ -48,9 +48,9 @@ type ruleCounter struct {
 	flows atomic.Uint64
 }
 
-func (c *counter) add(n int) {
-	c.packets.Add(1)
-	c.bytes.Add(uint64(n))
+func (c *counter) add(packets, bytes int) {
+	c.packets.Add(uint64(packets))
+	c.bytes.Add(uint64(bytes))
 }
 
 // mode says what a lookup is for.
@@ -170,11 +170,11 @@ func (s *spd) count(in *Input, r *Result) {
 	n := in.Packet.Len
 	switch {
 	case r.Rule >= 0:
-		s.state[r.Rule].add(n)
+		s.state[r.Rule].add(1+in.Merged, n)
 		if r.NewFlow {
 			s.state[r.Rule].flows.Add(1)
 		}
 	case r.Rule == DefaultRule:
-		s.defaults[r.opened].add(n)
+		s.defaults[r.opened].add(1+in.Merged, n)
 	}
 }

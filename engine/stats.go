@@ -2,6 +2,7 @@ package engine
 
 import (
 	"net/netip"
+	"sync"
 	"time"
 )
 
@@ -9,6 +10,8 @@ import (
 type Stats struct {
 	Policy   *Policy                      // whose rules Rules counts; must not be changed
 	Reasons  [Reasons]uint64              // packets by Reason
+	Carried  uint64                       // of those, the ones that the kernel has carried by itself
+	Again    uint64                       // of those, the ones that were counted before: see Input.Again
 	Rules    []RuleStats                  // by index in Policy.Rules
 	Defaults [directionCount]DefaultStats // by Direction
 	Flows    int                          // flows known now
@@ -21,14 +24,27 @@ type RuleStats struct{ Packets, Bytes, Flows uint64 }
 // DefaultStats count what no rule has decided.
 type DefaultStats struct{ Packets, Bytes uint64 }
 
-// Stats gives the counters. Rule counters are those of the policy in force;
+// beside counts the packets of reasons that are not of a packet that has just
+// been given to the engine, so that all of them add up: a reason is added with
+// the lock held.
+type beside struct {
+	sync.Mutex
+	carried, again uint64
+}
+
+// Stats gives the counters. While no packet is in the engine, the reasons
+// without Carried and Again are as many as the packets that it was given, but for
+// those that came out of an SA and passed a second time (see Input.Opened). Rule counters are those of the policy in force;
 // a rule that a reload keeps by name keeps its counters.
 func (e *Engine) Stats() Stats {
 	s := e.spd.Load()
 	st := Stats{Policy: s.given, Rules: make([]RuleStats, len(s.state)), Flows: e.flows.len()}
+	e.beside.Lock()
 	for i := range st.Reasons {
 		st.Reasons[i] = e.reasons[i].Load()
 	}
+	st.Carried, st.Again = e.beside.carried, e.beside.again
+	e.beside.Unlock()
 	for i := range s.state {
 		r := &s.state[i]
 		st.Rules[i] = RuleStats{r.packets.Load(), r.bytes.Load(), r.flows.Load()}

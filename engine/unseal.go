@@ -146,7 +146,7 @@ func (e *Engine) parse(u *Unsealed, in *Input, sa *esp.SA, head, data []byte) Re
 // inside reads what came out of an SA, n bytes that begin with head, in a packet
 // of which in tells.
 func (e *Engine) inside(in *Input, sa *esp.SA, head []byte, n int, inner *Input) (Result, bool) {
-	*inner = Input{Now: in.Now, InIf: in.InIf, SA: sa.Owner().Name, Holder: sa.Holder(), Arriving: true, Tracked: in.Tracked, from: sa}
+	*inner = Input{Now: in.Now, InIf: in.InIf, SA: sa.Owner().Name, Holder: sa.Holder(), Arriving: true, Tracked: in.Tracked, Again: in.Again, from: sa}
 	if fault := packet.Parse(&inner.Packet, head, n); fault != packet.OK {
 		return Result{Reason: ReasonOf(fault), Rule: NoRule}, false
 	}

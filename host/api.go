@@ -46,8 +46,15 @@ type Status struct {
 	Flows int `json:"flows"`
 	// SAs is how many SAs there are now, of both directions.
 	SAs int `json:"sas"`
-	// Reasons counts packets by reason; all reasons are there.
+	// Reasons counts packets by reason; all reasons are there. They add up to
+	// Queue.Packets, Carried and JudgedAgain.
 	Reasons map[string]uint64 `json:"reasons"`
+	// Carried packets are those that the kernel has carried by itself, of flows
+	// that were let through or refused.
+	Carried uint64 `json:"carried"`
+	// JudgedAgain packets had waited for an SA, or are IKE messages on port 4500,
+	// which are told from ESP first.
+	JudgedAgain uint64 `json:"judged_again"`
 	// Rules are in the order of the policy, those of `essentials` included.
 	Rules []RuleStatus `json:"rules"`
 	// Sources are the addresses of other hosts that most discarded packets had for
@@ -215,7 +222,7 @@ type QueueStatus struct {
 	// through: "flow" or "none".
 	Offload string `json:"offload"`
 
-	Packets  uint64 `json:"packets"` // read from the queues
+	Packets  uint64 `json:"packets"` // that came up and were judged
 	Accepted uint64 `json:"accepted"`
 	Dropped  uint64 `json:"dropped"`  // by verdict, rejected ones included
 	Rejected uint64 `json:"rejected"` // answered

@@ -203,7 +203,7 @@ func (x *exchange) open(list []earlyPacket) {
 // a fragment that waits for others.
 func (x *exchange) openOne(p *earlyPacket, out *engine.Output, u *engine.Unsealed) (held bool, clear [][]byte) {
 	in := &p.in
-	in.Now = x.d.now()
+	in.Now, in.Again = x.d.now(), true
 	var r engine.Result
 	if p.sealed == nil {
 		r = x.d.engine.Process(in, out)

@@ -359,7 +359,7 @@ func (x *exchange) release() {
 		}
 		for _, p := range x.hold.take(b, ready) {
 			in = p.in
-			in.Now = x.d.now()
+			in.Now, in.Again = x.d.now(), true
 			if packet.Parse(&in.Packet, p.bytes, len(p.bytes)) != packet.OK {
 				continue
 			}

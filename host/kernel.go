@@ -22,6 +22,8 @@ type firewall interface {
 	// Close ends the kernel's side; with stayShut the table stays.
 	Close(stayShut bool) error
 	Status() QueueStatus
+	// Still calls f while no packet is being judged; see nfq.Firewall.Still.
+	Still(f func())
 	// Send sends a sealed datagram past the host's own rules.
 	Send(b []byte) error
 	// IsLocal says whether packets to an address end at this host.

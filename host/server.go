@@ -90,8 +90,10 @@ func (d *daemon) serveReload(w http.ResponseWriter, r *http.Request) {
 // status is what /v1/status shows.
 func (d *daemon) status() Status {
 	d.counted()
-	queue, key := d.firewall.Status(), d.exchange.status()
-	st := d.engine.Stats()
+	key := d.exchange.status()
+	var queue QueueStatus
+	var st engine.Stats
+	d.firewall.Still(func() { queue, st = d.firewall.Status(), d.engine.Stats() })
 	p := st.Policy // while a reload is under way it may be the next one's
 	written, lost := d.ring.counts()
 	now := d.warningsNow()
@@ -106,6 +108,8 @@ func (d *daemon) status() Status {
 		Flows:       st.Flows,
 		SAs:         d.keeper.sad.Len(),
 		Reasons:     make(map[string]uint64, engine.Reasons),
+		Carried:     st.Carried,
+		JudgedAgain: st.Again,
 		Rules:       make([]RuleStatus, len(p.Rules)),
 		Defaults:    make(map[string]DefaultStatus, len(p.Default)),
 		Sources:     d.sources.top(),

@@ -142,12 +142,7 @@ func (r *batchReceiver) receive(ctx context.Context, w *worker) error {
 	defer r.ended.Unlock()
 	defer context.AfterFunc(ctx, r.sock.stop)()
 
-	now := w.fw.Now()
-	for _, body := range r.early {
-		r.take(w, msgPacket, body, now)
-	}
-	r.early = nil
-	r.finish(w)
+	r.judgeEarly(w)
 	for !r.sock.stopped() {
 		n, err := r.sock.receive(r.ring)
 		switch err {
@@ -171,8 +166,22 @@ func (r *batchReceiver) receive(ctx context.Context, w *worker) error {
 	return nil
 }
 
+// judgeEarly judges what has overtaken the kernel's answer to bind.
+func (r *batchReceiver) judgeEarly(w *worker) {
+	w.stats.Lock()
+	defer w.stats.Unlock()
+	now := w.fw.Now()
+	for _, body := range r.early {
+		r.take(w, msgPacket, body, now)
+	}
+	r.early = nil
+	r.finish(w)
+}
+
 // judgeAll judges the first n messages in the ring.
 func (r *batchReceiver) judgeAll(w *worker, n int) {
+	w.stats.Lock()
+	defer w.stats.Unlock()
 	now := w.fw.Now()
 	for i := range n {
 		b := r.slots[i*slotSize:][:min(r.ring[i].len, slotSize)]

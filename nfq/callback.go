@@ -105,7 +105,9 @@ func (r *callbackReceiver) callback(ctx context.Context) nfqueue.HookFunc {
 			m.info = binary.BigEndian.Uint32(*a.SkbInfo)
 		}
 		m.wireLen = max(len(m.payload), int(value(a.CapLen)))
+		now.w.stats.Lock()
 		ans := now.w.judge(&m, now.w.fw.Now())
+		now.w.stats.Unlock()
 		now.w.send.flush()
 		if err := r.verdict(m.id, ans, now.w.out.Replace); err != nil {
 			now.w.stats.sendErrors.Add(1)

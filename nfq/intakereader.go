@@ -41,6 +41,8 @@ func (r *intakeReader) receive(ctx context.Context) {
 // read deals with what is in the ring, up to a batch, and says how many packets
 // that were.
 func (r *intakeReader) read(now int64) (n int) {
+	r.w.stats.Lock()
+	defer r.w.stats.Unlock()
 	for n < intakeBatch {
 		b, link, ok := r.intake.frame(n)
 		if !ok {
@@ -65,10 +67,12 @@ func (r *intakeReader) packet(b []byte, link uint32, now int64) {
 	from := r.w.fw.links.link(link)
 	in.InIf, in.InMTU = from.name, from.mtu
 	if f != packet.OK || p.Protocol != packet.ESP || p.Transport != plainHeader(p.Version) {
-		r.count(1, false)
-		if f != packet.OK {
-			r.w.handler.Handle(in, &r.w.out, f)
+		if f == packet.OK {
+			r.w.stats.unreadable.Add(1) // not what the program lets through
+			return
 		}
+		r.w.handler.Handle(in, &r.w.out, f)
+		r.count(1, false)
 		return
 	}
 	r.datagram(p.Bytes[p.Transport:p.Len], link)

@@ -159,7 +159,7 @@ func udpHolders(text string, port uint16) (all []udpHolder) {
 // its datagram in; the kernel is not to give it to anybody.
 func (w *worker) ikeArrived(m *message) {
 	in := w.in
-	in.Arriving, in.Dir, in.Alone = false, engine.In, true
+	in.Arriving, in.Dir, in.Alone, in.Again = false, engine.In, true, in.Packet.DstPort == portNAT
 	at := in.Packet.Payload
 	if in.Packet.DstPort == portNAT {
 		at += marker

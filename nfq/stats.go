@@ -1,8 +1,10 @@
 package nfq
 
+import "sync"
+
 // Stats are counters since Open, and what the kernel's queues hold now.
 type Stats struct {
-	Packets  uint64 // read from the queues
+	Packets  uint64 // given to the Handler; what came out of an SA and passes a second time is not counted twice
 	Bytes    uint64 // their true lengths
 	Accepted uint64
 	Dropped  uint64 // by verdict, rejected ones included
@@ -44,11 +46,35 @@ type QueueStats struct {
 	UserDropped  uint64
 }
 
-// queueStats are the counters of one worker, written by it alone.
+// queueStats are the counters of one worker, written by it alone, with the lock
+// held: it is free when all packets that the worker has begun with are judged
+// and counted.
 type queueStats struct {
+	sync.Mutex
 	packets, bytes, accepted, dropped            counter
 	unreadable, rejected, suppressed, sendErrors counter
 	sealed, direct, opened, unsent               counter
+}
+
+// count counts packets of which the Handler has given a result.
+func (s *queueStats) count(n uint64, accepted bool) {
+	s.packets.Add(n)
+	if accepted {
+		s.accepted.Add(n)
+	} else {
+		s.dropped.Add(n)
+	}
+}
+
+// Still calls f while no packet is with the Handler: what the Firewall and the
+// Handler have counted is then of the same packets. The packets wait meanwhile,
+// so f has to be short, and must not wait for a packet.
+func (f *Firewall) Still(do func()) {
+	for _, s := range f.stats {
+		s.Lock()
+		defer s.Unlock()
+	}
+	do()
 }
 
 // Stats reads all counters. What the kernel counts is 0 where /proc cannot be

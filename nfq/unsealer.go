@@ -114,6 +114,8 @@ func (u *portReader) recvmmsg() (n int, errno syscall.Errno) {
 
 // read deals with the first n messages in the ring.
 func (u *portReader) read(n int) {
+	u.w.stats.Lock()
+	defer u.w.stats.Unlock()
 	now := u.opener.Now()
 	for i := range n {
 		u.message(&u.ring[i], u.slots[i<<16:][:u.ring[i].len], &u.ctls[i], now)
@@ -130,7 +132,6 @@ func (u *portReader) message(m *mmsghdr, b []byte, c *control, now int64) {
 		size = len(b)
 	}
 	if m.hdr.Flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 || !in.Packet.Dst.IsValid() || len(b) == 0 {
-		u.count(1, false)
 		u.w.stats.unreadable.Add(1)
 		return
 	}
@@ -167,7 +168,7 @@ func (u *unsealer) datagram(b []byte, link uint32) {
 // ike hands an IKE message on if policy lets its datagram in.
 func (u *unsealer) ike(b []byte, link uint32) {
 	in := u.w.in
-	in.Arriving, in.Dir, in.Alone = false, engine.In, true
+	in.Arriving, in.Dir, in.Alone, in.Again = false, engine.In, true, in.Packet.DstPort == portNAT
 	r := u.w.handler.Handle(&in, &u.w.out, packet.OK)
 	f := u.w.fw.cfg.IKE
 	if r.Verdict != engine.Bypass || f == nil {
@@ -184,38 +185,33 @@ func (u *unsealer) ike(b []byte, link uint32) {
 
 // deliver judges what the merger has made and hands it to the kernel.
 func (u *unsealer) deliver(t *train) {
+	n := t.n + t.past
+	t.in.Merged = n - 1
 	r := u.w.handler.Handle(&t.in, &u.w.out, packet.OK)
 	if r.Verdict != engine.Protect {
-		u.count(t.n+t.past, false)
+		u.count(n, false)
 		return
 	}
 	if out := &u.w.out; out.Pieces != nil {
-		u.count(1, u.w.deliver(out.Pieces...))
+		u.count(n, u.w.deliver(out.Pieces...))
 		return
 	} else if out.Replace != nil {
-		u.count(1, u.w.deliver(out.Replace))
+		u.count(n, u.w.deliver(out.Replace))
 		return
 	}
 	u.vnet = t.vnetHeader()
 	t.iov[0] = unix.Iovec{Base: &u.vnet[0], Len: sizeofVnetHeader}
 	if err := u.w.fw.tunnel.writev(t.iov); err != nil {
-		u.count(t.n+t.past, false)
+		u.count(n, false)
 		u.w.stats.unsent.Add(1)
 		u.w.fw.cfg.Logger.Debug("opened packet not delivered", slog.Any("error", err))
 		return
 	}
-	u.count(t.n+t.past, true)
-	u.w.stats.opened.Add(uint64(t.n + t.past))
+	u.count(n, true)
+	u.w.stats.opened.Add(uint64(n))
 }
 
-func (u *unsealer) count(n int, accepted bool) {
-	u.w.stats.packets.Add(uint64(n))
-	if accepted {
-		u.w.stats.accepted.Add(uint64(n))
-	} else {
-		u.w.stats.dropped.Add(uint64(n))
-	}
-}
+func (u *unsealer) count(n int, accepted bool) { u.w.stats.count(uint64(n), accepted) }
 
 // read fills in p what the kernel says of a message beside its bytes: where it
 // came from and went to, and how. size is the length of the datagrams of which

@@ -47,10 +47,8 @@ var directions = [...]engine.Direction{
 
 // judge gives the answer for one packet; now is the Firewall's clock.
 func (w *worker) judge(m *message, now int64) answer {
-	w.stats.packets.Add(1)
-	w.stats.bytes.Add(uint64(m.wireLen))
 	if m.hook > unix.NF_INET_LOCAL_OUT {
-		w.stats.dropped.Add(1)
+		w.stats.unreadable.Add(1)
 		return answer{} // somebody else's rule sent it here
 	}
 	in := &w.in
@@ -73,7 +71,7 @@ func (w *worker) judge(m *message, now int64) answer {
 
 	if in.Arriving && fault == packet.OK && w.ikeByQueue(&in.Packet) {
 		w.ikeArrived(m)
-		w.stats.dropped.Add(1)
+		w.count(m, false)
 		return answer{}
 	}
 	r := w.handler.Handle(in, &w.out, fault)
@@ -95,12 +93,15 @@ func (w *worker) judge(m *message, now int64) answer {
 	case r.Verdict == engine.Discard && r.TellMTU > 0:
 		w.tooBig(m, r.TellMTU, now)
 	}
-	if a.accept {
-		w.stats.accepted.Add(1)
-	} else {
-		w.stats.dropped.Add(1)
+	if !in.Opened || !a.accept { // else it was counted as it arrived
+		w.count(m, a.accept)
 	}
 	return a
+}
+
+func (w *worker) count(m *message, accepted bool) {
+	w.stats.count(1, accepted)
+	w.stats.bytes.Add(uint64(m.wireLen))
 }
 
 // passed gives the answer for a packet that goes on as it is.

@@ -225,21 +225,17 @@ func reasonsOf(s *host.Status) (sum uint64) {
 	return sum
 }
 
-// carriedBy is how many packets the kernel has carried by itself.
-func carriedBy(s *host.Status) uint64 { return reasonsOf(s) - s.Queue.Packets }
-
-// reasonsAddUp checks that every packet that the kernel sent up was judged,
-// once. Of flows that were let through it may have carried more.
+// reasonsAddUp checks that every packet that the kernel sent up was judged, once,
+// and that of all others that have a reason it is known why.
 func reasonsAddUp(s *host.Status) error {
 	sum := reasonsOf(s)
 	if q := &s.Queue; q.QueueDropped+q.SocketDropped+q.Unreadable > 0 {
 		return fmt.Errorf("the kernel lost packets on the way to the daemon: %d queue full, %d buffer full, %d unreadable",
 			q.QueueDropped, q.SocketDropped, q.Unreadable)
 	}
-	if q := &s.Queue; sum < q.Packets || sum > q.Packets && q.Offload == "none" || q.Accepted+q.Dropped != q.Packets ||
-		carriedBy(s) > s.Reasons["flow"] {
-		return fmt.Errorf("the counters do not add up: %d packets came up, %d have a reason, %d were accepted and %d dropped",
-			q.Packets, sum, q.Accepted, q.Dropped)
+	if q := &s.Queue; sum != q.Packets+s.Carried+s.JudgedAgain || q.Accepted+q.Dropped != q.Packets {
+		return fmt.Errorf("the counters do not add up: %d packets came up, the kernel carried %d, %d were judged again, %d have a reason, %d were accepted and %d dropped",
+			q.Packets, s.Carried, s.JudgedAgain, sum, q.Accepted, q.Dropped)
 	}
 	return nil
 }

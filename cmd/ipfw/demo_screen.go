@@ -88,7 +88,7 @@ func (s *screen) endWeb(st host.Status) {
 		s.printf(" %s\n", s.paint(red, fmt.Sprintf("They do not agree on %d.", s.wrong)))
 	}
 	more := ""
-	if n := carriedBy(&st); n > 0 {
+	if n := st.Carried; n > 0 {
 		more = fmt.Sprintf(", the kernel carried %s more of what it let through", count(n))
 	}
 	s.printf("  The daemon judged %s packets%s. Each has one reason, none was lost.\n\n", count(st.Queue.Packets), more)

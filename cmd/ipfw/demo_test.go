@@ -192,22 +192,24 @@ func TestDemoScreen(t *testing.T) {
 // found; what the kernel carries of flows that were let through is none of them.
 func TestReasonsAddUp(t *testing.T) {
 	for _, row := range []struct {
-		good             bool
-		offload          string
-		packets, dropped uint64
-		rule, flow       uint64
-		lost             uint64
+		good                     bool
+		packets, dropped         uint64
+		rule, flow               uint64
+		carried, again, accepted uint64
+		lost                     uint64
 	}{
-		{true, "none", 10, 4, 6, 4, 0},
-		{false, "none", 10, 4, 6, 3, 0},
-		{false, "none", 10, 4, 6, 5, 0},
-		{true, "flow", 10, 4, 10, 60, 0},
-		{false, "flow", 10, 4, 9, 0, 0},
-		{false, "flow", 10, 4, 12, 1, 0},
-		{false, "none", 10, 4, 6, 4, 1},
+		{true, 10, 4, 6, 4, 0, 0, 6, 0},
+		{false, 10, 4, 6, 3, 0, 0, 6, 0},
+		{false, 10, 4, 6, 5, 0, 0, 6, 0},
+		{true, 10, 4, 10, 60, 60, 0, 6, 0},
+		{false, 10, 4, 10, 60, 59, 0, 6, 0},
+		{true, 10, 4, 10, 63, 60, 3, 6, 0},
+		{false, 10, 4, 10, 63, 60, 2, 6, 0},
+		{false, 10, 4, 6, 4, 0, 0, 5, 0},
+		{false, 10, 4, 6, 4, 0, 0, 6, 1},
 	} {
-		st := host.Status{Reasons: map[string]uint64{"rule": row.rule, "flow": row.flow},
-			Queue: host.QueueStatus{Offload: row.offload, Packets: row.packets, Accepted: row.packets - row.dropped, Dropped: row.dropped, QueueDropped: row.lost}}
+		st := host.Status{Reasons: map[string]uint64{"rule": row.rule, "flow": row.flow}, Carried: row.carried, JudgedAgain: row.again,
+			Queue: host.QueueStatus{Packets: row.packets, Accepted: row.accepted, Dropped: row.dropped, QueueDropped: row.lost}}
 		if err := reasonsAddUp(&st); (err == nil) != row.good {
 			t.Errorf("%+v: %v", row, err)
 		}
