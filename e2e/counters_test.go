@@ -1,12 +1,12 @@
 package e2e
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/ipfw/ipfw/e2e/lab"
+	"github.com/ipfw/ipfw/host"
 )
 
 // TestCountersAddUp: each packet has one reason, and whoever asks for the counters
@@ -34,9 +34,14 @@ func TestCountersAddUp(t *testing.T) {
 				}
 				return strings.Replace(text, "policy {", fmt.Sprintf("policy {\n  offload = %q", row.offload), 1)
 			}
-			daemons := []*lab.Daemon{
+			var daemons []*host.Client
+			for _, d := range []*lab.Daemon{
 				client.IPFW(l.File("client/policy.hcl", policy("client", row.self, "server", row.peer))),
 				server.IPFW(l.File("server/policy.hcl", policy("server", row.peer, "client", row.self))),
+			} {
+				c := host.NewClient(d.Socket)
+				defer c.Close()
+				daemons = append(daemons, c)
 			}
 			server.Start("iperf3", "-s")
 			l.Eventually(waitLong, "iperf3 listens", func() bool {
@@ -44,7 +49,7 @@ func TestCountersAddUp(t *testing.T) {
 				return strings.Contains(out, ":5201")
 			})
 			var add addedUp
-			for round := 0; round < 3; round++ {
+			for range 2 {
 				for _, traffic := range [][]string{
 					{"iperf3", "-c", row.peer, "-n", "8M"},
 					{"iperf3", "-c", row.peer, "-n", "8M", "-R"},
@@ -68,7 +73,7 @@ func TestCountersAddUp(t *testing.T) {
 				}
 			}
 			t.Logf("asked %d times, %d packets at the end, %d carried by the kernel, %d judged again", add.asked, add.packets, add.carried, add.again)
-			if add.packets < 100 || (row.mode != "") != (add.again > 0) || (row.mode == "" && row.offload == "flow") != (add.carried > 0) {
+			if add.packets+add.carried < 1000 || (row.mode != "") != (add.again > 0) || (row.mode == "" && row.offload == "flow") != (add.carried > 0) {
 				t.Error("not all kinds of packets were there")
 			}
 		})
@@ -76,27 +81,25 @@ func TestCountersAddUp(t *testing.T) {
 }
 
 // addedUp holds what the last look at the counters saw.
-type addedUp struct{ asked, packets, carried, again int }
+type addedUp struct {
+	asked                   int
+	packets, carried, again uint64
+}
 
-func (a *addedUp) look(t *testing.T, d *lab.Daemon) {
+func (a *addedUp) look(t *testing.T, d *host.Client) {
 	t.Helper()
-	var s struct {
-		Reasons map[string]int
-		Carried int
-		Again   int `json:"judged_again"`
-		Queue   struct{ Packets, Accepted, Dropped int }
-	}
-	if err := json.Unmarshal([]byte(d.Ask("status", "--json")), &s); err != nil {
+	s, err := d.Status(t.Context())
+	if err != nil {
 		t.Fatal(err)
 	}
-	sum := 0
+	sum := uint64(0)
 	for _, n := range s.Reasons {
 		sum += n
 	}
 	a.asked++
-	a.packets, a.carried, a.again = s.Queue.Packets, s.Carried, s.Again
-	if q := s.Queue; sum != q.Packets+s.Carried+s.Again || q.Accepted+q.Dropped != q.Packets {
+	a.packets, a.carried, a.again = s.Queue.Packets, s.Carried, s.JudgedAgain
+	if q := s.Queue; sum != q.Packets+s.Carried+s.JudgedAgain || q.Accepted+q.Dropped != q.Packets {
 		t.Errorf("%d packets came up, the kernel carried %d, %d were judged again, %d have a reason, %d were accepted, %d dropped: %v",
-			q.Packets, s.Carried, s.Again, sum, q.Accepted, q.Dropped, s.Reasons)
+			q.Packets, s.Carried, s.JudgedAgain, sum, q.Accepted, q.Dropped, s.Reasons)
 	}
 }

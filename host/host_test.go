@@ -131,8 +131,6 @@ func (k *fakeKernel) Status() QueueStatus {
 	return QueueStatus{QueueDropped: k.drops, TableRenewed: k.renewed, TableNotRenewed: k.renewed / 2, TableChangedBy: k.changedBy}
 }
 
-func (k *fakeKernel) Still(f func()) { f() }
-
 func (k *fakeKernel) Send(b []byte) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
