@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -93,8 +94,26 @@ func bare(err error) error {
 
 // trial makes a scratch table of one chain and one rule and deletes it again,
 // in one transaction. The chain hangs on no hook.
+//
+// A module of xtables has an alias for each family that iptables has, and the
+// kernel asks for it by the family of the table: in inet it finds what is loaded
+// and loads nothing. So it is asked to in a table of IPv4 first.
 func (r *ruleset) trial(fam nftables.TableFamily, exprs ...expr.Any) error {
-	return r.commit(r.scratch(fam, 0, exprs...))
+	err := r.commit(r.scratch(fam, 0, exprs...))
+	if fam == nftables.TableFamilyINet && errors.Is(err, unix.ENOENT) && slices.ContainsFunc(exprs, ofXtables) &&
+		r.commit(r.scratch(nftables.TableFamilyIPv4, 0, exprs...)) == nil {
+		err = r.commit(r.scratch(fam, 0, exprs...))
+	}
+	return err
+}
+
+// ofXtables says that an expression is a match or a target of xtables.
+func ofXtables(e expr.Any) bool {
+	switch e.(type) {
+	case *expr.Match, *expr.Target:
+		return true
+	}
+	return false
 }
 
 func (r *ruleset) scratch(fam nftables.TableFamily, flags uint32, exprs ...expr.Any) *transaction {
