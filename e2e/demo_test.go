@@ -7,7 +7,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/ipfw/ipfw/e2e/lab"
 )
@@ -17,7 +16,7 @@ import (
 func TestDemo(t *testing.T) {
 	l := lab.New(t)
 	h := l.Host("machine")
-	out, err := h.Try(time.Minute, "env", "TMPDIR="+l.Dir, lab.Binary(t), "demo", "--json")
+	out, err := h.Try(5*lab.Patience, "env", "TMPDIR="+l.Dir, lab.Binary(t), "demo", "--json")
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

@@ -162,9 +162,9 @@ type probe struct {
 	wrap func(net.Conn) net.Conn // if not nil, the connection is used through it
 }
 
-// silence is how long the demo waits for an answer: less than the second
-// after which TCP repeats its SYN (RFC 6298 section 2), so that a connection
-// that is dropped counts one packet.
+// silence is how long the demo waits for an answer that is not to come: less
+// than the second after which TCP repeats its SYN (RFC 6298 section 2), so that a
+// connection that is dropped counts one packet.
 const silence = 700 * time.Millisecond
 
 // run asks the dry run, then the network, then the daemon, whose counters so

@@ -78,7 +78,7 @@ func startDaemon(ctx context.Context, n *namespace, policy, socket string) (*dem
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
-			return nil, fmt.Errorf("the daemon was not ready after 15 seconds: %s", lastLine(d.output.String()))
+			return nil, fmt.Errorf("the daemon was not ready after %v: %s", demoPatience, lastLine(d.output.String()))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

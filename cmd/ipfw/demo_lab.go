@@ -81,8 +81,9 @@ var (
 
 const demoLink = "net0"
 
-// demoPatience is how long the demo waits for what must come on any machine.
-const demoPatience = 15 * time.Second
+// demoPatience is how long the demo waits for what must come on any machine: a slow
+// one with much to do takes half a minute to start a daemon.
+const demoPatience = 2 * time.Minute
 
 // lab is the two namespaces and the cable between them.
 type lab struct {

@@ -258,7 +258,7 @@ func demoSealed(ctx context.Context, dir string, show *screen) (*sealedFlow, err
 // request sends the request and looks at it from all sides.
 func (f *sealedFlow) request(ctx context.Context, lab *lab, servers *servers, cable *wire, daemons [2]*demoDaemon) error {
 	var written recorder
-	p := &probe{From: f.From, To: f.To, port: filesPort, path: filesPath, wrap: written.wrap}
+	p := &probe{From: f.From, To: f.To, Expected: f.Expected, port: filesPort, path: filesPath, wrap: written.wrap}
 	begin := time.Now()
 	answer, err := servers.get(ctx, lab.client, p)
 	if ctx.Err() != nil {
