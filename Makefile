@@ -18,9 +18,12 @@
 # make ike-figures  handshakes, memory, floods; beside strongSwan in the same run
 # make ike-rates  of them the handshakes in a second (BEFORE=PATH: beside another build of ipfw)
 # make list-figures  lists of 5,000 to 1,000,000 addresses beside nft (as root)
+# make kernels    ipfw on the stock kernels of Debian 12, 13 and 14, emulated, and the
+#                 table test x kernel (KERNEL=debian-12 ROWS=pattern, PART=2/5 for some)
+# make test-kernels  of that a few minutes
 # make lint       formatting, vet, staticcheck
 #
-# As root, make test and test-peers install what the end-to-end tests use (Debian packages,
+# As root, make test, test-peers and test-kernels install what the end-to-end tests use (Debian packages,
 # listed in e2e/install.sh). As anybody else it runs what it can, and says at
 # the end what it skipped and why. With CI=true a skipped test is a failure.
 
@@ -32,7 +35,7 @@ ROWS     ?= all
 TAGS     := $(if $(CLASSBENCH_DIR),-tags classbench)
 export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
 
-.PHONY: build test test-peers unit e2e fuzz bench bench-esp microbench lint race clean soak matrix ike-matrix ike-model ike-figures ike-rates attack list-figures
+.PHONY: build test test-peers test-kernels kernels unit e2e fuzz bench bench-esp microbench lint race clean soak matrix ike-matrix ike-model ike-figures ike-rates attack list-figures
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ipfw ./cmd/ipfw
@@ -45,12 +48,21 @@ test-peers:
 	@./e2e/install.sh peers
 	@GO="$(GO)" ./.ci/gotest peers
 
+test-kernels:
+	@./e2e/install.sh kernels
+	@GO="$(GO)" ./.ci/gotest kernels
+
+# Every test that there is for guests, on each kernel, on each way into the queue.
+kernels:
+	@./e2e/install.sh kernels
+	IPFW_KERNELS='$(ROWS)' IPFW_KERNELS_PART='$(PART)' IPFW_KERNEL='$(KERNEL)' $(GO) test -count=1 -v -timeout 6h ./e2e/vm
+
 unit:
 	$(GO) test $$($(GO) list ./... | grep -v /e2e)
 
 e2e:
 	@./e2e/install.sh peers
-	IPFW_E2E_OFFLOAD=$(OFFLOAD) $(GO) test -count=1 -v -timeout 60m ./e2e/...
+	IPFW_E2E_OFFLOAD=$(OFFLOAD) $(GO) test -count=1 -v -timeout 60m $$($(GO) list ./e2e/... | grep -v /e2e/vm)
 
 list-figures:
 	IPFW_LIST_FIGURES=1 $(GO) test -count=1 -v -timeout 30m -run TestFigureLists ./cmd/ipfw
@@ -109,7 +121,7 @@ lint:
 	@out=$$($(GO)fmt -l .); [ -z "$$out" ] || { echo "not formatted (gofmt -w):"; echo "$$out"; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags classbench ./engine/classify
-	$(GO) vet -tags guest ./nfq
+	$(GO) vet -tags guest ./nfq ./e2e
 	$(GO) vet -tags soak ./e2e
 	$(GO) tool staticcheck ./...
 

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"syscall"
@@ -17,23 +18,29 @@ import (
 // it reads one request a line from the serial line and answers each in a line.
 
 const (
-	agentVariable = "IPFW_LAB_AGENT" // names the device; set for the agent only
+	// AgentVariable is an environment variable that makes a test binary an agent
+	// and names its device; it is set for the agent only.
+	AgentVariable = "IPFW_LAB_AGENT"
 	agentHello    = "agent"
 )
 
 // agentRequest is one thing to do.
 type agentRequest struct {
-	Op       string // run, start, tool, read, serve, transfer, encapsulate
+	Op       string // run, stream, start, tool, read, serve, transfer, encapsulate
 	Args     []string
+	Dir      string   // where a command runs; "": where the agent does
+	Env      []string // is added to a command's environment
 	Input    string
 	Port     uint16
 	Transfer Transfer
 	Limit    time.Duration
 }
 
-// agentAnswer is what became of it.
+// agentAnswer is what became of it; with More, a part of what it prints, to be
+// followed by others.
 type agentAnswer struct {
 	Out   string
+	More  bool   `json:",omitempty"`
 	Error string `json:",omitempty"`
 }
 
@@ -43,7 +50,7 @@ type Tools map[string]func(args []string) (string, error)
 // Agent makes this process a guest's agent if it was started as one: it returns
 // true when the line is cut, and why. A TestMain calls it first.
 func Agent(tools Tools) (was bool, err error) {
-	device := os.Getenv(agentVariable)
+	device := os.Getenv(AgentVariable)
 	if device == "" {
 		return false, nil
 	}
@@ -77,7 +84,7 @@ func serveAgent(device string, tools Tools) error {
 		if err := json.Unmarshal(b, &q); err != nil {
 			return fmt.Errorf("%w: %q", err, b)
 		}
-		out, err := q.do(tools)
+		out, err := q.do(tools, func(part string) error { return answer(agentAnswer{Out: part, More: true}) })
 		a := agentAnswer{Out: out}
 		if err != nil {
 			a.Error = err.Error()
@@ -88,10 +95,15 @@ func serveAgent(device string, tools Tools) error {
 	}
 }
 
-func (q *agentRequest) do(tools Tools) (string, error) {
+// do gives what a request prints; a stream's goes to more, part by part.
+func (q *agentRequest) do(tools Tools, more partWriter) (string, error) {
 	switch q.Op {
 	case "run":
-		return q.run()
+		var out bytes.Buffer
+		err := q.run(&out)
+		return out.String(), err
+	case "stream":
+		return "", q.run(more)
 	case "start":
 		return q.start()
 	case "tool":
@@ -113,7 +125,12 @@ func (q *agentRequest) do(tools Tools) (string, error) {
 	return "", fmt.Errorf("unknown request %q", q.Op)
 }
 
-func (q *agentRequest) run() (string, error) {
+// partWriter takes parts of a text.
+type partWriter func(string) error
+
+func (w partWriter) Write(p []byte) (int, error) { return len(p), w(string(p)) }
+
+func (q *agentRequest) run(out io.Writer) error {
 	ctx, cancel := context.WithTimeout(context.Background(), q.Limit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, q.Args[0], q.Args[1:]...)
@@ -121,23 +138,24 @@ func (q *agentRequest) run() (string, error) {
 		cmd.Stdin = bytes.NewReader([]byte(q.Input))
 	}
 	cmd.WaitDelay = time.Second
-	cmd.Env = q.environ()
-	out, err := cmd.CombinedOutput()
+	cmd.Dir, cmd.Env = q.Dir, q.environ()
+	cmd.Stdout, cmd.Stderr = out, out
+	err := cmd.Run()
 	if ctx.Err() != nil {
 		err = errors.Join(err, fmt.Errorf("took longer than %v", q.Limit))
 	}
-	return string(out), err
+	return err
 }
 
 // environ is the agent's own environment, less what makes it one.
 func (q *agentRequest) environ() []string {
 	var env []string
 	for _, v := range os.Environ() {
-		if len(v) < len(agentVariable) || v[:len(agentVariable)] != agentVariable {
+		if len(v) < len(AgentVariable) || v[:len(AgentVariable)] != AgentVariable {
 			env = append(env, v)
 		}
 	}
-	return env
+	return append(env, q.Env...)
 }
 
 func (q *agentRequest) start() (string, error) {

@@ -1,8 +1,6 @@
 package lab
 
 import (
-	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -10,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -34,16 +31,11 @@ import (
 // Limits: x86; one vec0; no nftables family but bridge; writable are /run and
 // /tmp/guest only.
 type Guest struct {
+	*Remote
 	lab     *Lab
-	Name    string
 	Wire    *Host // where captures are taken: "tap0", or "sw0" for all ports
 	console *lockedBuffer
 	cmd     *exec.Cmd
-	ended   chan struct{}
-
-	mu   sync.Mutex // one request at a time
-	line *os.File
-	from chan agentAnswer
 }
 
 // guestModules are loaded before anything else; what is missing is said by
@@ -86,7 +78,7 @@ func (l *Lab) Guest(name string) *Guest {
 	if err != nil {
 		l.Fatal(err)
 	}
-	g := &Guest{lab: l, Name: name, Wire: l.Host(name + "-wire"), console: new(lockedBuffer), ended: make(chan struct{}), from: make(chan agentAnswer)}
+	g := &Guest{lab: l, Wire: l.Host(name + "-wire"), console: new(lockedBuffer)}
 	g.Wire.Run("ip", "link", "add", "sw0", "type", "bridge", "mcast_snooping", "0")
 	g.Wire.Run("ip", "tuntap", "add", "mode", "tap", "name", "tap0")
 	for _, dev := range []string{"sw0", "tap0"} {
@@ -100,25 +92,19 @@ func (l *Lab) Guest(name string) *Guest {
 		os.Symlink(modules[0], filepath.Join(root, "lib/modules", filepath.Base(modules[0])))); err != nil {
 		l.Fatal(err)
 	}
-	init := l.File(name+"/init.sh", fmt.Sprintf(guestInit, root, guestModules, agentVariable, self))
+	init := l.File(name+"/init.sh", fmt.Sprintf(guestInit, root, guestModules, AgentVariable, self))
 	if err := os.Chmod(init, 0o755); err != nil {
 		l.Fatal(err)
 	}
-	g.boot(root, init)
-	var hello agentAnswer
-	select {
-	case hello = <-g.from:
-	case <-g.ended:
-	case <-time.After(Patience):
-	}
-	if hello.Out != agentHello {
-		l.Fatalf("the guest did not boot:\n%s", g.console.String())
+	g.boot(name, root, init)
+	if err := g.Await(Patience); err != nil {
+		l.Fatal(err)
 	}
 	return g
 }
 
 // boot starts the kernel with pipes for its console and its serial line.
-func (g *Guest) boot(root, init string) {
+func (g *Guest) boot(name, root, init string) {
 	g.lab.Helper()
 	fail := func(err error) {
 		if err != nil {
@@ -129,7 +115,7 @@ func (g *Guest) boot(root, init string) {
 	fail(err)
 	fromGuest, out, err := os.Pipe()
 	fail(err)
-	g.line = toGuest
+	g.Remote = NewRemote(g.lab, name, fromGuest, toGuest, func() string { return "the guest has ended or does not answer:\n" + g.console.String() })
 	g.cmd = exec.Command("ip", "netns", "exec", g.Wire.NS, "linux.uml", "mem=512M", "rootfstype=hostfs", "rootflags=/", "ro",
 		"init="+init, "vec0:transport=tap,ifname=tap0,depth=64", "con=null", "con0=null,fd:1", "ssl=null", "ssl0=fd:3,fd:4", "uml_dir="+root, "umid=uml")
 	g.cmd.Stdout, g.cmd.Stderr = g.console, g.console
@@ -138,7 +124,6 @@ func (g *Guest) boot(root, init string) {
 	fail(g.cmd.Start())
 	_ = in.Close()
 	_ = out.Close()
-	go g.read(fromGuest)
 	stop := make(chan struct{})
 	fail(g.rouse(stop))
 	waited := make(chan struct{})
@@ -188,100 +173,6 @@ func (g *Guest) rouse(stop chan struct{}) error {
 	})
 }
 
-// read takes answers off the serial line until it ends.
-func (g *Guest) read(from *os.File) {
-	defer close(g.ended)
-	lines := bufio.NewScanner(from)
-	lines.Buffer(nil, 64<<20)
-	for lines.Scan() {
-		var a agentAnswer
-		if json.Unmarshal(lines.Bytes(), &a) == nil {
-			g.from <- a
-		}
-	}
-}
-
-// Ask has the agent do one thing, and gives what it says within the limit.
-func (g *Guest) ask(limit time.Duration, q agentRequest) (string, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	q.Limit = limit
-	b, err := json.Marshal(q)
-	if err != nil {
-		return "", err
-	}
-	if _, err := g.line.Write(append(b, '\n')); err != nil {
-		return "", err
-	}
-	select {
-	case a := <-g.from:
-		if a.Error != "" {
-			return a.Out, errors.New(a.Error)
-		}
-		return a.Out, nil
-	case <-g.ended:
-		return "", fmt.Errorf("the guest has ended:\n%s", g.console.String())
-	case <-time.After(limit + 30*time.Second):
-		return "", fmt.Errorf("the guest does not answer:\n%s", g.console.String())
-	}
-}
-
-// Try runs a command in the guest, as Host.Try does.
-func (g *Guest) Try(limit time.Duration, args ...string) (string, error) {
-	return g.ask(limit, agentRequest{Op: "run", Args: args})
-}
-
-// Run runs a command in the guest that must succeed.
-func (g *Guest) Run(args ...string) string {
-	g.lab.Helper()
-	out, err := g.Try(Patience, args...)
-	if err != nil {
-		g.lab.Fatalf("%s: %s: %v\n%s", g.Name, strings.Join(args, " "), err, out)
-	}
-	return out
-}
-
-// Pipe runs a command that gets text to read.
-func (g *Guest) Pipe(limit time.Duration, input string, args ...string) (string, error) {
-	return g.ask(limit, agentRequest{Op: "run", Args: args, Input: input})
-}
-
-// Tool runs one of the test's own functions in the guest; see Agent.
-func (g *Guest) Tool(args ...string) (string, error) {
-	return g.ask(time.Minute, agentRequest{Op: "tool", Args: args})
-}
-
-// Start starts a command in the background; what it prints goes to a file of
-// the guest, whose path it gives. The command ends with the guest.
-func (g *Guest) Start(args ...string) (output string) {
-	g.lab.Helper()
-	out, err := g.ask(time.Minute, agentRequest{Op: "start", Args: args})
-	if err != nil {
-		g.lab.Fatalf("%s: %s: %v", g.Name, strings.Join(args, " "), err)
-	}
-	return out
-}
-
-// Serve starts an echo server in the guest; see Serve.
-func (g *Guest) Serve(port uint16) {
-	g.lab.Helper()
-	if _, err := g.ask(time.Minute, agentRequest{Op: "serve", Port: port}); err != nil {
-		g.lab.Fatalf("%s: echo server: %v", g.Name, err)
-	}
-}
-
-// Transfer sends from the guest; see Transfer.
-func (g *Guest) Transfer(t Transfer) error {
-	_, err := g.ask(t.Limit+10*time.Second, agentRequest{Op: "transfer", Transfer: t})
-	return err
-}
-
-// Encapsulate opens the guest's sockets for ESP in UDP on a port.
-func (g *Guest) Encapsulate(port uint16) error {
-	_, err := g.ask(time.Minute, agentRequest{Op: "encapsulate", Port: port})
-	return err
-}
-
 // Lab is the lab that the guest is in.
 func (g *Guest) Lab() *Lab { return g.lab }
 
@@ -299,9 +190,4 @@ func (g *Guest) Join(h *Host, dev string, addrs, guest []string) {
 		}
 		g.Run(args...)
 	}
-}
-
-// Read gives a file of the guest, of /proc perhaps.
-func (g *Guest) Read(path string) (string, error) {
-	return g.ask(time.Minute, agentRequest{Op: "read", Args: []string{path}})
 }

@@ -15,8 +15,10 @@ var binaryDir string
 
 // binary builds ipfw once for the test binary.
 var binary = sync.OnceValues(func() (string, error) {
-	if path := os.Getenv(BinaryEnv); path != "" {
-		return path, nil
+	for _, name := range []string{BinaryEnv, BuiltEnv} {
+		if path := os.Getenv(name); path != "" {
+			return path, nil
+		}
 	}
 	dir, err := os.MkdirTemp("", "ipfw-e2e-")
 	if err != nil {
@@ -41,6 +43,10 @@ func (e *buildError) Error() string { return "building ipfw: " + e.err.Error() +
 // BinaryEnv is an environment variable that names an ipfw to test in place of the
 // one that this tree makes: to see what an older one does.
 const BinaryEnv = "IPFW_E2E_BINARY"
+
+// BuiltEnv is an environment variable that names the ipfw that this tree makes,
+// where somebody has built it already.
+const BuiltEnv = "IPFW_E2E_BUILT"
 
 // Binary gives the path of the ipfw under test, built from this tree unless
 // BinaryEnv names another.

@@ -1,0 +1,140 @@
+package vm
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/ipfw/ipfw/e2e/lab"
+)
+
+// way is how packets get into the queue: what the guest cannot load leaves one.
+type way struct {
+	name    string
+	without []string
+	needs   Feature
+}
+
+func ways() []way {
+	return []way{
+		{"queue", []string{"xt_NFQUEUE"}, QueueExpression},
+		{"xtables", []string{"nft_queue"}, QueueTarget},
+	}
+}
+
+// suite is the tests of a package that are to run in guests. Files with the build
+// tag "guest" are part of it.
+type suite struct {
+	pkg       string // below the module
+	run, skip string // patterns of tests; "": all, none
+	// onlyQueue is of those that no other way into the queue would change.
+	onlyQueue string
+	// short are those of them that make test-kernels runs.
+	short string
+}
+
+func suites() []suite {
+	return []suite{
+		{pkg: "e2e", run: "^TestDemo", short: "^TestDemo$"},
+		{pkg: "nfq", skip: "^TestFigure", short: "^(TestQueueOverflow|TestSenderNoAllocs|TestWaiterTakesTurns)$"},
+		{pkg: "host", skip: "^TestFigure", onlyQueue: ".", short: "^$"},
+	}
+}
+
+// built is a suite ready to run.
+type built struct {
+	suite
+	binary string // in the folder that guests see
+	dir    string // of the package
+	tests  []string
+}
+
+// build builds the suites and ipfw, once, for all guests, in a folder.
+func build(t *testing.T) (share string, all []built) {
+	t.Helper()
+	share = t.TempDir()
+	command := func(args ...string) string {
+		t.Helper()
+		cmd := exec.Command(args[0], args[1:]...)
+		var errs bytes.Buffer
+		cmd.Stderr = &errs
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%s: %v\n%s%s", strings.Join(args, " "), err, out, errs.String())
+		}
+		return strings.TrimSpace(string(out))
+	}
+	command("cp", lab.Binary(t), filepath.Join(share, "ipfw"))
+	for _, s := range suites() {
+		path := "github.com/ipfw/ipfw/" + s.pkg
+		b := built{suite: s, binary: strings.ReplaceAll(s.pkg, "/", "-") + ".test", dir: command("go", "list", "-f", "{{.Dir}}", path)}
+		command("go", "test", "-c", "-tags", "guest", "-o", filepath.Join(share, b.binary), path)
+		for test := range strings.Lines(command("env", "-u", "IPFW_LAB_AGENT", filepath.Join(share, b.binary), "-test.list", ".")) {
+			test = strings.TrimSpace(test)
+			if strings.HasPrefix(test, "Test") && matches(t, s.run, test, true) && !matches(t, s.skip, test, false) {
+				b.tests = append(b.tests, test)
+			}
+		}
+		if len(b.tests) == 0 {
+			t.Fatalf("%s has no tests for guests", s.pkg)
+		}
+		all = append(all, b)
+	}
+	return share, all
+}
+
+// matches says whether a text fits a pattern, and otherwise of an empty one.
+func matches(t testing.TB, pattern, text string, otherwise bool) bool {
+	t.Helper()
+	if pattern == "" {
+		return otherwise
+	}
+	ok, err := regexp.MatchString(pattern, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ok
+}
+
+// What is run of all: IPFW_KERNELS=all, or a pattern for the rows, as the table
+// prints them; without it the short ones. IPFW_KERNELS_PART=2/5 runs the second
+// fifth of those, IPFW_KERNEL=pattern those of some kernels.
+type choice struct {
+	rows, kernel string
+	part, of     int
+}
+
+func chosen(t *testing.T) choice {
+	c := choice{rows: os.Getenv("IPFW_KERNELS"), kernel: os.Getenv("IPFW_KERNEL"), part: 1, of: 1}
+	if part := os.Getenv("IPFW_KERNELS_PART"); part != "" {
+		if _, err := fmt.Sscanf(part, "%d/%d", &c.part, &c.of); err != nil || c.part < 1 || c.part > c.of {
+			t.Fatalf("IPFW_KERNELS_PART=%s: want 1/5 to 5/5, for example", part)
+		}
+	}
+	return c
+}
+
+// tests are those of a suite that are chosen for one way; n counts the rows of a
+// kernel.
+func (c choice) tests(t *testing.T, b built, w way, first bool, n *int) (tests []string) {
+	for _, test := range b.tests {
+		switch row := line(w.name, b.pkg, test); {
+		case !first && matches(t, b.onlyQueue, test, false):
+		case c.rows == "" && !matches(t, b.short, test, false):
+		case c.rows != "" && c.rows != "all" && !matches(t, c.rows, row, true):
+		default:
+			if *n++; (*n-1)%c.of == c.part-1 {
+				tests = append(tests, test)
+			}
+		}
+	}
+	return tests
+}
+
+// line is the table's name for a row.
+func line(way, pkg, test string) string { return fmt.Sprintf("%-8s %-8s %s", way, pkg, test) }
