@@ -113,7 +113,7 @@ func (e *Event) byOthers() bool {
 	case KindPacket, KindAudit, KindMalformed, KindIPsec:
 		return true
 	case KindIKE:
-		return e.caused || e.IKE != nil && e.IKE.Failure != ""
+		return e.caused || e.IKE != nil && (e.IKE.Failure != "" || e.IKE.stranger)
 	}
 	return false
 }
@@ -125,7 +125,7 @@ func (e *Event) warns() bool {
 
 // byPeers says that the event tells what a peer that has authenticated does: as
 // many children as it likes, one after the other.
-func (e *Event) byPeers() bool { return e.Kind == KindIKE && e.IKE != nil && e.IKE.Failure == "" }
+func (e *Event) byPeers() bool { return e.Kind == KindIKE && e.IKE != nil && !e.byOthers() }
 
 // Diagnostic is one thing a policy was refused for, or is warned of.
 type Diagnostic = rules.Diagnostic

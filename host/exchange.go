@@ -80,7 +80,7 @@ func (x *exchange) prepare(p *rules.Policy) (peers []ikePeer, err error) {
 		return peers, err
 	}
 	s, err := ike.Listen(ike.ServerConfig{
-		Config: ike.Config{Rand: rand.Reader, Source: x.source, Unfit: x.unfit, EAP: eap.New},
+		Config: ike.Config{Rand: rand.Reader, Source: x.source, Unfit: x.unfit, Barred: x.barred, EAP: eap.New},
 		Act:    x.act, Acted: x.release, Event: x.event, Send: x.send, Workers: x.d.o.Cores,
 	})
 	if err != nil {

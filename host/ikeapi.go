@@ -256,8 +256,8 @@ func (x *exchange) command(ctx context.Context, verb string, q IKERequest) (IKER
 	err = rd.follow(ctx, func(list []Event) error {
 		for i := range list {
 			e := list[i].IKE
-			if e == nil || e.Peer != peer || child != "" && e.Child != child && e.Child != "" {
-				continue
+			if e == nil || e.stranger || e.Peer != peer || child != "" && e.Child != child && e.Child != "" {
+				continue // or of somebody's call that does not get as far as what is asked for here
 			}
 			if e.Failure != "" || concludes(verb, child, e.What) {
 				got = e

@@ -43,6 +43,8 @@ type IKEEvent struct {
 	Place   string `json:"place,omitempty"`
 	Rule    string `json:"rule,omitempty"`
 	File    string `json:"file,omitempty"`
+
+	stranger bool // it is about a call of somebody who has not proved who it is
 }
 
 // event hears the events of the key exchange, in the Server's goroutine.
@@ -50,7 +52,7 @@ func (x *exchange) event(e ike.Event) {
 	out := &IKEEvent{
 		What: e.Kind.String(), Peer: e.Peer, Child: e.Child, Local: e.Local, Remote: e.Remote,
 		SPIIn: e.SPIIn, SPIOut: e.SPIOut, Suite: e.Suite,
-		Ours: e.Ours, Theirs: e.Theirs, Nearest: e.Nearest, Detail: e.Detail,
+		Ours: e.Ours, Theirs: e.Theirs, Nearest: e.Nearest, Detail: e.Detail, stranger: e.Stranger,
 	}
 	if !e.RemoteID.IsZero() {
 		out.RemoteID = e.RemoteID.String()

@@ -3,6 +3,7 @@ package host
 import (
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -80,6 +81,47 @@ func (x *exchange) whyNoSA(b *block, p *packet.Packet) string {
 		return fmt.Sprintf("ike %q does not speak with %s, its remote_endpoint is at %s now", b.ike.Name, p.Dst, at.call)
 	}
 	return ""
+}
+
+// barred is ike.Config.Barred: what in the policy in force discards what a peer sends to
+// a port of the key exchange, by whichever interface it comes.
+func (x *exchange) barred(local, remote netip.AddrPort) string {
+	p, by := x.d.engine.Policy(), ""
+	devices := []string{""}
+	if p.NamesInterfaces() {
+		list, err := net.Interfaces()
+		if err != nil {
+			return ""
+		}
+		devices = devices[:0]
+		for _, i := range list {
+			if i.Flags&net.FlagLoopback == 0 {
+				devices = append(devices, i.Name)
+			}
+		}
+	}
+	for _, dev := range devices {
+		in := engine.Input{Dir: engine.In, InIf: dev, Alone: true, Now: x.d.now(), Packet: packet.Packet{Version: 4, Protocol: packet.UDP,
+			HasPorts: true, Src: remote.Addr(), Dst: local.Addr(), SrcPort: remote.Port(), DstPort: local.Port()}}
+		if local.Addr().Is6() {
+			in.Packet.Version = 6
+		}
+		r := x.d.engine.Ask(&in)
+		if r.Verdict == engine.Bypass {
+			return ""
+		}
+		if by != "" {
+			continue
+		}
+		by = "discarded here by the policy block's inbound default: let a rule bypass UDP to local_port 500 and 4500"
+		if rule := ruleAt(p, r.Rule); rule != nil {
+			by = fmt.Sprintf("discarded here by rule %q (%s): let a rule before that bypass UDP to local_port 500 and 4500", rule.Name, rule.Place)
+		}
+	}
+	if x.d.engine.Policy() != p {
+		return "" // a reload came between, and an index means something in its policy only
+	}
+	return by
 }
 
 // icmpError is engine.Options.ICMPError: an ICMP error may say why a peer does not

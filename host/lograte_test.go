@@ -39,6 +39,7 @@ func TestLogRate(t *testing.T) {
 		{Event{Kind: KindMalformed}, rate},
 		{Event{Kind: KindIKE, IKE: failed, Message: failed.String()}, rate},
 		{Event{Kind: KindIKE, IKE: &IKEEvent{What: "ike-up"}}, rate * logPeersAtOnce},
+		{Event{Kind: KindIKE, IKE: &IKEEvent{What: "silent", stranger: true}}, rate},
 		{Event{Kind: KindIKE, Message: "an address was looked up"}, many},
 		{Event{Kind: KindIKE, Message: "no SA for a packet", caused: true}, rate},
 		{Event{Kind: KindTable, Count: 1}, many},

@@ -10,6 +10,9 @@ const maxStrays = 3
 // by now, and its request goes on from there (RFC 4555 section 3.5): it is answered
 // there as well, some times, which is nothing for whoever is hit by a forgery.
 func (c *Core) answerAgain(sa *ikeSA, d Datagram) {
+	if sa.hs != nil && d.Remote == sa.remote {
+		sa.hs.repeated()
+	}
 	if d.Remote.Addr() != sa.remote.Addr() {
 		moves := sa.natPeer || sa.mobike && !sa.began
 		if sa.strays++; !moves || sa.strays > maxStrays {

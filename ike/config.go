@@ -31,6 +31,11 @@ type Config struct {
 	// ("it is this host's own"); empty: it can. nil: nothing is known here.
 	Unfit func(lent, peer netip.Addr) string
 
+	// Barred says what of this host keeps it from hearing what is sent from
+	// remote to local, as the end of a sentence ("discarded here by ..."); empty:
+	// nothing does. nil: nothing is known here.
+	Barred func(local, remote netip.AddrPort) string
+
 	// Port and NATPort are our own UDP ports; 0 means 500 and 4500.
 	Port, NATPort uint16
 

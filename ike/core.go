@@ -66,7 +66,7 @@ func New(cfg Config) (*Core, error) {
 		cfg: cfg.withDefaults(), peers: newRoster(cfg.Peers), kex: kexSource{rand: cfg.Rand},
 		sas: map[uint64]*ikeSA{}, inits: map[initKey]*ikeSA{}, spis: map[uint32]*child{}, held: map[holder][]*ikeSA{},
 		index: newIndex(), gone: map[uint32]struct{}{},
-		guard: guard{perAddr: map[netip.Prefix]int{}, eapPerAddr: map[netip.Prefix]int{}, trusted: newBook(), suspects: newBook()}, ghosts: ghosts{m: map[uint64]ghost{}},
+		guard: guard{perAddr: map[netip.Prefix]int{}, eapPerAddr: map[netip.Prefix]int{}, trusted: newBook(maxPages), suspects: newBook(maxPages), stalled: newBook(maxStalled)}, ghosts: ghosts{m: map[uint64]ghost{}},
 		leases: newLeases(), jobs: jobs{given: map[uint64]*job{}},
 	}, nil
 }

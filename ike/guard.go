@@ -21,6 +21,7 @@ type guard struct {
 	places            places // the half-open IKE SAs
 	eapPlaces         places // those in the middle of EAP, which are not in places
 	trusted, suspects *book
+	stalled           *book // single addresses of which people have been told that their calls do not go on
 	// Half-open IKE SAs with a part of a message in fragments, oldest first,
 	// and what all of them hold.
 	fragments     places

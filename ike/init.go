@@ -22,9 +22,10 @@ type handshake struct {
 	offer   []Proposal // initiator
 	cookie  []byte
 	retries int
-	// told says that people know of the peer's silence on this port; unreachable
-	// is what the kernel or the network says of it.
+	// told says that people know of the peer's silence, of a call of ours on this
+	// port; unreachable is what the kernel or the network says of it.
 	told        bool
+	repeats     uint16 // responder: times that the last request has come again
 	unreachable string
 	doom        Event // an unauthenticated error answer; believed if nothing better comes
 	hashes      []uint16
@@ -168,6 +169,9 @@ func (c *Core) handleInit(h header, d Datagram) {
 	}
 	if sa := c.inits[initKey{d.Remote, h.spiI}]; sa != nil {
 		if sa.hs != nil && sa.hs.initR != nil && slices.Equal(sa.hs.initI, d.Data) {
+			if !sa.hs.keyed {
+				sa.hs.repeated()
+			}
 			c.reply(d, sa.hs.initR)
 		}
 		return

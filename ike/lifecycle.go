@@ -2,7 +2,6 @@ package ike
 
 import (
 	"bytes"
-	"fmt"
 	"slices"
 	"time"
 )
@@ -23,6 +22,7 @@ func (c *Core) establish(sa *ikeSA, low []byte, initialContact bool) {
 	if sa.counted.IsValid() {
 		c.guard.praise(sa.counted, c.now)
 	}
+	c.guard.stalled.erase(single(sa.remote.Addr()))
 	c.leaveHandshake(sa)
 	sa.state, sa.low, sa.up, sa.expireAt = stUp, low, c.now, time.Time{}
 	sa.rekeyAt = c.now.Add(c.jitter(or(sa.peer.Lifetime, defaultIKELife)))
@@ -417,10 +417,7 @@ func (c *Core) expired(sa *ikeSA) {
 		if sa.initiator {
 			c.fail(sa, c.unanswered(sa))
 		} else {
-			ev := Event{Failure: NoAnswer, Detail: "the initiator went silent after IKE_SA_INIT"}
-			if sa.remote.Port() != c.cfg.NATPort && sa.local.Port() == c.cfg.Port && sa.peerNATT && !sa.hs.keyed {
-				ev.Detail = fmt.Sprintf("the initiator called by UDP %d, and nothing has come by UDP %d, where it goes on: a firewall between, or this host's own policy, if it has not ended", c.cfg.Port, c.cfg.NATPort)
-			}
+			ev := Event{Failure: NoAnswer, Detail: c.stalled(sa), Peer: c.onlyCaller(sa)}
 			if sa.hs.eap != nil && sa.job == nil {
 				ev = sa.hs.eap.silence()
 			}
@@ -436,7 +433,7 @@ func (c *Core) unanswered(sa *ikeSA) Event {
 	switch {
 	case sa.req == nil:
 	case sa.hs != nil:
-		ev.Detail = sa.silence()
+		ev.Detail = c.silence(sa)
 	default:
 		ev.Detail = exchangeName(sa.req.exchange) + " was not answered"
 	}

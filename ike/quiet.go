@@ -9,31 +9,42 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This file tells early that a call finds nobody. It takes a minute until a peer is
-// given up, for it may be starting; a person who waits is told after seconds what is
-// known by then, and at once what the kernel or the network says. None of it ends
-// anything.
+// This file tells early that a call finds nobody, and that one of a peer does not go
+// on. It takes a minute until a peer is given up, for it may be starting; a person
+// who waits is told after seconds what is known by then, and at once what the kernel
+// or the network says. None of it ends anything.
 
-// quietAfter is how long a call goes without an answer until that is told. With the
-// default times it has been asked three times by then.
+// quietAfter is how long a call goes without an answer, or a peer's without its next
+// message, until that is told. With the default times somebody has asked three times
+// by then.
 const quietAfter = 4 * time.Second
 
 // quietAt is when the silence of a peer is to be told; the zero time: not at all. Of
 // one that is called again and again the failure of the last call has been told.
 func (sa *ikeSA) quietAt() (t time.Time) {
-	if hs := sa.hs; hs != nil && sa.initiator && sa.req != nil && sa.tries == 0 && !hs.told && hs.doom.Failure == NoFailure {
+	hs := sa.hs
+	switch {
+	case hs == nil || hs.told:
+	case !sa.initiator:
+		if sa.job == nil && hs.eap == nil { // somebody may be typing a PIN
+			t = sa.heard.Add(quietAfter)
+		}
+	case sa.req != nil && sa.tries == 0 && hs.doom.Failure == NoFailure:
 		t = sa.req.sent.Add(quietAfter)
 	}
 	return t
 }
 
-// quiet tells that a call has no answer yet.
+// quiet tells that a call has no answer yet, or that one of a peer does not go on.
 func (c *Core) quiet(sa *ikeSA) {
-	if sa.halfHeard() {
-		c.silent(sa, sa.silence())
-		return
+	switch {
+	case !sa.initiator:
+		c.tellStalled(sa)
+	case sa.halfHeard():
+		c.silent(sa, c.silence(sa))
+	default:
+		c.silent(sa, "no answer yet, "+c.silence(sa))
 	}
-	c.silent(sa, "no answer yet, "+sa.silence())
 }
 
 // halfHeard says that IKE_SA_INIT was answered on one port, and nothing is on the
@@ -53,14 +64,22 @@ func (c *Core) silent(sa *ikeSA, why string) {
 }
 
 // silence says what has been asked in vain, and how often.
-func (sa *ikeSA) silence() string {
-	s := "asked " + times(sa.req.tries)
+func (c *Core) silence(sa *ikeSA) string {
+	s, barred := "asked "+times(sa.req.tries), c.barred(sa.local, sa.remote)
 	switch {
 	case sa.halfHeard():
-		s = fmt.Sprintf("UDP %d answers, UDP %d does not: a firewall between, or the peer's own policy; %s for %s",
-			sa.callee.Port(), sa.remote.Port(), s, exchangeName(sa.req.exchange))
+		why := "a firewall between, or the peer's own policy"
+		if barred != "" {
+			why = "what comes from there is " + barred
+		}
+		s = fmt.Sprintf("UDP %d answers, UDP %d does not: %s; %s for %s",
+			sa.callee.Port(), sa.remote.Port(), why, s, exchangeName(sa.req.exchange))
+		barred = ""
 	case sa.state == stHalfOpen:
 		s = exchangeName(sa.req.exchange) + " was " + s
+	}
+	if barred != "" {
+		s += "; what comes from there is " + barred
 	}
 	if sa.hs != nil && sa.hs.unreachable != "" {
 		s += "; " + sa.hs.unreachable

@@ -76,7 +76,7 @@ func (c *Core) tell(ev Event) {
 
 // stranger reports a failure of someone who has not authenticated.
 func (c *Core) stranger(ev Event) {
-	ev.Time, ev.Kind = c.now, Failed
+	ev.Time, ev.Kind, ev.Stranger = c.now, Failed, true
 	c.stats.Failures[ev.Failure]++
 	if c.guard.mayReport(c.now) {
 		c.report(ev)

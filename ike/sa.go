@@ -361,6 +361,9 @@ func (c *Core) handleRequest(sa *ikeSA, h header, d Datagram) {
 		sa.lastHash = sha256.Sum256(d.Data)
 	}
 	sa.heard = c.now
+	if sa.hs != nil {
+		sa.hs.repeats = 0
+	}
 	c.guard.goesOn(sa)
 	c.roam(sa, d.Local, d.Remote)
 	sa.inFrag = reassembly{}

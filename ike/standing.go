@@ -33,12 +33,14 @@ const (
 	patience = 500 * time.Millisecond
 	// suspicion is how long an address is a suspect.
 	suspicion = 2 * time.Minute
-	// maxPages bounds each book: about 100 bytes for each address.
+	// maxPages bounds a book of who has begun here: about 100 bytes for each
+	// address.
 	maxPages = 1 << 16
 )
 
-// book remembers addresses, the latest maxPages that were written.
+// book remembers addresses, the latest most that were written.
 type book struct {
+	most  int
 	pages map[netip.Prefix]page
 	order list.List // of netip.Prefix, oldest first
 }
@@ -48,7 +50,7 @@ type page struct {
 	place *list.Element
 }
 
-func newBook() *book { return &book{pages: map[netip.Prefix]page{}} }
+func newBook(most int) *book { return &book{most: most, pages: map[netip.Prefix]page{}} }
 
 func (b *book) write(a netip.Prefix, now time.Time) {
 	if p, ok := b.pages[a]; ok {
@@ -56,7 +58,7 @@ func (b *book) write(a netip.Prefix, now time.Time) {
 		b.pages[a] = page{now, p.place}
 		return
 	}
-	if len(b.pages) >= maxPages {
+	if len(b.pages) >= b.most {
 		b.erase(b.order.Front().Value.(netip.Prefix))
 	}
 	b.pages[a] = page{now, b.order.PushBack(a)}

@@ -102,7 +102,7 @@ func TestWrongKeyMakesSuspect(t *testing.T) {
 
 // A book has as many pages as it may, and loses the oldest.
 func TestBook(t *testing.T) {
-	b := newBook()
+	b := newBook(maxPages)
 	addr := func(i int) netip.Prefix {
 		return group(netip.MustParseAddr(fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255)))
 	}

@@ -142,7 +142,7 @@ const (
 	Moved   // addresses changed
 	Address // a lease from our pool was given, or one was given to us
 	Expires // a certificate, of the peer or our own, or a revocation list is about to end
-	Silent  // a call has no answer yet, and goes on; Detail says what is known
+	Silent  // a call has no answer yet, or one of a peer does not go on, and it is not over; Detail says what is known
 )
 
 var eventNames = [...]string{"ike-up", "ike-down", "ike-rekeyed", "child-up", "child-down", "child-rekeyed", "failed", "moved", "address", "expires", "silent"}
@@ -211,4 +211,7 @@ type Event struct {
 	Detail                string
 	// Setting names the policy attribute to look at.
 	Setting string
+	// Stranger says that it is about a call of somebody who has not authenticated:
+	// anybody can cause it.
+	Stranger bool
 }
