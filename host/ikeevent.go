@@ -71,6 +71,9 @@ func (x *exchange) inForce() blocks { return *x.d.keeper.blocks.Load() }
 // blame says what in the policy a failure is about.
 func (x *exchange) blame(e *ike.Event, out *IKEEvent) {
 	b := x.inForce()
+	if e.Failure == ike.UnknownPeer && e.Peer == "" && x.nearest(b, e, out) {
+		return
+	}
 	if e.Failure == ike.NoSelectors && e.Child != "" {
 		if r, setting := ruleOf(x.d.engine.Policy(), e); r != nil {
 			out.Rule, out.Setting, out.Place = r.Name, setting, r.Place
@@ -165,7 +168,7 @@ var sentences = map[string]string{
 	ike.NoProposal.String():      "the two sides have no proposal in common",
 	ike.NoSelectors.String():     "the traffic that the two sides want to protect does not overlap",
 	ike.WrongMode.String():       "one side wants transport mode, the other a tunnel",
-	ike.UnknownPeer.String():     "no ike block is for this peer",
+	ike.UnknownPeer.String():     "the policy does not know the peer",
 	ike.WrongIdentity.String():   "the peer is not who the policy expects",
 	ike.WrongKey.String():        "the peer has not proved who it is: it has another key",
 	ike.BadCertificate.String():  "the peer's certificate is not good",

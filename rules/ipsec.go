@@ -195,7 +195,7 @@ func (k block) negotiated(s *IPsec) {
 	if len(peer.Pool) > 0 && !s.Tunnel {
 		l.fail(k.at("mode"), "Arguments do not fit", `ike %q gives addresses from a pool to its callers, and those live inside a tunnel: mode = "tunnel".`, s.IKE)
 	}
-	if s.RemoteEndpoint.IsValid() && !peer.covers(s.RemoteEndpoint) {
+	if s.RemoteEndpoint.IsValid() && !peer.Covers(s.RemoteEndpoint) {
 		l.fail(k.at("remote_endpoint"), "Arguments do not fit", "remote_endpoint %s is not among the remote_endpoint of ike %q: the keys would come from somebody else.", s.RemoteEndpoint, s.IKE)
 	}
 	if s.LocalEndpoint.IsValid() && peer.LocalEndpoint.IsValid() && s.LocalEndpoint != peer.LocalEndpoint {
@@ -203,9 +203,9 @@ func (k block) negotiated(s *IPsec) {
 	}
 }
 
-// covers reports whether the peer may be at the address, as far as the policy
+// Covers reports whether the peer may be at the address, as far as the policy
 // tells (a DNS name may be anywhere).
-func (i *IKE) covers(a netip.Addr) bool {
+func (i *IKE) Covers(a netip.Addr) bool {
 	for _, e := range i.Remote {
 		if e.Name != "" || e.Range.First.Compare(a) <= 0 && a.Compare(e.Range.Last) <= 0 {
 			return true

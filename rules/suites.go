@@ -105,7 +105,7 @@ func (s *IPsec) WhyNoSA(peer *IKE, near, far netip.Addr) string {
 		return fmt.Sprintf("ike %q speaks from this host's address %s only", peer.Name, peer.LocalEndpoint)
 	case s.RemoteEndpoint.IsValid() && s.RemoteEndpoint != far:
 		return fmt.Sprintf("its SA is with %s only", s.RemoteEndpoint)
-	case peer != nil && !peer.covers(far):
+	case peer != nil && !peer.Covers(far):
 		return fmt.Sprintf("ike %q does not speak with %s", peer.Name, far)
 	}
 	return ""
