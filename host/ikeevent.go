@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -129,8 +130,8 @@ func settingOf(b blocks, e *ike.Event) (setting, place string) {
 		}
 	}
 	words := strings.Split(e.Setting, ", ")
-	if e.Setting == "proposals" {
-		words = []string{"encryption", "integrity", "key_exchange", "prf"}
+	if i := slices.Index(words, "proposals"); i >= 0 {
+		words = slices.Replace(words, i, i+1, "encryption", "integrity", "key_exchange", "prf")
 	}
 	if k == nil {
 		return e.Setting, ""

@@ -238,7 +238,7 @@ func (p *Peer) publicKey(c *claim) (pub crypto.PublicKey, leaf *x509.Certificate
 		if len(p.PublicKeys) > 0 {
 			return nil, nil, authFail(UnknownPeer, "public_keys", "no public key is known for %s", c.id)
 		}
-		return nil, nil, authFail(WrongMethod, "ca", "the peer signs, the policy has no ca or public_keys to check it")
+		return nil, nil, authFail(WrongMethod, "psk_file, ca, public_keys", "the peer signs, the policy has no ca or public_keys to check it")
 	}
 	if len(c.certs) == 0 {
 		return nil, nil, authFail(BadCertificate, "", "%s sent no certificate", c.id)

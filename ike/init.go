@@ -199,6 +199,7 @@ func (c *Core) initAnswer(sa *ikeSA, h header, d Datagram, list []payload, ns no
 		ev := Event{Theirs: notifyName(n.kind), Detail: sa.reasonThere()}
 		if n.kind == nNoProposalChosen {
 			why, ev.Ours, ev.Setting = NoProposal, proposalText(hs.offer), "proposals"
+			ev.Detail = "or the peer takes no calls from here; " + ev.Detail // which is answered in the same way
 		}
 		ev.Failure = why
 		c.doom(sa, ev)

@@ -192,6 +192,9 @@ func (c *Core) refusal(sa *ikeSA, n notify, props []Proposal, o *childOffer) Eve
 	switch {
 	case n.kind == nNoProposalChosen || n.kind == nInvalidKEPayload:
 		ev.Ours = proposalText(props)
+		if o != nil && o.cfg.Mode == Tunnel && n.kind == nNoProposalChosen { // which RFC 7296 has no other answer to
+			ev.Detail, ev.Setting = "or the peer wants transport mode, not a tunnel; "+ev.Detail, "proposals, mode"
+		}
 	case n.kind == nTSUnacceptable && o != nil:
 		ev.Ours = sidesText(o.tsi, o.tsr)
 	}

@@ -168,6 +168,16 @@ func TestWhoIsTold(t *testing.T) {
 		"mode": {func(_ *testing.T, _ *pki, a, _ *Peer) { a.Children[0].Mode = Transport },
 			told{WrongMode, "mode", []string{"transport", "tunnel"}},
 			told{RefusedByPeer, "mode", []string{"given the SAs up at once", "perhaps mode differs", there("1")}}},
+		"mode, a tunnel of the caller": {func(_ *testing.T, _ *pki, _, b *Peer) { b.Children[0].Mode = Transport },
+			told{NoProposal, "proposals, mode", []string{"or the peer wants transport mode, not a tunnel", there("2")}},
+			told{WrongMode, "mode", []string{"transport", "tunnel"}}},
+		"a certificate with a pre-shared key": {func(t *testing.T, ca *pki, a, b *Peer) {
+			plain := *b
+			withCerts(t, ca, a, b, "ecdsa")
+			*b = plain
+		},
+			told{WrongKeyByPeer, "remote_id, local_id, certificate", []string{there("2")}},
+			told{WrongMethod, "psk_file, ca, public_keys", []string{"the peer signs"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSim(t, 5)
