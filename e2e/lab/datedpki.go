@@ -14,9 +14,8 @@ import (
 )
 
 // DatedPKI makes an authority and certificates for client and server, as `ipfw pki`
-// has them, in the folder ca; that of the client holds
-// between two dates.
-func (l *Lab) DatedPKI(from, until time.Time) {
+// has them, in the folder ca; that of one of them holds between two dates.
+func (l *Lab) DatedPKI(of string, from, until time.Time) {
 	l.Helper()
 	key := func() *ecdsa.PrivateKey {
 		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -42,7 +41,7 @@ func (l *Lab) DatedPKI(from, until time.Time) {
 	for i, name := range []string{"client", "server"} {
 		c := &x509.Certificate{SerialNumber: big.NewInt(int64(i + 2)), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
 			KeyUsage: x509.KeyUsageDigitalSignature, NotBefore: now.AddDate(0, 0, -1), NotAfter: now.AddDate(1, 0, 0)}
-		if name == "client" {
+		if name == of {
 			c.NotBefore, c.NotAfter = from, until
 		}
 		k := key()
