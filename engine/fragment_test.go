@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 
@@ -101,12 +102,34 @@ func TestParseTrialErrors(t *testing.T) {
 	}
 }
 
+// Brackets may stand around an IPv4 address, with a port behind them or without.
+func TestTrialBrackets(t *testing.T) {
+	for line, plain := range map[string]string{
+		"in tcp [203.0.113.9]:40000 -> [198.51.100.10]:443":    "in tcp 203.0.113.9:40000 -> 198.51.100.10:443",
+		"in tcp [203.0.113.9] -> [198.51.100.10]:any":          "in tcp 203.0.113.9 -> 198.51.100.10:any",
+		"in udp [203.0.113.9]:any -> [198.51.100.10]:domain":   "in udp 203.0.113.9:any -> 198.51.100.10:domain",
+		"in icmp echo-request [203.0.113.9] -> [198.51.100.1]": "in icmp echo-request 203.0.113.9 -> 198.51.100.1",
+	} {
+		got, err := ParseTrial(line)
+		want, err2 := ParseTrial(plain)
+		if err != nil || err2 != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, %v; want %+v, %v", line, got, err, want, err2)
+		}
+	}
+	for _, line := range []string{"in tcp [203.0.113.9:40000 -> 198.51.100.10:443", "in tcp [203.0.113.9]40000 -> 198.51.100.10:443", "in tcp []:1 -> 198.51.100.10:443"} {
+		if _, err := ParseTrial(line); err == nil {
+			t.Errorf("%s is taken", line)
+		}
+	}
+}
+
 func FuzzTrial(f *testing.F) {
 	for _, line := range []string{
 		"in tcp 203.0.113.9:40000 -> 198.51.100.10:443", "out udp [2001:db8::1]:5353 -> [ff02::fb]:mdns",
 		"in icmp echo-request 192.0.2.1 -> 192.0.2.2 established", "in esp 192.0.2.1 -> 192.0.2.2 spi 0x1001",
 		"out tcp 192.0.2.1:80 -> 192.0.2.2:1 protected syn,ack psh established", "in udp 0.0.0.0:68 -> 255.255.255.255:67",
 		"forward tcp 10.1.0.5:80 -> 10.2.0.9:1 fragment protected x on wg0 dscp 46", "in 255 192.0.2.1 -> 192.0.2.2 fragment",
+		"in tcp [192.0.2.1]:1 -> [192.0.2.2]:2",
 	} {
 		f.Add(line)
 	}

@@ -132,8 +132,14 @@ func (t *Trial) parseICMPType(w string) error {
 }
 
 // parseEnd reads an address, with a port where the protocol has ports; bare says
-// that the port may be left out.
+// that the port may be left out. Brackets may stand around an IPv4 address too, so that
+// who makes lines out of addresses need not ask which family they are of.
 func parseEnd(w string, proto uint8, bare bool) (a netip.Addr, port uint16, open bool, err error) {
+	if in, after, ok := strings.Cut(strings.TrimPrefix(w, "["), "]"); ok && w[0] == '[' {
+		if a, err := netip.ParseAddr(in); err == nil && a.Is4() {
+			w = in + after
+		}
+	}
 	if a, open, err = parseOpenEnd(w, proto, bare); open {
 		return a, AnyPort, true, err
 	}

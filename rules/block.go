@@ -269,6 +269,11 @@ func (k block) words(arg, want string, check func(item, string) bool) []string {
 		k.wrong(k.b.Body.Attributes[arg].Expr.Range(), arg, want+"; an empty list says nothing, leave it out")
 		return nil
 	}
+	return k.wordsOf(items, arg, want, check)
+}
+
+// wordsOf is words for elements that are there already.
+func (k block) wordsOf(items []item, arg, want string, check func(item, string) bool) []string {
 	var out []string
 	have := map[string]bool{}
 	for _, it := range items {

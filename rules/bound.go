@@ -25,9 +25,11 @@ const (
 	maxExponent = 1 << 10  // of a number, in bits: 10^308
 	maxMistakes = 20       // in one expression: a `for` makes each of them again and again
 	ofNumber    = 64       // bytes: numbers have 512 bits
+	ofAddress   = 39       // bytes: the longest of IPv6
 	ofMember    = 6        // a member of a set or an object takes as much as so many elements
 	toLook      = 8        // elements looked at in one step
 	toCompare   = 8        // steps for each element of what is compared
+	toFail      = 64       // steps for an expression that is tried and has no value
 	maxLocalsIn = 512      // locals that use each other, in one chain
 )
 

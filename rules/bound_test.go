@@ -70,6 +70,10 @@ var tooMuch = []struct{ name, text, want string }{
 	{"a chain of locals", doubled(`"x"`, `@`, 20000), "more than 512 deep"},
 	{"a list used by many rules", doubled(`["192.0.2.1"]`, `concat(@, @)`, 15) + rulesFor(2000, "local.a15"), "million elements"},
 	{"the same in a list", doubled(`["192.0.2.1"]`, `concat(@, @)`, 15) + rulesFor(2000, "[local.a15, local.a15]"), "million elements"},
+	{"an address in a for", "locals {\n  r = range(1000)\n  x = [for a in local.r : [for b in local.r : cidrhost(\"10.0.0.0/8\", a + b)]]\n}\n", "16 MiB of text"},
+	{"an address in a long list", doubled(`["192.0.2.1"]`, `concat(@, @)`, 14) + "locals {\n  r = range(1000)\n  x = [for a in local.r : a if cidrcontains(local.a14, \"198.51.100.1\")]\n}\n", "too many steps"},
+	{"a long list in itself", doubled(`["192.0.2.0/25", "192.0.2.128/25"]`, `concat(@, @)`, 14) + "locals {\n  r = range(1000)\n  x = [for a in local.r : a if cidrcontains(local.a14, local.a14)]\n}\n", "too many steps"},
+	{"tries in a for", "locals {\n  r = range(1000)\n  x = [for a in local.r : [for b in local.r : try(b.x, cidrhost(\"x\", b), b.y, 1)]]\n}\n", "too many steps"},
 	{"unknown locals", manyLocals(20000, "local.nothing_of_that_name"), "Unknown local"},
 	{"many locals", manyLocals(20000, "1"), ""},
 }

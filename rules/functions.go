@@ -10,20 +10,22 @@ import (
 )
 
 // functions are what expressions may call: those of other HCL programs that
-// make lists out of lists, and file, which reads a list of addresses. None reads
-// anything else, or the environment, and none makes more than the budget has left.
+// make lists out of lists, those that take networks apart, and file, which reads a list
+// of addresses. None reads anything else, or the environment, and none makes more than
+// the budget has left.
 func (b *budget) functions() map[string]function.Function {
 	all := map[string]function.Function{
+		"cidrcontains": cidrcontains, "cidrhost": cidrhost,
 		"coalesce": stdlib.CoalesceFunc, "compact": stdlib.CompactFunc, "concat": concat,
 		"contains": stdlib.ContainsFunc, "distinct": distinct, "element": stdlib.ElementFunc,
-		"flatten": stdlib.FlattenFunc, "join": stdlib.JoinFunc, "keys": stdlib.KeysFunc,
+		"flatten": flatten, "join": stdlib.JoinFunc, "keys": stdlib.KeysFunc,
 		"length": stdlib.LengthFunc, "lookup": stdlib.LookupFunc, "lower": stdlib.LowerFunc,
 		"max": stdlib.MaxFunc, "merge": stdlib.MergeFunc, "min": stdlib.MinFunc,
 		"range": stdlib.RangeFunc, "replace": stdlib.ReplaceFunc, "reverse": stdlib.ReverseListFunc,
 		"setintersection": stdlib.SetIntersectionFunc, "setsubtract": stdlib.SetSubtractFunc,
 		"setunion": stdlib.SetUnionFunc, "slice": stdlib.SliceFunc, "sort": stdlib.SortFunc,
 		"split": stdlib.SplitFunc, "trimspace": stdlib.TrimSpaceFunc, "upper": stdlib.UpperFunc,
-		"values": stdlib.ValuesFunc, "file": b.fileFunction(),
+		"values": stdlib.ValuesFunc, "file": b.fileFunction(), "try": b.tryFunction(),
 		"tolist":   stdlib.MakeToFunc(cty.List(cty.DynamicPseudoType)),
 		"toset":    stdlib.MakeToFunc(cty.Set(cty.DynamicPseudoType)),
 		"tostring": stdlib.MakeToFunc(cty.String), "tonumber": stdlib.MakeToFunc(cty.Number),
@@ -79,10 +81,12 @@ func (b *budget) call(name string, args []cty.Value) bool {
 		elements, text = elements+n, text+t
 	}
 	switch name {
-	case "contains":
-		return b.spend(b.at, 0, 0, elements*toCompare)
-	case "element", "length", "lookup", "max", "min":
+	case "contains", "cidrcontains":
+		return b.spend(b.at, 0, 0, elements*toCompare+listedIn(args)/toLook)
+	case "element", "length", "lookup", "max", "min", "try":
 		return true // they make nothing
+	case "cidrhost":
+		elements, text = 0, ofAddress
 	case "range":
 		elements, text = 1024, 1024*ofNumber // at most
 		if n := rangeLength(args); n >= 0 {
@@ -111,6 +115,21 @@ func (b *budget) call(name string, args []cty.Value) bool {
 		elements *= ofMember
 	}
 	return b.spend(b.at, elements, text, 0)
+}
+
+// listedIn is how many addresses from files are in values.
+func listedIn(values []cty.Value) int {
+	n := 0
+	for _, v := range values {
+		switch t := v.Type(); {
+		case v.IsMarked() || !v.IsKnown() || v.IsNull():
+		case t == addressListType:
+			n += len(v.EncapsulatedValue().(*addressList).ranges)
+		case t.IsListType(), t.IsTupleType(), t.IsSetType():
+			n += listedIn(v.AsValueSlice())
+		}
+	}
+	return n
 }
 
 // grown is n texts of that length, or more than there may be.

@@ -13,25 +13,32 @@ func (l *loader) tests() {
 	seen := map[string]hcl.Range{}
 	for _, b := range l.blocks["test"] {
 		t := Test{Place: l.place(b.DefRange())}
+		expects := 0
 		k := l.open(b, nil, map[string]func(*hclsyntax.Block){"expect": func(in *hclsyntax.Block) {
-			t.Expects = append(t.Expects, l.expect(in))
+			expects++
+			if e, ok := l.expect(in); ok {
+				t.Expects = append(t.Expects, e)
+			}
 		}})
 		t.Name = k.name
 		if len(b.Labels) == 0 {
 			continue
 		}
 		l.unique(b, seen)
-		if len(t.Expects) == 0 {
+		if expects == 0 {
 			l.missing(b.DefRange(), "Test without expectation", `%s expects nothing: write expect "bypass" { packet = "..." } in it.`, k.subject())
 		}
-		l.policy.Tests = append(l.policy.Tests, t)
+		if len(t.Expects) > 0 {
+			l.policy.Tests = append(l.policy.Tests, t)
+		}
 	}
 }
 
-// expect reads one expect block.
-func (l *loader) expect(b *hclsyntax.Block) Expect {
+// expect reads one expect block. It is false for one whose packets are made from locals
+// that give none, such as all networks of IPv6 where there is none: that is no mistake.
+func (l *loader) expect(b *hclsyntax.Block) (e Expect, ok bool) {
 	k := l.open(b, []string{"packet", "packets", "rule"}, nil)
-	e := Expect{Place: l.place(b.DefRange())}
+	e = Expect{Place: l.place(b.DefRange())}
 	switch {
 	case len(b.Labels) == 0:
 		l.missing(b.TypeRange, "Name missing", `An expect block says which verdict: expect "bypass" { ... }.`)
@@ -48,19 +55,28 @@ func (l *loader) expect(b *hclsyntax.Block) Expect {
 	if k.has("packet") && k.has("packets") {
 		l.fail(k.at("packets"), "Arguments do not fit", "packet is for one, packets for a list: write one of the two.")
 	}
+	check := func(it item, s string) bool {
+		t, err := engine.ParseTrial(s)
+		if err != nil {
+			l.fail(it.r, "Packet not understood", "%s.", upperFirst(err.Error()))
+			return false
+		}
+		if names := l.policy.ruleNames(); t.RelatedTo != "" && !contains(names, t.RelatedTo) {
+			l.missing(it.r, "Unknown rule", "There is no rule %q%s.", t.RelatedTo, didYouMean(t.RelatedTo, names))
+			return false
+		}
+		return true
+	}
+	none := false
 	for _, arg := range []string{"packet", "packets"} {
-		e.Packets = append(e.Packets, k.words(arg, `a packet in one line, as in "in tcp 203.0.113.9:40000 -> 198.51.100.10:443"`, func(it item, s string) bool {
-			t, err := engine.ParseTrial(s)
-			if err != nil {
-				l.fail(it.r, "Packet not understood", "%s.", upperFirst(err.Error()))
-				return false
-			}
-			if names := l.policy.ruleNames(); t.RelatedTo != "" && !contains(names, t.RelatedTo) {
-				l.missing(it.r, "Unknown rule", "There is no rule %q%s.", t.RelatedTo, didYouMean(t.RelatedTo, names))
-				return false
-			}
-			return true
-		})...)
+		const want = `a packet in one line, as in "in tcp 203.0.113.9:40000 -> 198.51.100.10:443"`
+		if a := b.Body.Attributes[arg]; a == nil || len(localRefs(a.Expr)) == 0 {
+			e.Packets = append(e.Packets, k.words(arg, want, check)...)
+			continue
+		}
+		items, set, good := k.list(arg)
+		none = none || set && good && len(items) == 0
+		e.Packets = append(e.Packets, k.wordsOf(items, arg, want, check)...)
 	}
 	if !k.has("packet") && !k.has("packets") {
 		l.missing(b.DefRange(), "Argument missing", "An expect block has a packet, or packets in a list.")
@@ -69,7 +85,7 @@ func (l *loader) expect(b *hclsyntax.Block) Expect {
 	if names := l.policy.ruleNames(); e.Rule != "" && !contains(names, e.Rule) {
 		l.missing(k.b.Body.Attributes["rule"].Expr.Range(), "Unknown rule", "There is no rule %q%s.", e.Rule, didYouMean(e.Rule, names))
 	}
-	return e
+	return e, !none || len(e.Packets) > 0
 }
 
 // TestResult is what one packet of a test block came to.
