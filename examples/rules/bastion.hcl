@@ -6,7 +6,7 @@ policy {
   outbound = "discard"
 }
 
-# Change these to your own, and the addresses in the tests below with them.
+# Change these to your own: the tests below follow.
 locals {
   inside    = ["10.0.0.0/8", "fd00::/8"]
   resolvers = ["10.1.0.53", "fd00:1::53"]
@@ -62,6 +62,20 @@ rule "ping" {
   }
 }
 
+# For the tests, out of the locals above: the first address of each network there, and
+# beside it one of this host that is of the same family.
+locals {
+  who = {
+    inside    = local.inside
+    resolvers = local.resolvers
+    strangers = [for a in ["203.0.113.9", "198.51.100.9", "192.0.2.9", "2001:db8:9::9"] : a if !cidrcontains(local.inside, a)]
+  }
+  addresses = { for name, list in local.who : name => [for i, a in flatten([list]) : cidrhost(a, 0) if i < 8] }
+  ends = { for name, list in local.addresses : name => [
+    for a in list : { peer = a, host = cidrcontains("::/0", a) ? "fd00:1::22" : "10.1.0.22" }
+  ] }
+}
+
 test "ssh in, from anywhere" {
   expect "bypass" {
     packets = ["in tcp 203.0.113.9:40000 -> 198.51.100.22:22", "in tcp [2001:db8:9::1]:40000 -> [2001:db8::22]:22"]
@@ -72,20 +86,21 @@ test "ssh in, from anywhere" {
 
 test "ssh on, to the inside only" {
   expect "bypass" {
-    packets = ["out tcp 10.1.0.22:40000 -> 10.30.0.10:22", "out tcp [fd00:1::22]:40000 -> [fd00:30::10]:22"]
+    packets = [for e in local.ends.inside : "out tcp [${e.host}]:40000 -> [${e.peer}]:22"]
     rule    = "ssh-on"
   }
-  expect "discard" { packets = ["out tcp 198.51.100.22:40000 -> 203.0.113.9:22", "out tcp 10.1.0.22:40000 -> 10.30.0.10:5432"] }
+  expect "discard" { packets = [for e in local.ends.strangers : "out tcp [${e.host}]:40000 -> [${e.peer}]:22"] }
+  expect "discard" { packets = [for e in local.ends.inside : "out tcp [${e.host}]:40000 -> [${e.peer}]:5432"] }
 }
 
 test "and little else" {
   expect "bypass" {
-    packet = "out udp 10.1.0.22:40000 -> 10.1.0.53:53"
-    rule   = "names"
+    packets = [for e in local.ends.resolvers : "out udp [${e.host}]:40000 -> [${e.peer}]:53"]
+    rule    = "names"
   }
   expect "bypass" {
-    packet = "out udp 10.1.0.22:40000 -> 10.1.0.123:123"
-    rule   = "time"
+    packets = [for e in local.ends.inside : "out udp [${e.host}]:40000 -> [${e.peer}]:123"]
+    rule    = "time"
   }
   expect "bypass" {
     packets = ["in icmp echo-request 203.0.113.9 -> 198.51.100.22", "in icmpv6 echo-request 2001:db8:9::1 -> 2001:db8::22"]

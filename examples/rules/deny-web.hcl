@@ -9,7 +9,7 @@ policy {
   outbound = "bypass"
 }
 
-# Change these to your own, and the addresses in the tests below with them.
+# Change these to your own: the tests below follow.
 locals {
   allowed   = ["198.51.100.80", "203.0.113.0/28", "2001:db8:80::/64"]
   resolvers = ["192.0.2.53", "2001:db8::53"]
@@ -49,42 +49,60 @@ rule "no-other-dns" {
   reject      = true
 }
 
+# For the tests, out of the locals above: the first address of each network there, and
+# beside it one of this host that is of the same family; the first port of each range.
+locals {
+  who = {
+    allowed   = local.allowed
+    resolvers = local.resolvers
+    strangers = [for a in ["203.0.113.9", "198.51.100.9", "192.0.2.9", "2001:db8:9::9"] : a if !cidrcontains([local.allowed, local.resolvers], a)]
+  }
+  addresses = { for name, list in local.who : name => [for i, a in flatten([list]) : cidrhost(a, 0) if i < 8] }
+  ends = { for name, list in local.addresses : name => [
+    for a in list : { peer = a, host = cidrcontains("::/0", a) ? "2001:db8::7" : "192.0.2.7" }
+  ] }
+  ports = [for i, p in flatten([local.web]) : upper(p) == lower(p) ? trimspace(split("-", p)[0]) : p if i < 8] # a name may have a dash
+}
+
 test "the servers on the list can be reached" {
   expect "bypass" {
-    packets = [
-      "out tcp 192.0.2.7:40000 -> 198.51.100.80:80",
-      "out tcp 192.0.2.7:40000 -> 203.0.113.15:443",
-      "out udp [2001:db8::7]:40000 -> [2001:db8:80::1]:443",
-    ]
+    packets = [for e in local.ends.allowed : [for p in local.ports : [
+      "out tcp [${e.host}]:40000 -> [${e.peer}]:${p}",
+      "out udp [${e.host}]:40000 -> [${e.peer}]:${p}",
+    ]]]
     rule = "allowed-web"
   }
-  expect "bypass" { packet = "in tcp 198.51.100.80:80 -> 192.0.2.7:40000 established" }
+  expect "bypass" {
+    packets = [for e in local.ends.allowed : [for p in local.ports : "in tcp [${e.peer}]:${p} -> [${e.host}]:40000 established"]]
+  }
 }
 
 test "the rest of the web cannot" {
   expect "discard" {
-    packets = [
-      "out tcp 192.0.2.7:40000 -> 203.0.113.16:80",
-      "out tcp 192.0.2.7:40000 -> 203.0.113.16:443",
-      "out udp 192.0.2.7:40000 -> 203.0.113.16:443",
-      "out tcp [2001:db8::7]:40000 -> [2001:db8:81::1]:8080",
-    ]
+    packets = [for e in local.ends.strangers : [for p in local.ports : [
+      "out tcp [${e.host}]:40000 -> [${e.peer}]:${p}",
+      "out udp [${e.host}]:40000 -> [${e.peer}]:${p}",
+    ]]]
     rule = "no-web"
   }
 }
 
 test "names come from the resolvers of the house" {
   expect "bypass" {
-    packets = ["out udp 192.0.2.7:40000 -> 192.0.2.53:53", "out tcp [2001:db8::7]:40000 -> [2001:db8::53]:53"]
+    packets = [for e in local.ends.resolvers : ["out udp [${e.host}]:40000 -> [${e.peer}]:53", "out tcp [${e.host}]:40000 -> [${e.peer}]:53"]]
     rule    = "dns"
   }
   expect "discard" {
-    packets = ["out udp 192.0.2.7:40000 -> 203.0.113.53:53", "out tcp 192.0.2.7:40000 -> 192.0.2.53:853"]
+    packets = [for e in local.ends.strangers : ["out udp [${e.host}]:40000 -> [${e.peer}]:53", "out tcp [${e.host}]:40000 -> [${e.peer}]:853"]]
+    rule    = "no-other-dns"
+  }
+  expect "discard" {
+    packets = [for e in local.ends.resolvers : "out tcp [${e.host}]:40000 -> [${e.peer}]:853"]
     rule    = "no-other-dns"
   }
 }
 
 test "everything else goes on as before" {
-  expect "bypass" { packets = ["out tcp 192.0.2.7:40000 -> 203.0.113.16:22", "out icmp echo-request 192.0.2.7 -> 203.0.113.16"] }
+  expect "bypass" { packet = "out icmp echo-request 192.0.2.7 -> 203.0.113.16" }
   expect "discard" { packet = "in tcp 203.0.113.16:40000 -> 192.0.2.7:22" }
 }

@@ -13,7 +13,7 @@ policy {
   outbound = "bypass"
 }
 
-# Change these to your own, and the addresses in the tests below with them.
+# Change these to your own: the tests below follow.
 locals {
   server = ["10.0.0.2", "fd00:10::2"]
 }
@@ -41,25 +41,41 @@ ike "server" {
   private_key     = "client.example.org.key"
 }
 
+# For the tests, out of the locals above: the first address of each network there, and
+# beside it one of this host that is of the same family.
+locals {
+  who = {
+    server    = local.server
+    strangers = [for a in ["203.0.113.9", "198.51.100.9", "192.0.2.9", "2001:db8:9::9"] : a if !cidrcontains(local.server, a)]
+  }
+  addresses = { for name, list in local.who : name => [for i, a in flatten([list]) : cidrhost(a, 0) if i < 8] }
+  ends = { for name, list in local.addresses : name => [
+    for a in list : { peer = a, host = cidrcontains("::/0", a) ? "fd00:10::7" : "10.0.0.7" }
+  ] }
+}
+
 test "files go protected" {
   expect "protect" {
-    packets = ["out tcp 10.0.0.7:50000 -> 10.0.0.2:445", "out tcp [fd00:10::7]:900 -> [fd00:10::2]:2049"]
+    packets = [for e in local.ends.server : ["out tcp [${e.host}]:50000 -> [${e.peer}]:445", "out tcp [${e.host}]:900 -> [${e.peer}]:2049"]]
     rule    = "files"
   }
 }
 
 test "the key exchange and what it seals come through, with the server only" {
   expect "bypass" {
-    packets = [
-      "out udp 10.0.0.7:500 -> 10.0.0.2:500",
-      "in udp 10.0.0.2:4500 -> 10.0.0.7:4500",
-      "in esp 10.0.0.2 -> 10.0.0.7 spi 0x1001",
-    ]
+    packets = [for e in local.ends.server : [
+      "out udp [${e.host}]:500 -> [${e.peer}]:500",
+      "in udp [${e.peer}]:4500 -> [${e.host}]:4500",
+      "in esp ${e.peer} -> ${e.host} spi 0x1001",
+    ]]
   }
-  expect "discard" { packets = ["in udp 203.0.113.9:500 -> 10.0.0.7:500", "in esp 203.0.113.9 -> 10.0.0.7 spi 0x1001"] }
+  expect "discard" {
+    packets = [for e in local.ends.strangers : ["in udp [${e.peer}]:500 -> [${e.host}]:500", "in esp ${e.peer} -> ${e.host} spi 0x1001"]]
+  }
 }
 
 test "nobody opens anything to it" {
-  expect "discard" { packets = ["in tcp 10.0.0.2:40000 -> 10.0.0.7:445", "in tcp 203.0.113.9:40000 -> 10.0.0.7:22"] }
+  expect "discard" { packets = [for e in local.ends.server : "in tcp [${e.peer}]:40000 -> [${e.host}]:445"] }
+  expect "discard" { packet = "in tcp 203.0.113.9:40000 -> 10.0.0.7:22" }
   expect "bypass" { packet = "out tcp 10.0.0.7:40000 -> 203.0.113.9:443" }
 }

@@ -13,7 +13,7 @@ policy {
   outbound = "bypass"
 }
 
-# Change these to your own, and the addresses in the tests below with them.
+# Change these to your own: the tests below follow.
 locals {
   lan    = ["10.0.0.0/24", "fd00:10::/64"]
   admins = ["10.0.0.5", "fd00:10::5"]
@@ -58,43 +58,60 @@ ike "clients" {
   private_key     = "files.example.org.key"
 }
 
+# For the tests, out of the locals above: the first address of each network there, and
+# beside it one of this host that is of the same family.
+locals {
+  who = {
+    lan       = local.lan
+    admins    = local.admins
+    strangers = [for a in ["203.0.113.9", "198.51.100.9", "192.0.2.9", "2001:db8:9::9"] : a if !cidrcontains([local.lan, local.admins], a)]
+  }
+  addresses = { for name, list in local.who : name => [for i, a in flatten([list]) : cidrhost(a, 0) if i < 8] }
+  ends = { for name, list in local.addresses : name => [
+    for a in list : { peer = a, host = cidrcontains("::/0", a) ? "fd00:10::2" : "10.0.0.2" }
+  ] }
+}
+
 test "files go protected" {
   expect "protect" {
-    packets = [
-      "in tcp 10.0.0.7:50000 -> 10.0.0.2:445",
-      "in tcp [fd00:10::7]:50000 -> [fd00:10::2]:445",
-      "in tcp 10.0.0.7:50000 -> 10.0.0.2:445 protected lan",
-    ]
+    packets = [for e in local.ends.lan : [
+      "in tcp [${e.peer}]:50000 -> [${e.host}]:445",
+      "in tcp [${e.peer}]:50000 -> [${e.host}]:445 protected lan",
+    ]]
     rule = "smb"
   }
   expect "protect" {
-    packets = ["in tcp 10.0.0.7:900 -> 10.0.0.2:2049", "in tcp [fd00:10::7]:900 -> [fd00:10::2]:2049 protected lan"]
-    rule    = "nfs"
+    packets = [for e in local.ends.lan : [
+      "in tcp [${e.peer}]:900 -> [${e.host}]:2049",
+      "in tcp [${e.peer}]:900 -> [${e.host}]:2049 protected lan",
+    ]]
+    rule = "nfs"
   }
 }
 
 test "the key exchange and what it seals come through, from the LAN only" {
   expect "bypass" {
-    packets = [
-      "in udp 10.0.0.7:500 -> 10.0.0.2:500",
-      "out udp 10.0.0.2:4500 -> 10.0.0.7:4500",
-      "in esp 10.0.0.7 -> 10.0.0.2 spi 0x1001",
-    ]
+    packets = [for e in local.ends.lan : [
+      "in udp [${e.peer}]:500 -> [${e.host}]:500",
+      "out udp [${e.host}]:4500 -> [${e.peer}]:4500",
+      "in esp ${e.peer} -> ${e.host} spi 0x1001",
+    ]]
   }
-  expect "discard" { packets = ["in udp 203.0.113.9:500 -> 10.0.0.2:500", "in esp 203.0.113.9 -> 10.0.0.2 spi 0x1001"] }
+  expect "discard" {
+    packets = [for e in local.ends.strangers : ["in udp [${e.peer}]:500 -> [${e.host}]:500", "in esp ${e.peer} -> ${e.host} spi 0x1001"]]
+  }
 }
 
 test "nobody else gets at the files" {
   expect "bypass" {
-    packet = "in tcp 10.0.0.5:50000 -> 10.0.0.2:22"
-    rule   = "ssh"
+    packets = [for e in local.ends.admins : "in tcp [${e.peer}]:50000 -> [${e.host}]:22"]
+    rule    = "ssh"
   }
   expect "discard" {
-    packets = [
-      "in tcp 203.0.113.9:50000 -> 10.0.0.2:445",
-      "in tcp 10.0.1.7:50000 -> 10.0.0.2:2049",
-      "in tcp 10.0.0.7:50000 -> 10.0.0.2:22",
-      "in tcp 10.0.0.7:50000 -> 10.0.0.2:139",
-    ]
+    packets = [for e in local.ends.strangers : ["in tcp [${e.peer}]:50000 -> [${e.host}]:445", "in tcp [${e.peer}]:50000 -> [${e.host}]:2049"]]
+  }
+  expect "discard" { packets = [for e in local.ends.lan : "in tcp [${e.peer}]:50000 -> [${e.host}]:139"] }
+  expect "discard" {
+    packets = [for e in local.ends.lan : "in tcp [${e.peer}]:50000 -> [${e.host}]:22" if !cidrcontains(local.admins, e.peer)]
   }
 }

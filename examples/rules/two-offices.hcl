@@ -15,10 +15,14 @@ policy {
   forward  = "discard"
 }
 
-# Change these to your own, and the addresses in the tests below with them.
+# Change these to your own: the tests below follow.
 locals {
   here  = ["10.1.0.0/16", "fd00:1::/48"]
   there = ["10.2.0.0/16", "fd00:2::/48"]
+
+  # The addresses of the two gateways outside, this one's and the other's.
+  outside = "198.51.100.1"
+  peer    = "203.0.113.7"
 }
 
 rule "offices" {
@@ -66,12 +70,12 @@ ipsec "south" {
   mode            = "tunnel"
   protocol        = "esp"
   ike             = "south"
-  local_endpoint  = "198.51.100.1"
-  remote_endpoint = "203.0.113.7"
+  local_endpoint  = local.outside
+  remote_endpoint = local.peer
 }
 
 ike "south" {
-  remote_endpoint = "203.0.113.7"
+  remote_endpoint = local.peer
   local_id        = "north.example.org"
   remote_id       = "south.example.org"
   public_keys     = "peers/"
@@ -79,40 +83,73 @@ ike "south" {
   initiate        = "start"
 }
 
+# For the tests, out of the locals above: the first address of each network there, and
+# pairs of addresses of one family, one on this side and one on the other.
+locals {
+  who = {
+    here      = local.here
+    there     = local.there
+    outside   = local.outside
+    peer      = local.peer
+    strangers = [for a in ["203.0.113.9", "198.51.100.9", "192.0.2.9", "2001:db8:9::9"] : a if !cidrcontains([local.here, local.there, local.outside, local.peer], a)]
+  }
+  addresses = { for name, list in local.who : name => [for i, a in flatten([list]) : cidrhost(a, 0) if i < 8] }
+  sides = {
+    offices   = [local.addresses.here, local.addresses.there]
+    abroad    = [local.addresses.strangers, local.addresses.there]
+    internet  = [local.addresses.here, local.addresses.strangers]
+    gateways  = [local.addresses.outside, local.addresses.peer]
+    inside    = [local.addresses.outside, local.addresses.here]
+    strangers = [local.addresses.outside, local.addresses.strangers]
+  }
+  ends = { for name, side in local.sides : name => flatten([
+    for a in side[0] : [for b in side[1] : { near = a, far = b } if cidrcontains("::/0", a) == cidrcontains("::/0", b)]
+  ]) }
+}
+
 test "from office to office through the tunnel, whoever opens" {
   expect "protect" {
-    packets = [
-      "forward tcp 10.1.0.5:40000 -> 10.2.0.9:80",
-      "forward tcp 10.2.0.9:40000 -> 10.1.0.5:80",
-      "forward tcp 10.2.0.9:40000 -> 10.1.0.5:80 protected south",
-      "forward udp [fd00:1::5]:40000 -> [fd00:2::9]:53",
-      "forward icmp echo-request 10.1.0.5 -> 10.2.0.9",
-    ]
+    packets = [for e in local.ends.offices : [
+      "forward tcp [${e.near}]:40000 -> [${e.far}]:80",
+      "forward tcp [${e.far}]:40000 -> [${e.near}]:80",
+      "forward tcp [${e.far}]:40000 -> [${e.near}]:80 protected south",
+      "forward udp [${e.near}]:40000 -> [${e.far}]:53",
+    ]]
     rule = "offices"
   }
   expect "protect" {
-    packets = ["out tcp 10.1.0.1:40000 -> 10.2.0.9:443", "in icmp echo-request 10.2.0.9 -> 10.1.0.1 protected south"]
-    rule    = "gateway-to-office"
+    packets = [for e in local.ends.offices : [
+      "out tcp [${e.near}]:40000 -> [${e.far}]:443",
+      "in tcp [${e.far}]:40000 -> [${e.near}]:22 protected south",
+    ]]
+    rule = "gateway-to-office"
   }
   expect "discard" {
-    packets = ["out tcp 198.51.100.1:40000 -> 10.2.0.9:443", "out udp [2001:db8::1]:40000 -> [fd00:2::9]:53"]
+    packets = [for e in local.ends.abroad : ["out tcp [${e.near}]:40000 -> [${e.far}]:443", "out udp [${e.near}]:40000 -> [${e.far}]:53"]]
     rule    = "office-never-in-the-clear"
   }
 }
 
 test "the internet is open from inside" {
   expect "bypass" {
-    packets = ["forward tcp 10.1.0.5:40000 -> 203.0.113.80:443", "forward tcp 203.0.113.80:443 -> 10.1.0.5:40000 established"]
-    rule    = "internet"
+    packets = [for e in local.ends.internet : [
+      "forward tcp [${e.near}]:40000 -> [${e.far}]:443",
+      "forward tcp [${e.far}]:443 -> [${e.near}]:40000 established",
+    ]]
+    rule = "internet"
   }
-  expect "discard" { packet = "forward tcp 203.0.113.80:40000 -> 10.1.0.5:22" }
+  expect "discard" { packets = [for e in local.ends.internet : "forward tcp [${e.far}]:40000 -> [${e.near}]:22"] }
 }
 
 test "the gateway" {
   expect "bypass" {
-    packet = "in tcp 10.1.0.5:40000 -> 10.1.0.1:22"
-    rule   = "ssh"
+    packets = [for e in local.ends.inside : "in tcp [${e.far}]:40000 -> [${e.near}]:22"]
+    rule    = "ssh"
   }
-  expect "bypass" { packets = ["in esp 203.0.113.7 -> 198.51.100.1 spi 0x1001", "out udp 198.51.100.1:500 -> 203.0.113.7:500"] }
-  expect "discard" { packets = ["in tcp 203.0.113.80:40000 -> 198.51.100.1:22", "in udp 203.0.113.80:500 -> 198.51.100.1:500"] }
+  expect "bypass" {
+    packets = [for e in local.ends.gateways : ["in esp ${e.far} -> ${e.near} spi 0x1001", "out udp [${e.near}]:500 -> [${e.far}]:500"]]
+  }
+  expect "discard" {
+    packets = [for e in local.ends.strangers : ["in tcp [${e.far}]:40000 -> [${e.near}]:22", "in udp [${e.far}]:500 -> [${e.near}]:500"]]
+  }
 }

@@ -13,7 +13,7 @@ policy {
   outbound = "bypass"
 }
 
-# Change these to your own, and the addresses in the tests below with them.
+# Change these to your own: the tests below follow.
 locals {
   gateway = "198.51.100.1"
   servers = ["10.1.0.0/16", "fd00:1::/48"]
@@ -41,25 +41,43 @@ ike "gateway" {
   request_address = true
 }
 
+# For the tests, out of the locals above: the first address of each network there, and
+# beside it one of this host that is of the same family. Where the gateway is a name,
+# any address may be its.
+locals {
+  who = {
+    gateway   = [for g in flatten([local.gateway]) : try(cidrhost(g, 0), "203.0.113.1")]
+    servers   = local.servers
+    strangers = [for a in local.some : a if try(!cidrcontains(local.gateway, a), false)]
+    elsewhere = [for a in local.some : a if !cidrcontains(local.servers, a)]
+  }
+  some      = ["203.0.113.9", "198.51.100.9", "192.0.2.9", "2001:db8:9::9"]
+  addresses = { for name, list in local.who : name => [for i, a in flatten([list]) : cidrhost(a, 0) if i < 8] }
+  ends = { for name, list in local.addresses : name => [
+    for a in list : { peer = a, host = cidrcontains("::/0", a) ? "2001:db8:1::7" : "192.168.1.7" }
+  ] }
+}
+
 test "the servers are reached through the tunnel, and never in the clear" {
   expect "protect" {
-    packets = ["out tcp 10.99.0.7:40000 -> 10.1.0.9:443", "out udp [fd99::7]:40000 -> [fd00:1::53]:53", "out tcp 192.168.1.7:40000 -> 10.1.0.9:443"]
+    packets = [for e in local.ends.servers : ["out tcp [${e.host}]:40000 -> [${e.peer}]:443", "out udp [${e.host}]:40000 -> [${e.peer}]:53"]]
     rule    = "servers"
   }
 }
 
 test "the gateway is heard, and nobody else" {
   expect "bypass" {
-    packets = [
-      "out udp 192.168.1.7:500 -> 198.51.100.1:500",
-      "in udp 198.51.100.1:4500 -> 192.168.1.7:4500",
-      "in esp 198.51.100.1 -> 192.168.1.7 spi 0x1001",
-    ]
+    packets = [for e in local.ends.gateway : [
+      "out udp [${e.host}]:500 -> [${e.peer}]:500",
+      "in udp [${e.peer}]:4500 -> [${e.host}]:4500",
+      "in esp ${e.peer} -> ${e.host} spi 0x1001",
+    ]]
   }
-  expect "discard" { packets = ["in udp 203.0.113.9:4500 -> 192.168.1.7:4500", "in tcp 10.1.0.9:40000 -> 10.99.0.7:22"] }
+  expect "discard" { packets = [for e in local.ends.strangers : "in udp [${e.peer}]:4500 -> [${e.host}]:4500"] }
+  expect "discard" { packets = [for e in local.ends.servers : "in tcp [${e.peer}]:40000 -> [${e.host}]:22"] }
 }
 
 test "everything else goes on as before" {
-  expect "bypass" { packet = "out tcp 192.168.1.7:40000 -> 203.0.113.9:443" }
+  expect "bypass" { packets = [for e in local.ends.elsewhere : "out tcp [${e.host}]:40000 -> [${e.peer}]:443"] }
   expect "discard" { packet = "in tcp 203.0.113.9:40000 -> 192.168.1.7:22" }
 }
