@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/ipfw/ipfw/rules"
 )
 
 const ugly = "policy {\ninbound=\"discard\"\n  outbound   = \"bypass\"\n}\n"
@@ -134,5 +137,39 @@ func TestCompletionScripts(t *testing.T) {
 func TestVersion(t *testing.T) {
 	if r := ipfw("--version"); r.exit != 0 || !strings.HasPrefix(r.stdout.String(), "ipfw ") {
 		t.Errorf("exit %d, %q", r.exit, r.stdout.String())
+	}
+}
+
+// TestCompletePolicy: a word that may become a profile or a file is completed to both,
+// and what can only be a file is left to the shell.
+func TestCompletePolicy(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, name := range []string{"policies/", "profile.hcl", "prod.hcl", "office.hcl", ".hidden.hcl", "notes.txt"} {
+		if dir, ok := strings.CutSuffix(name, "/"); !ok {
+			writeFile(t, name, nil)
+		} else if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("policies", "linked"); err != nil {
+		t.Fatal(err)
+	}
+	var profiles []string
+	for _, name := range rules.Profiles() {
+		profiles = append(profiles, "profile:"+name)
+	}
+	for word, want := range map[string][]string{
+		"":            append(slices.Clone(profiles), "linked/", "office.hcl", "policies/", "prod.hcl", "profile.hcl", ":4"),
+		"p":           append(slices.Clone(profiles), "policies/", "prod.hcl", "profile.hcl", ":4"),
+		"profile":     append(slices.Clone(profiles), "profile.hcl", ":4"),
+		"profile:vpn": {"profile:vpn-client", "profile:vpn-gateway", ":4"}, "profile:x": {":4"},
+		"po": {":0"}, "office": {":0"}, "./": {":0"}, "/etc/": {":0"},
+	} {
+		for _, args := range [][]string{{"run", "-c"}, {"shut", "-c"}, {"explain", "-c"}, {"replay", "-c"}, {"test"}, {"validate"}} {
+			r := ipfw(append(append([]string{"__complete"}, args...), word)...)
+			if got := strings.Fields(r.stdout.String()); !slices.Equal(got, want) {
+				t.Errorf("%v %q: %v, want %v", args, word, got, want)
+			}
+		}
 	}
 }

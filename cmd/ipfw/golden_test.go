@@ -189,6 +189,10 @@ func TestGolden(t *testing.T) {
 		{"replay-bad-local", run{args: []string{"replay", "-c", "office.hcl", "--local", "198.51.100", "-"}}},
 		{"complete-profile", run{args: []string{"__complete", "profile", "show", "web"}}},
 		{"complete-config", run{args: []string{"__complete", "explain", "-c", "profile:web"}}},
+		{"complete-config-empty", run{args: []string{"__complete", "explain", "-c", ""}}},
+		{"complete-config-either", run{args: []string{"__complete", "run", "-c", "p"}}},
+		{"complete-config-file", run{args: []string{"__complete", "shut", "-c", "off"}}},
+		{"complete-path-empty", run{args: []string{"__complete", "test", ""}}},
 	}
 	golden, err := filepath.Abs("testdata/golden")
 	if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -97,16 +98,40 @@ func summary(text []byte) string {
 	return strings.TrimSuffix(first, ".")
 }
 
-// completePolicy completes profile:NAME, and leaves files to the shell.
+// completePolicy completes profile:NAME, and leaves files to the shell. A shell that is
+// offered anything offers no files of its own, so where a word may become either, as
+// the empty one, the files are offered here.
 func completePolicy(_ *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
 	const scheme = "profile:"
-	if !strings.HasPrefix(word, scheme) {
-		if word == "" || !strings.HasPrefix(scheme, word) {
-			return nil, cobra.ShellCompDirectiveDefault
-		}
-		return []string{scheme}, cobra.ShellCompDirectiveNoSpace
+	profiles := profilesLike(scheme, word)
+	switch {
+	case strings.HasPrefix(word, scheme):
+		return profiles, cobra.ShellCompDirectiveNoFileComp
+	case len(profiles) == 0:
+		return nil, cobra.ShellCompDirectiveDefault
 	}
-	return profilesLike(scheme, word), cobra.ShellCompDirectiveNoFileComp
+	return append(profiles, policiesLike(word)...), cobra.ShellCompDirectiveNoFileComp
+}
+
+// policiesLike gives the policy files here, and the folders, that a word may become.
+func policiesLike(word string) []string {
+	entries, err := os.ReadDir(".")
+	if err != nil {
+		return nil // the word can still be typed
+	}
+	var out []string
+	for _, e := range entries {
+		name := e.Name()
+		if info, err := os.Stat(name); err == nil && info.IsDir() { // through symbolic links
+			name += "/"
+		} else if !strings.HasSuffix(name, ".hcl") {
+			continue
+		}
+		if strings.HasPrefix(name, word) && !strings.HasPrefix(name, ".") {
+			out = append(out, name)
+		}
+	}
+	return out
 }
 
 // profilesLike gives the profiles that a word may become, each with a prefix.

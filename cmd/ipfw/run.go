@@ -95,6 +95,7 @@ new connection: that proves that you can still get in.`,
 	}
 	f := c.Flags()
 	f.StringArrayVarP(&o.Paths, "config", "c", []string{defaultPolicy}, "policy: a file, a folder, - or profile:NAME; may be given again")
+	c.RegisterFlagCompletionFunc("config", completePolicy)
 	socketFlag(c, &o.Socket)
 	f.BoolVar(&o.StayShut, "stay-shut", false, "leave the table when stopping: nothing new gets in")
 	f.StringVar(&o.StateDir, "state", host.DefaultStateDir, "folder for what must outlive the daemon; empty: nothing is kept")

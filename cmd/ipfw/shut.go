@@ -47,6 +47,7 @@ over the network, such as ssh, it wants --force: no other gets in afterwards.`,
 		},
 	}
 	c.Flags().StringArrayVarP(&o.Paths, "config", "c", []string{defaultPolicy}, "policy: a file, a folder, - or profile:NAME; may be given again")
+	c.RegisterFlagCompletionFunc("config", completePolicy)
 	socketFlag(c, &o.Socket)
 	c.Flags().BoolVar(&o.Force, "force", false, "shut even from a session over the network")
 	return c
