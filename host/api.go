@@ -30,7 +30,7 @@ type Status struct {
 	PID     int       `json:"pid"`
 	Started time.Time `json:"started"`
 	// Uptime is in seconds.
-	Uptime float64      `json:"uptime"`
+	Uptime float64      `json:"uptime_seconds"`
 	Policy PolicyStatus `json:"policy"`
 	// StayShut says that the table will stay when the daemon stops.
 	StayShut bool `json:"stay_shut"`
@@ -153,16 +153,16 @@ type Flow struct {
 	BytesOut   uint64 `json:"bytes_out"`
 	BytesIn    uint64 `json:"bytes_in"`
 	// In seconds.
-	Age     float64 `json:"age"`
-	Idle    float64 `json:"idle"`
-	Expires float64 `json:"expires"`
+	Age     float64 `json:"age_seconds"`
+	Idle    float64 `json:"idle_seconds"`
+	Expires float64 `json:"expires_seconds"`
 }
 
 // ReloadRequest asks the daemon to read its policy again.
 type ReloadRequest struct {
 	// Confirm, in seconds, brings the previous policy back unless somebody
 	// confirms in that time; 0 means for good.
-	Confirm float64 `json:"confirm,omitempty"`
+	Confirm float64 `json:"confirm_seconds,omitempty"`
 	// SSHConnection is the ssh connection of whoever asks (FindSSH), to
 	// warn of a lock-out.
 	SSHConnection string `json:"ssh_connection,omitempty"`

@@ -176,7 +176,7 @@ type Packet struct {
 	InInterface  string `json:"in_interface,omitempty"`
 	OutInterface string `json:"out_interface,omitempty"`
 	SA           string `json:"sa,omitempty"` // the ipsec block it came out of
-	Length       int    `json:"length"`       // of the datagram, in bytes
+	Length       int    `json:"length_bytes"` // of the datagram, in bytes
 }
 
 // packetOf keeps of an input what outlives the packet's bytes.

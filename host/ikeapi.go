@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -30,9 +29,9 @@ type IKESA struct {
 	Suite     string         `json:"suite,omitempty"`
 	// Age is in seconds, since both had proved who they are; while it is
 	// "connecting", since it began.
-	Age float64 `json:"age"`
+	Age float64 `json:"age_seconds"`
 	// Rekey is in how many seconds it will be rekeyed; 0: under way.
-	Rekey  float64 `json:"rekey"`
+	Rekey  float64 `json:"rekey_seconds"`
 	NAT    bool    `json:"nat"`    // a NAT is in the way: ESP travels in UDP
 	MOBIKE bool    `json:"mobike"` // survives a change of address
 	// FullTranscript says that both sides have authenticated both IKE_SA_INIT
@@ -53,10 +52,10 @@ type IKEChild struct {
 	SPIIn  uint32   `json:"spi_in"`
 	SPIOut uint32   `json:"spi_out"`
 	Mode   string   `json:"mode"`
-	Using  bool     `json:"using"`  // what this host sends goes by it
-	Local  []string `json:"local"`  // traffic selectors
-	Remote []string `json:"remote"` // the same of the far side
-	Rekey  float64  `json:"rekey"`  // in seconds; 0: under way
+	Using  bool     `json:"using"`         // what this host sends goes by it
+	Local  []string `json:"local"`         // traffic selectors
+	Remote []string `json:"remote"`        // the same of the far side
+	Rekey  float64  `json:"rekey_seconds"` // in seconds; 0: under way
 }
 
 // IKEStatus counts what the key exchange has done since it began.
@@ -137,7 +136,7 @@ type IKERequest struct {
 	// Name is an ike block, with all that belongs to it, or an ipsec block.
 	Name string `json:"name"`
 	// Wait is how many seconds to wait for the outcome, 0 to 600.
-	Wait float64 `json:"wait"`
+	Wait float64 `json:"wait_seconds"`
 }
 
 // IKEResult is what came of a request.
@@ -355,7 +354,11 @@ const maxWait = 600
 func (d *daemon) serveIKECommand(verb string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var q IKERequest
-		if err := json.NewDecoder(io.LimitReader(r.Body, 64<<10)).Decode(&q); err != nil || !(q.Wait >= 0 && q.Wait <= maxWait) {
+		if err := readRequest(r, &q); err != nil {
+			reply(w, nil, &APIError{Status: http.StatusBadRequest, Message: "the request cannot be read: " + err.Error()})
+			return
+		}
+		if !(q.Wait >= 0 && q.Wait <= maxWait) {
 			reply(w, nil, &APIError{Status: http.StatusBadRequest, Message: fmt.Sprintf("want a name, and a wait of 0 to %d seconds", maxWait)})
 			return
 		}

@@ -148,8 +148,10 @@ func TestBadRequests(t *testing.T) {
 		{"GET", "/v1/events?back=many", nil, 400},
 		{"GET", "/v1/events?back=-1", nil, 400},
 		{"POST", "/v1/reload", "no object", 400},
-		{"POST", "/v1/reload", map[string]any{"confirm": -1}, 400},
-		{"POST", "/v1/reload", map[string]any{"confirm": 1e300}, 400},
+		{"POST", "/v1/reload", map[string]any{"confirm_seconds": -1}, 400},
+		{"POST", "/v1/reload", map[string]any{"confirm_seconds": 1e300}, 400},
+		{"POST", "/v1/reload", map[string]any{"confirm": 60}, 400}, // a name of before: the way back must not be passed over
+		{"POST", "/v1/ike/rekey", map[string]any{"name": "south", "wait": 60}, 400},
 		{"POST", "/v1/confirm", nil, 409},
 	} {
 		_, err := d.do(t.Context(), c.method, c.path, c.body)

@@ -48,13 +48,13 @@ type SA struct {
 
 	ESN bool `json:"esn"`
 	// ReplayWindow is in packets; 0: replays are not looked for.
-	ReplayWindow int `json:"replay_window"`
+	ReplayWindow int `json:"replay_window_packets"`
 
 	// In seconds: since it was made, and since it last carried a packet.
-	Age  float64 `json:"age"`
-	Idle float64 `json:"idle"`
+	Age  float64 `json:"age_seconds"`
+	Idle float64 `json:"idle_seconds"`
 	// Expires is in how many seconds its hard lifetime is over; absent: never.
-	Expires float64 `json:"expires,omitempty"`
+	Expires float64 `json:"expires_seconds,omitempty"`
 	// PacketsLeft and BytesLeft are what the hard lifetime still allows;
 	// absent: no limit.
 	PacketsLeft *uint64 `json:"packets_left,omitempty"`

@@ -72,10 +72,18 @@ func reply(w http.ResponseWriter, v any, err error) {
 	json.NewEncoder(w).Encode(v) // the caller who went away is not told
 }
 
+// readRequest reads the body of a request. A name in it that is not known is an error:
+// it may be what makes the request safe, a way back for instance.
+func readRequest(r *http.Request, to any) error {
+	in := json.NewDecoder(io.LimitReader(r.Body, 64<<10))
+	in.DisallowUnknownFields()
+	return in.Decode(to)
+}
+
 func (d *daemon) serveReload(w http.ResponseWriter, r *http.Request) {
 	var q ReloadRequest
-	if err := json.NewDecoder(io.LimitReader(r.Body, 64<<10)).Decode(&q); err != nil && !errors.Is(err, io.EOF) {
-		reply(w, nil, &APIError{Status: http.StatusBadRequest, Message: "the reload request is no JSON: " + err.Error()})
+	if err := readRequest(r, &q); err != nil && !errors.Is(err, io.EOF) {
+		reply(w, nil, &APIError{Status: http.StatusBadRequest, Message: "the reload request cannot be read: " + err.Error()})
 		return
 	}
 	if !(q.Confirm >= 0 && q.Confirm <= maxConfirm.Seconds()) {

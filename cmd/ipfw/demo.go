@@ -146,9 +146,9 @@ type probe struct {
 	Place    string `json:"place,omitempty"`
 
 	// What the network says.
-	Through bool          `json:"through"`
-	Answer  string        `json:"answer"`
-	Took    time.Duration `json:"took_ns"`
+	Through bool    `json:"through"`
+	Answer  string  `json:"answer"`
+	Took    float64 `json:"took_seconds"`
 
 	// What the daemon counted while the probe ran.
 	Flows   uint64 `json:"flows"`
@@ -175,7 +175,7 @@ func (p *probe) run(ctx context.Context, lab *lab, servers *servers, client *hos
 	}
 	begin := time.Now()
 	answer, err := servers.get(ctx, lab.client, p)
-	p.Took, p.Through, p.Answer = time.Since(begin), err == nil, answer
+	p.Took, p.Through, p.Answer = time.Since(begin).Seconds(), err == nil, answer
 	if ctx.Err() != nil {
 		return before, ctx.Err()
 	}

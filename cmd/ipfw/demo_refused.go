@@ -70,7 +70,7 @@ func (f *sealedFlow) refuse(ctx context.Context, lab *lab, servers *servers, cab
 func (r *refusal) ask(ctx context.Context, lab *lab, servers *servers, to string) error {
 	begin := time.Now()
 	answer, err := servers.get(ctx, lab.client, &probe{From: barredAddr.String(), To: to, port: filesPort, path: "/"})
-	r.Took, r.Through, r.Answer = time.Since(begin), err == nil, answer
+	r.Took, r.Through, r.Answer = time.Since(begin).Seconds(), err == nil, answer
 	if err != nil {
 		r.Answer = shortReason(err)
 	}

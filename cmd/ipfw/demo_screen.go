@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/ipfw/ipfw/host"
 )
@@ -109,12 +108,12 @@ func pad(text string, width int) string {
 	return strings.Repeat(" ", max(0, width-len([]rune(text))))
 }
 
-// brief gives a short time in the unit people think in.
-func brief(d time.Duration) string {
-	if d < 100*time.Millisecond {
-		return fmt.Sprintf("%.1f ms", float64(d)/1e6)
+// brief gives a short time, of so many seconds, in the unit people think in.
+func brief(seconds float64) string {
+	if seconds < 0.1 {
+		return fmt.Sprintf("%.1f ms", seconds*1e3)
 	}
-	return fmt.Sprintf("%.1f s", d.Seconds())
+	return fmt.Sprintf("%.1f s", seconds)
 }
 
 // plural gives "1 packet" or "2 packets".

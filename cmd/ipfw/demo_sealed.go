@@ -83,9 +83,9 @@ type sealedFlow struct {
 	Suite    string `json:"suite"`
 
 	// What the network says.
-	Through bool          `json:"through"`
-	Answer  string        `json:"answer"`
-	Took    time.Duration `json:"took_ns"`
+	Through bool    `json:"through"`
+	Answer  string  `json:"answer"`
+	Took    float64 `json:"took_seconds"`
 
 	// Clear is the request as the client wrote it, Wire the ESP packet that
 	// carried it over the cable, from its SPI on; in hexadecimal.
@@ -121,11 +121,11 @@ type sealedFlow struct {
 
 // refusal is something that must not get through.
 type refusal struct {
-	What    string        `json:"what"`
-	Reason  string        `json:"reason"` // for which it has to be discarded
-	Through bool          `json:"through"`
-	Answer  string        `json:"answer"`
-	Took    time.Duration `json:"took_ns,omitempty"`
+	What    string  `json:"what"`
+	Reason  string  `json:"reason"` // for which it has to be discarded
+	Through bool    `json:"through"`
+	Answer  string  `json:"answer"`
+	Took    float64 `json:"took_seconds,omitempty"`
 	// Packets is how many were sent, and Counted how many the daemon has
 	// discarded for that reason meanwhile.
 	Packets uint64 `json:"packets"`
@@ -264,7 +264,7 @@ func (f *sealedFlow) request(ctx context.Context, lab *lab, servers *servers, ca
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	f.Took, f.Through, f.Answer = time.Since(begin), err == nil, answer
+	f.Took, f.Through, f.Answer = time.Since(begin).Seconds(), err == nil, answer
 	if err != nil {
 		f.Answer = shortReason(err)
 		f.differ("the dry run says %s, the network says %s", f.Expected, f.Answer)

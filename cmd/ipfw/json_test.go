@@ -54,7 +54,10 @@ func jsonForms() []struct {
 }
 
 // field is one name in what a command prints.
-type field struct{ path, kind, about string }
+type field struct {
+	path, kind, about string
+	typ               reflect.Type
+}
 
 // fieldComments reads the comments of all struct fields, by type and field.
 func fieldComments(t *testing.T, root string) map[string]string {
@@ -100,7 +103,7 @@ func fieldsOf(typ reflect.Type, path string, about string, comments map[string]s
 		typ = typ.Elem()
 	}
 	marshals := typ.Implements(reflect.TypeFor[encoding.TextMarshaler]()) || reflect.PointerTo(typ).Implements(reflect.TypeFor[encoding.TextMarshaler]())
-	leaf := func(kind string) []field { return []field{{path, kind + optional, about}} }
+	leaf := func(kind string) []field { return []field{{path, kind + optional, about, typ}} }
 	switch {
 	case typ == reflect.TypeFor[time.Time]():
 		return leaf("time")
@@ -121,7 +124,7 @@ func fieldsOf(typ reflect.Type, path string, about string, comments map[string]s
 	case reflect.Struct:
 		var out []field
 		if about != "" {
-			out = append(out, field{path, "object", about})
+			out = append(out, field{path, "object", about, typ})
 		}
 		for i := range typ.NumField() {
 			f := typ.Field(i)

@@ -38,8 +38,8 @@ type protection struct {
 	// NoSA says why there can be no SA for this packet; absent: there can.
 	NoSA string `json:"no_sa,omitempty"`
 
-	PathMTU int `json:"path_mtu"` // that the sizes are for, in bytes
-	Length  int `json:"length"`   // of the packet in the clear, in bytes
+	PathMTU int `json:"path_mtu"`     // that the sizes are for, in bytes
+	Length  int `json:"length_bytes"` // of the packet in the clear, in bytes
 	// Forms are the suite of keys set by hand, or those that IKE proposes,
 	// best first; each without UDP and with it where both may be.
 	Forms []sealedForm `json:"forms,omitempty"`
@@ -49,9 +49,9 @@ type protection struct {
 type sealedForm struct {
 	Suite        string `json:"suite"`
 	UDP          bool   `json:"udp"`
-	SealedLength int    `json:"sealed_length"` // of this packet
-	InnerMTU     int    `json:"inner_mtu"`     // the longest packet that fits the path
-	TCPMSS       int    `json:"tcp_mss"`       // the longest TCP segment that does
+	SealedLength int    `json:"sealed_length_bytes"` // of this packet
+	InnerMTU     int    `json:"inner_mtu"`           // the longest packet that fits the path
+	TCPMSS       int    `json:"tcp_mss"`             // the longest TCP segment that does
 }
 
 // protectionOf gives what becomes of a packet that policy protects, nil for
