@@ -11,6 +11,21 @@ import (
 	"github.com/ipfw/ipfw/e2e/lab"
 )
 
+// jsonNames gives the part of docs/json.md that is about a command.
+func jsonNames(t *testing.T, command string) string {
+	t.Helper()
+	text, err := os.ReadFile("../docs/json.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, part, ok := strings.Cut(string(text), "\n## "+command+"\n")
+	if !ok {
+		t.Fatalf("docs/json.md says nothing of %s", command)
+	}
+	part, _, _ = strings.Cut(part, "\n## ")
+	return part
+}
+
 // TestDemo runs the demo as a user would, on a machine without a network, and
 // looks at what it says and leaves behind.
 func TestDemo(t *testing.T) {
@@ -36,12 +51,29 @@ func TestDemo(t *testing.T) {
 			Disagree []string
 		}
 	}
+	known := jsonNames(t, "ipfw demo")
 	var web, through int
 	var last line
 	for text := range strings.Lines(strings.TrimSpace(out)) {
 		last = line{}
 		if err := json.Unmarshal([]byte(text), &last); err != nil {
 			t.Fatalf("%v: %s", err, text)
+		}
+		var fields map[string]json.RawMessage
+		if err := json.Unmarshal([]byte(text), &fields); err != nil {
+			t.Fatal(err)
+		}
+		prefix := ""
+		if in := fields["protected"]; in != nil {
+			prefix, fields = "protected.", nil
+			if err := json.Unmarshal(in, &fields); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for name := range fields {
+			if !strings.Contains(known, "`"+prefix+name+"`") && !strings.Contains(known, "`"+prefix+name+"[]") {
+				t.Errorf("docs/json.md has no %s%s", prefix, name)
+			}
 		}
 		if len(last.Disagree) > 0 {
 			t.Error(text)

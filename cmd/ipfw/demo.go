@@ -140,17 +140,18 @@ type probe struct {
 	To     string `json:"to"`   // address and port
 	Packet string `json:"packet"`
 
-	// What the dry run says.
-	Expected string `json:"expected"`       // verdict
-	Rule     string `json:"rule,omitempty"` // empty: the default
+	// Expected is the dry run's verdict, Rule and Place by which rule; empty: the
+	// default.
+	Expected string `json:"expected"`
+	Rule     string `json:"rule,omitempty"`
 	Place    string `json:"place,omitempty"`
 
-	// What the network says.
+	// Through and Answer are what the network says, Took after how long.
 	Through bool    `json:"through"`
 	Answer  string  `json:"answer"`
 	Took    float64 `json:"took_seconds"`
 
-	// What the daemon counted while the probe ran.
+	// Flows and Packets are what the daemon counted while the connection was tried.
 	Flows   uint64 `json:"flows"`
 	Packets uint64 `json:"packets"`
 

@@ -59,12 +59,15 @@ const (
 	rowBytes   = 8
 )
 
+// demoEnd is the last line of what `ipfw demo --json` prints.
+type demoEnd struct {
+	Protected *sealedFlow `json:"protected"`
+}
+
 // endSealed shows plaintext beside ciphertext, and sums up.
 func (s *screen) endSealed(f *sealedFlow) {
 	if s.json {
-		s.printJSON(struct {
-			Protected *sealedFlow `json:"protected"`
-		}{f})
+		s.printJSON(demoEnd{f})
 		return
 	}
 	s.printf("\n")

@@ -75,14 +75,15 @@ type sealedFlow struct {
 	From string `json:"from"` // address
 	To   string `json:"to"`   // address and port
 
-	// What the dry run of the client's policy says.
-	Expected string `json:"expected"` // verdict
+	// Expected is the verdict of the client's policy in a dry run, and the others by
+	// what.
+	Expected string `json:"expected"`
 	Rule     string `json:"rule"`
 	Place    string `json:"place"`
 	Mode     string `json:"mode"`
 	Suite    string `json:"suite"`
 
-	// What the network says.
+	// Through and Answer are what the network says, Took after how long.
 	Through bool    `json:"through"`
 	Answer  string  `json:"answer"`
 	Took    float64 `json:"took_seconds"`
@@ -98,7 +99,7 @@ type sealedFlow struct {
 	// between the two hosts without one.
 	ESPPackets   uint64 `json:"esp_packets"`
 	ClearPackets uint64 `json:"clear_packets"`
-	// What the two daemons counted for it.
+	// ClientSealed and those below are what the two daemons counted for it.
 	ClientSealed uint64 `json:"client_sealed"`
 	ClientOpened uint64 `json:"client_opened"`
 	ServerSealed uint64 `json:"server_sealed"`

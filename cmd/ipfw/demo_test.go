@@ -150,12 +150,8 @@ func TestDemoRefusals(t *testing.T) {
 	}
 }
 
-// TestDemoScreen compares the second half of the screen with a golden file.
-func TestDemoScreen(t *testing.T) {
-	golden, err := filepath.Abs("testdata/golden")
-	if err != nil {
-		t.Fatal(err)
-	}
+// sampleFlow is what the second half of a demo comes to.
+func sampleFlow() *sealedFlow {
 	f := &sealedFlow{From: keyedAddr.String(), To: "10.0.0.2:445", Expected: "protect", Rule: "smb", Place: "client.hcl:6",
 		Mode: "esp transport", Suite: "aes-256-gcm-16", Through: true, Answer: "HTTP 200 OK", Took: 0.0011,
 		Clear: hexBytes(demoRequest), SPI: demoSPI, Sequence: 3, ESPPackets: 11, IKEPackets: 6, ClientSealed: 6, ServerOpened: 6, ServerSealed: 5, ClientOpened: 5,
@@ -164,25 +160,44 @@ func TestDemoScreen(t *testing.T) {
 	for i := range 60 { // less than is shown
 		f.Wire = append(f.Wire, byte(i*5))
 	}
+	return f
+}
+
+// demoOf prints what a demo prints that comes to f.
+func (r *run) demoOf(f *sealedFlow, asJSON, tty bool) {
+	a := &app{stdout: &r.stdout, stderr: &r.stderr, stdoutTTY: tty, getenv: func(string) string { return "" }}
+	s := newScreen(a, asJSON)
+	s.row(&probe{Who: "a stranger", From: "203.0.113.9", To: "198.51.100.10:22", Packet: "in tcp 203.0.113.9:any -> 198.51.100.10:22",
+		Expected: "discard", Answer: "no answer", Took: 0.7, Packets: 1})
+	s.row(&probe{Who: "a stranger", From: "203.0.113.9", To: "198.51.100.10:443", Packet: "in tcp 203.0.113.9:any -> 198.51.100.10:443",
+		Expected: "bypass", Rule: "web", Place: "profile:web-server:15", Through: true, Answer: "HTTP 200 OK", Took: 0.0042, Flows: 1, Packets: 6,
+		Disagree: []string{"the dry run says bypass, the network says no answer"}})
+	s.beginSealed(f, host.Status{PID: 4711}, host.Status{PID: 4712})
+	s.sealedRow(f)
+	for _, x := range f.Refused {
+		s.refusedRow(x)
+	}
+	s.endSealed(f)
+	s.end()
+}
+
+// TestDemoScreen compares rows of the first half of the screen, and the second, with
+// golden files.
+func TestDemoScreen(t *testing.T) {
+	golden, err := filepath.Abs("testdata/golden")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name      string
 		json, tty bool
 		wrong     string
 	}{{"demo-sealed", false, false, ""}, {"demo-sealed-color", false, true, ""}, {"demo-sealed-json", true, false, ""}, {"demo-sealed-wrong", false, false, "no packet on the cable holds the request"}} {
-		r := &run{args: []string{"demo"}}
-		a := &app{stdout: &r.stdout, stderr: &r.stderr, stdoutTTY: c.tty, getenv: func(string) string { return "" }}
-		s := newScreen(a, c.json)
-		f.Disagree = nil
+		r, f := &run{args: []string{"demo"}}, sampleFlow()
 		if c.wrong != "" {
 			f.differ("%s", c.wrong)
 		}
-		s.beginSealed(f, host.Status{PID: 4711}, host.Status{PID: 4712})
-		s.sealedRow(f)
-		for _, x := range f.Refused {
-			s.refusedRow(x)
-		}
-		s.endSealed(f)
-		s.end()
+		r.demoOf(f, c.json, c.tty)
 		r.compare(t, filepath.Join(golden, c.name+".txt"))
 	}
 }

@@ -49,6 +49,7 @@ func jsonForms() []struct {
 		{"ipfw replay", object, []any{replayReport{}}},
 		{"ipfw replay --packets", lines + " packet, and a last one with the report", []any{packetReport{}, replayEnd{}}},
 		{"ipfw profile list", "one array of objects", []any{profileEntry{}}},
+		{"ipfw demo", lines + " connection, and a last one with the protected flow", []any{probe{}, demoEnd{}}},
 		{"ipfw version", object, []any{versionReport{}}},
 	}
 }
@@ -239,10 +240,15 @@ func TestJSONFields(t *testing.T) {
 		{"ipfw explain", []string{"explain", "-c", "office.hcl", "in tcp 203.0.113.9 -> 198.51.100.10:443"}}, {"ipfw explain", []string{"explain", "-c", "branch.hcl", branchOut}},
 		{"ipfw replay", []string{"replay", "-c", "office.hcl", "--local", "198.51.100.10", "--top", "1", "a.pcap"}},
 		{"ipfw replay --packets", []string{"replay", "-c", "office.hcl", "--local", "198.51.100.10", "--packets", "a.pcap"}},
-		{"ipfw profile list", []string{"profile", "list"}}, {"ipfw version", []string{"version"}},
+		{"ipfw profile list", []string{"profile", "list"}}, {"ipfw version", []string{"version"}}, {"ipfw demo", []string{"demo"}},
 	} {
 		tried[row.command] = true
-		r := ipfw(append(row.args, "--json")...)
+		r := &run{args: append(row.args, "--json")}
+		if row.command == "ipfw demo" { // which wants root: e2e looks at a real one
+			r.demoOf(sampleFlow(), true, false)
+		} else {
+			r.do()
+		}
 		if r.stdout.Len() == 0 {
 			t.Errorf("ipfw %v: no answer: %s", row.args, r.stderr.String())
 		}
