@@ -28,7 +28,7 @@ func TestSmallFragmentsAndLoss(t *testing.T) {
 	ca := newPKI(t)
 	pa, pb := pskPeers()
 	withCerts(t, ca, pa, pb, "rsa")
-	for _, size := range []int{300, 576} {
+	for _, size := range []int{90, 300, 576} { // of 90, some 40
 		for seed := range uint64(6) {
 			s := newSim(t, seed)
 			s.loss = 5

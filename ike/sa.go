@@ -342,8 +342,7 @@ func (c *Core) handleRequest(sa *ikeSA, h header, d Datagram) {
 	m, err := openWithin(h, d.Data, sa.in, &sa.inFrag, limit)
 	c.stats.Failures[TooMany] += uint64(c.guard.holdFragments(sa, c.cfg.Limits.FragmentBytes))
 	if err == errTooLong && sa.state == stHalfOpen {
-		c.fail(sa, Event{Failure: TooMany, Detail: fmt.Sprintf("a message of more than %d bytes, or of more than %d fragments, before the peer has proved who it is: it may have fewer certificates, or larger fragments",
-			limit.bytes, limit.parts)})
+		c.fail(sa, Event{Failure: TooMany, Detail: fmt.Sprintf("a message of more than %d bytes before the peer has proved who it is: it may have fewer or smaller certificates", limit)})
 		c.destroy(sa, true)
 		return
 	}

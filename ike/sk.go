@@ -68,19 +68,17 @@ type reassembly struct {
 	parts [][]byte
 }
 
-// fragmentLimits bound what is kept of one message in fragments.
-type fragmentLimits struct{ bytes, parts int }
-
-var (
-	// What an authenticated peer may send.
-	peersFragments = fragmentLimits{maxMessage, maxFragments}
-	// What anybody may. The longest honest message is an IKE_AUTH with
-	// certificates: a chain of four of RSA with 4,096 bits is 8 KB, EAP-TLS
-	// cuts its own by itself, ML-KEM-768 is 1.2 KB. libreswan cuts at 576 bytes.
-	strangersFragments = fragmentLimits{16 << 10, 32}
-
-	errTooLong = errors.New("a message in fragments is longer than may be")
+// What is kept of one message in fragments, in bytes: of a peer that has proved who it
+// is, and of anybody. The longest honest message of the latter is an IKE_AUTH with
+// certificates: a chain of four of RSA with 4,096 bits is 8 KB, EAP-TLS cuts its own by
+// itself, ML-KEM-768 is 1.2 KB. Into how many fragments it is cut is the sender's
+// choice: by the narrowest way that it expects, 32 to 40 of 300 bytes.
+const (
+	peersFragments     = maxMessage
+	strangersFragments = 16 << 10
 )
+
+var errTooLong = errors.New("a message in fragments is longer than may be")
 
 // opened is a message whose encryption is off.
 type opened struct {
@@ -98,9 +96,9 @@ func openMessage(h header, msg []byte, x *sealer, r *reassembly) (*opened, error
 	return openWithin(h, msg, x, r, peersFragments)
 }
 
-// openWithin is openMessage for whom other limits hold. errTooLong, of an
-// authentic fragment, says that the message is beyond them; nothing is kept of it.
-func openWithin(h header, msg []byte, x *sealer, r *reassembly, limit fragmentLimits) (*opened, error) {
+// openWithin is openMessage for whom another limit holds. errTooLong, of an
+// authentic fragment, says that the message is beyond it; nothing is kept of it.
+func openWithin(h header, msg []byte, x *sealer, r *reassembly, limit int) (*opened, error) {
 	outer, inner, err := parsePayloads(h.next, msg[headerLen:])
 	if err != nil {
 		return nil, err
@@ -120,7 +118,7 @@ func openWithin(h header, msg []byte, x *sealer, r *reassembly, limit fragmentLi
 	return o, err
 }
 
-func (r *reassembly) add(o *opened, body, msg []byte, x *sealer, limit fragmentLimits) error {
+func (r *reassembly) add(o *opened, body, msg []byte, x *sealer, limit int) error {
 	if len(body) < fragHeaderLen {
 		return syntaxError("fragment of %d bytes, at least %d needed", len(body), fragHeaderLen)
 	}
@@ -141,7 +139,7 @@ func (r *reassembly) add(o *opened, body, msg []byte, x *sealer, limit fragmentL
 	if r.id != o.id || r.total != total {
 		*r = reassembly{id: o.id, total: total}
 	}
-	if total > limit.parts || r.size+len(plain) > limit.bytes {
+	if r.size+len(plain) > limit {
 		*r = reassembly{}
 		return errTooLong
 	}
