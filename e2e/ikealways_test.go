@@ -13,6 +13,11 @@ const alwaysSecret = "a secret of some length"
 // alwaysUs is the policy of the host that wants its tunnel at once and always; more
 // is of the rule and the ike block.
 func alwaysUs(l *lab.Lab, rule, block string) string {
+	return swanUs(l, "10.77.0.1", rule, "initiate = \"start\"\n  "+block)
+}
+
+// swanUs is the policy of a host with a tunnel to a strongSwan at an address.
+func swanUs(l *lab.Lab, at, rule, block string) string {
 	l.File("psk", alwaysSecret+"\n")
 	return l.File("policy.hcl", `
 policy {
@@ -31,11 +36,10 @@ ipsec "peer" {
   ike  = "peer"
 }
 ike "peer" {
-  remote_endpoint = "10.77.0.1"
+  remote_endpoint = "`+at+`"
   local_id        = "us.example"
   remote_id       = "them.example"
   psk_file        = "psk"
-  initiate        = "start"
   `+block+`
 }
 `)
@@ -43,10 +47,15 @@ ike "peer" {
 
 // alwaysThem is strongSwan's configuration.
 func alwaysThem(conn, child, more string) string {
+	return swanThem("10.77.0.1", conn, "net {\n        local_ts = 10.2.0.0/24\n        "+child+"\n      }", more)
+}
+
+// swanThem is that of a strongSwan at an address, with its children.
+func swanThem(at, conn, children, more string) string {
 	return `connections {
   us {
     version = 2
-    local_addrs = 10.77.0.1
+    local_addrs = ` + at + `
     ` + conn + `
     local {
       auth = psk
@@ -57,10 +66,7 @@ func alwaysThem(conn, child, more string) string {
       id = us.example
     }
     children {
-      net {
-        local_ts = 10.2.0.0/24
-        ` + child + `
-      }
+      ` + children + `
     }
   }
 }

@@ -166,7 +166,7 @@ func trySuperPacket(t *testing.T, _ string) {
 	const size, datagrams = 100, 10
 	for port, off := range map[int]bool{7001: false, 7002: true} {
 		if off {
-			if err := client.Do(func() error { return withoutSegmentation("c0") }); err != nil {
+			if err := client.Do(func() error { return switchOff("c0", segmentation, tcpSegmentation) }); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -218,15 +218,22 @@ func trySuperPacket(t *testing.T, _ string) {
 	}
 }
 
-// withoutSegmentation has the kernel cut packets up before the device
-// (ETHTOOL_SGSO and ETHTOOL_STSO of linux/ethtool.h, as `ethtool -K DEV gso off`).
-func withoutSegmentation(dev string) error {
+// What a device does for the kernel, as ETHTOOL_SGSO, ETHTOOL_STSO and ETHTOOL_STXCSUM of
+// linux/ethtool.h call it.
+const (
+	segmentation    = 0x24
+	tcpSegmentation = 0x1f
+	txChecksums     = 0x17
+)
+
+// switchOff has the kernel do itself what a device would do, as `ethtool -K DEV gso off`.
+func switchOff(dev string, features ...uint32) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	for _, command := range []uint32{0x24, 0x1f} {
+	for _, command := range features {
 		value := [2]uint32{command, 0}
 		var request struct {
 			name [unix.IFNAMSIZ]byte
