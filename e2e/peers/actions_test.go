@@ -201,3 +201,10 @@ func ourLoss(p *play) {
 	p.traffic()
 	p.same()
 }
+
+// anew waits for new IKE SAs of a peer that authenticates anew, each with its child.
+func anew(p *play) {
+	p.eventually("three IKE SAs, one after the other", func() bool { return p.us.count(ike.IKEUp) >= 3 && p.us.count(ike.ChildUp) >= 3 })
+	p.traffic()
+	p.same()
+}

@@ -34,6 +34,9 @@ type plutoRow struct {
 	n           int    // what is its own is numbered
 	addr, their netip.Addr
 	crossing    bool   // both delete at the same moment
+	busy        bool   // it asks for cookies
+	user        bool   // it lends us an address
+	both        bool   // in short, with both releases
 	more        string // lines of its connection
 	cfg         *ike.Peer
 }
@@ -41,6 +44,8 @@ type plutoRow struct {
 // ends are the addresses that talk through the child.
 func (r *plutoRow) ends() (ours, theirs netip.Addr) {
 	switch {
+	case r.user:
+		return netip.MustParseAddr("10.9.0.10"), netip.MustParseAddr(fmt.Sprintf("10.2.0.%d", r.n))
 	case r.mode == ike.Transport:
 		return r.addr, r.their
 	case r.v6:
@@ -58,7 +63,7 @@ func plutoRows(release string) (rows []*plutoRow) {
 	add := func(r plutoRow) {
 		for _, call := range sides {
 			// In short, the callers take turns.
-			if n++; full() || n%2 == 0 == (len(rows)%2 == 0) && older == (r.auth != "raw" || !beyond(r.kind)) {
+			if n++; full() || n%2 == 0 == (len(rows)%2 == 0) && (r.both || older == (r.auth != "raw" || !beyond(r.kind))) {
 				x := r
 				x.call = call
 				rows = append(rows, &x)
@@ -83,9 +88,17 @@ func plutoRows(release string) (rows []*plutoRow) {
 		}
 	}
 	// It offers compression, which nobody has to take; its children want another group
-	// than its IKE SAs have, which INVALID_KE_PAYLOAD tells us.
+	// than its IKE SAs have, which INVALID_KE_PAYLOAD tells us (4.10 takes that of the IKE SA
+	// all the same).
 	add(plutoRow{name: "psk, compression offered", auth: "psk", more: "compress=yes\n"})
-	add(plutoRow{name: "psk, another group for children", auth: "psk", ike: "aes256-sha2_256;dh31", esp: "aes256-sha2_256;dh15"})
+	add(plutoRow{name: "psk, another group for children", auth: "psk", ike: "aes256-sha2_256;dh31", esp: "aes256-sha2_256;dh15", both: true})
+	if !older {
+		rows = append(rows, &plutoRow{name: "psk, an address, a server and domains from it", call: "us", auth: "psk", user: true,
+			more: "rightaddresspool=10.9.0.10-10.9.0.20\nleftmodecfgserver=yes\nrightmodecfgclient=yes\nmodecfgdns=10.2.0.53\nmodecfgdomains=\"corp.example, lab.example\"\nnarrowing=yes\n"})
+	}
+	if older || full() {
+		rows = append(rows, &plutoRow{name: "psk, cookies and another group (INVALID_KE_PAYLOAD)", call: "us", auth: "psk", ike: "aes256-sha2_256;dh15", busy: true})
+	}
 	add(plutoRow{name: "psk, both delete at the same moment", auth: "psk", crossing: true})
 	for i, s := range []struct{ ike, esp string }{
 		{"aes_gcm256-sha2_512;dh19", "aes_gcm128-null;dh19"}, {"aes_gcm128-sha2_256;dh31", "aes_gcm256-null;dh31"},
@@ -160,7 +173,7 @@ func libreswan(t *testing.T, site, release string, lacks map[string]string) {
 	l := lab.New(t)
 	guest, us := l.Guest("guest"), l.Host("us")
 	guest.Join(us, "c0", []string{"10.77.0.2/24", "fd77::2/64"}, []string{"10.77.0.1/24", "fd77::1/64"})
-	guest.Run("sh", "-c", "ip route add 10.1.0.0/16 dev vec0 via 10.77.0.2; ip route add fd01::/64 dev vec0 via fd77::2")
+	guest.Run("sh", "-c", "ip route add 10.1.0.0/16 dev vec0 via 10.77.0.2; ip route add fd01::/64 dev vec0 via fd77::2; ip route add 10.9.0.0/24 dev vec0 via 10.77.0.2")
 	ca := issue(t, nil, "CA of the test", "ecdsa-256", 0)
 	c := lab.PlutoConfig{Conns: map[string]string{}, CAs: []string{l.File("ca.pem", pemOf("CERTIFICATE", ca.cert.Raw, nil))}}
 	for i, r := range rows {
@@ -206,9 +219,15 @@ func (r *plutoRow) configure(t *testing.T, l *lab.Lab, us *lab.Host, guest *lab.
 	}
 	if r.mode == ike.Tunnel {
 		guest.Run("ip", "addr", "add", netip.PrefixFrom(there, there.BitLen()).String(), "dev", "lo", "nodad")
-		conn += fmt.Sprintf("leftsubnet=%s/%d\nrightsubnet=%s/%d\n", there, there.BitLen(), here, here.BitLen())
+		conn += fmt.Sprintf("leftsubnet=%s/%d\n", there, there.BitLen())
+		if !r.user {
+			conn += fmt.Sprintf("rightsubnet=%s/%d\n", here, here.BitLen())
+		}
 		child.LocalTS = []ike.TrafficSelector{ike.SelectorOf(netip.PrefixFrom(here, here.BitLen()))}
 		child.RemoteTS = []ike.TrafficSelector{ike.SelectorOf(netip.PrefixFrom(there, there.BitLen()))}
+	}
+	if r.user {
+		r.cfg.RequestIPv4, child.LocalTS = true, nil
 	}
 	if r.call == "us" {
 		r.cfg.Endpoint = netip.AddrPortFrom(r.their, 500)
@@ -261,6 +280,10 @@ func (r *plutoRow) run(t *testing.T, us *lab.Host, guest *lab.Guest, pluto *lab.
 		}
 		p.eventually("the end", func() bool { p.us.mu.Lock(); defer p.us.mu.Unlock(); return len(p.us.core.Status()) == 0 })
 	}()
+	if r.busy {
+		r.whack(t, pluto, "--ddos-busy")
+		defer r.whack(t, pluto, "--ddos-auto")
+	}
 	if r.call == "us" {
 		p.do(func(c *ike.Core, now time.Time) ike.Output {
 			o, err := c.Initiate(now, ike.Call{Peer: "peer", Child: "net", Local: netip.AddrPortFrom(r.addr, 0)})
@@ -275,6 +298,11 @@ func (r *plutoRow) run(t *testing.T, us *lab.Host, guest *lab.Guest, pluto *lab.
 	p.eventually("a child", func() bool { return p.us.count(ike.ChildUp) == 1 })
 	here, there := r.ends()
 	p.pings(guest, here, there)
+	if r.user && !slices.ContainsFunc(p.us.events(), func(e ike.Event) bool {
+		return e.Kind == ike.Address && contains(e.Detail, "dns 10.2.0.53 domain corp.example domain lab.example")
+	}) {
+		t.Error("the server and its domains have not come")
+	}
 	for _, by := range sides {
 		for _, what := range []struct {
 			kind  ike.EventKind
@@ -295,6 +323,14 @@ func (r *plutoRow) run(t *testing.T, us *lab.Host, guest *lab.Guest, pluto *lab.
 		if e.Failure != ike.NoFailure {
 			t.Errorf("reported %s", e)
 		}
+	}
+}
+
+// whack tells the peer something.
+func (r *plutoRow) whack(t *testing.T, pluto *lab.Pluto, args ...string) {
+	t.Helper()
+	if out, err := pluto.Whack(args...); err != nil {
+		t.Errorf("whack %v: %v\n%s", args, err, out)
 	}
 }
 

@@ -20,6 +20,8 @@ type site struct {
 	host       *lab.Host
 	peer       *lab.Charon
 	more       []netip.Addr  // further addresses of ours
+	peerHost   *lab.Host     // the peer's; nil: it is a guest
+	line       *disorder     // in front of the peer; nil: a good one
 	move       func()        // changes the peer's IPv4 address
 	userSpace  bool          // the peer's ESP is charon's own
 	ours       [2]netip.Addr // our own addresses, IPv4 and IPv6

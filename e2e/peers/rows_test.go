@@ -238,6 +238,15 @@ func anyPortRows() []row {
 	}
 }
 
+// anewRows are played with a peer that authenticates anew every few seconds, by a new IKE
+// SA, and wants to be shown anew who has called it (RFC 4478).
+func anewRows(how string) (rows []row) {
+	for _, call := range sides {
+		rows = append(rows, row{name: "the peer authenticates anew, " + how, call: call, conn: "reauth_time = 4s\n    over_time = 20s\n    rekey_time = 0\n    rand_time = 0", after: anew})
+	}
+	return rows
+}
+
 // oldRows are played with a peer that knows no RFC 7427.
 func oldRows() (rows []row) {
 	for _, call := range sides {

@@ -29,7 +29,7 @@ func directSiteOf(t *testing.T, charon func(*lab.Host, string) *lab.Charon, sett
 	s := &site{host: us, ours: addrs("10.77.0.2", "fd77::2"), theirs: addrs("10.77.0.1", "fd77::1")}
 	s.oursSeen, s.theirsSeen, s.userSpace = s.ours, s.theirs, true
 	inner(them)
-	s.peer = charon(them, settings)
+	s.peer, s.peerHost = charon(them, settings), them
 	s.move = func() { them.Run("sh", "-c", changeAddress("s0")) }
 	return s
 }
