@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,7 +49,7 @@ func run(ctx context.Context, o options, out, log io.Writer) error {
 	b := &bench{options: o, log: log, self: self, Report: &report.Report{
 		Started: time.Now(), CPUs: runtime.NumCPU(), Go: runtime.Version(),
 		Kernel: output("uname", "-r"), Revision: output("git", "describe", "--always", "--dirty"),
-		Command: os.Args[1:], Contestants: map[string]string{},
+		Command: os.Args[1:], Contestants: map[string]string{}, Ways: map[string]string{},
 		Congestion: congestion(o.congestion, sysctl("tcp_available_congestion_control"), sysctl("tcp_congestion_control")),
 	}}
 	if err := attempt(func(h *harness) {
@@ -123,6 +124,9 @@ func (b *bench) todo(c *contestant, rules int) []workload {
 func (b *bench) print(out io.Writer) {
 	fmt.Fprintf(out, "ipfw %s, Linux %s, %d processors, %s; %d turns of %v each. Streams are %s's. Both ends run on this machine: ratios count.\n",
 		b.Revision, b.Kernel, b.CPUs, b.Go, b.turns, b.length, b.Congestion)
+	for _, name := range slices.Sorted(maps.Keys(b.Ways)) {
+		fmt.Fprintf(out, "  %s on %s\n", name, b.Ways[name])
+	}
 	for _, s := range sections(b.Report, b.ruleCounts()) {
 		b.Write(out, s)
 	}

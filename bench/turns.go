@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/ipfw/ipfw/bench/internal/report"
@@ -61,9 +62,22 @@ func (b *bench) open(ctx context.Context, rules int, todo func(*contestant, int)
 		places = append(places, p)
 		if err := caught(func() { p.start(p.c) }); err != nil {
 			b.lose(ctx, p, "could not be measured", err)
+		} else if d := p.daemon; d != nil && !p.c.before {
+			b.Ways[p.c.name] = waysOf(d.Ask("status"))
 		}
 	}
 	return places
+}
+
+// waysOf gives the line of ipfw status that names the kernel, and which of its ways
+// ipfw uses there.
+func waysOf(status string) string {
+	for line := range strings.Lines(status) {
+		if strings.HasPrefix(line, "Linux ") {
+			return strings.TrimSpace(line)
+		}
+	}
+	return ""
 }
 
 // lose takes a contestant out. That the run was ended from outside is no

@@ -222,6 +222,14 @@ type QueueStatus struct {
 	// through: "flow" or "none".
 	Offload string `json:"offload"`
 
+	// Kernel is its release; UpBy how packets come up there: "queue", the nftables
+	// expression, or "NFQUEUE", the xtables target. ESPBy is how native ESP comes in:
+	// "hook", by a BPF program on a netfilter hook, "rule", by one that a rule calls, or
+	// "queue", packet by packet; absent while the policy protects nothing.
+	Kernel string `json:"kernel"`
+	UpBy   string `json:"up_by"`
+	ESPBy  string `json:"esp_by,omitempty"`
+
 	Packets  uint64 `json:"packets"` // that came up and were judged
 	Accepted uint64 `json:"accepted"`
 	Dropped  uint64 `json:"dropped"`  // by verdict, rejected ones included

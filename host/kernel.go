@@ -154,6 +154,8 @@ func (k *kernel) Status() QueueStatus {
 		QueueDropped: st.QueueDropped, SocketDropped: st.UserDropped, NewDropped: st.NewDropped, Overruns: st.Overruns,
 		PortTaken: st.PortTaken, TableOwned: st.Owned, TableRenewed: st.Renewed, TableNotRenewed: st.NotRenewed, TableChangedBy: st.ChangedBy,
 	}
+	w := k.Ways()
+	q.Kernel, q.UpBy, q.ESPBy = w.Kernel, w.Queue, w.ESP
 	if cfg.FailOpen {
 		q.OnFailure = "open"
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 
 	"github.com/mdlayher/netlink"
@@ -18,11 +19,15 @@ type addresses struct {
 	query  *netlink.Conn
 	events *netlink.Conn
 	done   chan struct{}
+
+	mu   sync.Mutex
+	hear func(own []netip.Addr) // nil: nobody
 }
 
 // ownAddresses are the addresses at one moment. They never change.
 type ownAddresses struct {
 	set map[netip.Addr]struct{} // those at which packets end, broadcast addresses too
+	own []netip.Addr            // ... without those
 	// networks are by interface index, each with an address in it.
 	networks map[uint32][]netip.Prefix
 }
@@ -108,6 +113,7 @@ func (a *addresses) read() error {
 			local = own[unix.IFA_ADDRESS]
 		}
 		now.set[local] = struct{}{}
+		now.own = append(now.own, local)
 		if b, ok := own[unix.IFA_BROADCAST]; ok {
 			now.set[b] = struct{}{}
 		}
@@ -118,8 +124,23 @@ func (a *addresses) read() error {
 			now.set[b] = struct{}{}
 		}
 	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	a.own.Store(now)
+	if a.hear != nil {
+		a.hear(now.own)
+	}
 	return nil
+}
+
+// tell has somebody hear of the host's addresses: now, and whenever they change.
+// Who is told with nil hears no more.
+func (a *addresses) tell(hear func(own []netip.Addr)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.hear = hear; hear != nil {
+		hear(a.own.Load().own)
+	}
 }
 
 // lastOf gives the broadcast address of an IPv4 network that has one.

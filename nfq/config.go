@@ -122,7 +122,7 @@ type Config struct {
 
 	// For tests: native ESP comes by a queue, leaves by raw sockets alone; the
 	// kernel is taken for one whose tables have no owners.
-	noIntake, noShortcut, noOwner bool
+	noIntake, noHook, noShortcut, noOwner bool
 }
 
 // Check says why a Config cannot be opened on any host; nil: it may be.

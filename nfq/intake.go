@@ -14,10 +14,12 @@ import (
 )
 
 // intake is how native ESP comes in without a system call for each packet, and
-// without a wake-up. A rule of our table has a BPF program copy the packet into
-// a ring of frames that the kernel shares with us (intakeprog.go), and drops
-// it: what the program does not take, the next rules send to a queue.
+// without a wake-up. A BPF program copies the packet into a ring of frames that the
+// kernel shares with us (intakeprog.go), and has it dropped: what it does not
+// take, the rules of our table send to a queue. The kernel calls it from a hook
+// of its own (intakehook.go), or where it has none, from a rule of the table.
 //
+//	hook in front of the table, or
 //	rule: xtables match "bpf" -- copy --> | frame | frame | frame | ... |  --> Unseal, in place
 //	        `--> drop                       head ^               ^ tail
 //
@@ -30,12 +32,14 @@ type intake struct {
 	made   chan struct{} // closed when all of it is there
 	tried  bool
 
-	maps   [3]*ebpf.Map // frames, state, bell
-	prog   *ebpf.Program
-	frames []byte // mapped
-	state  []byte // mapped, see the offsets below
-	bell   []byte // mapped: where the reader of the bell stands
-	rung   []byte // mapped: where its writer stands
+	maps   [3]*ebpf.Map  // frames, state, bell
+	prog   *ebpf.Program // for a rule; nil with hook
+	hook   *intakeHook   // nil: the kernel has none
+	ns     *os.File      // the network namespace
+	frames []byte        // mapped
+	state  []byte        // mapped, see the offsets below
+	bell   []byte        // mapped: where the reader of the bell stands
+	rung   []byte        // mapped: where its writer stands
 
 	pace
 
@@ -113,26 +117,65 @@ func (t *intake) gather() {
 
 func openIntake(a *awake) (*intake, error) {
 	t := &intake{waiter: waiter{fd: -1, wake: -1, awake: a}, made: make(chan struct{})}
+	var err error
+	if t.ns, err = os.Open("/proc/thread-self/ns/net"); err != nil {
+		return t, err
+	}
 	return t, t.openWake()
 }
 
-// program gives the program, which it makes the first time, together with the
-// ring. Where the kernel cannot, or try says that its rules take no such
-// program, the answer is nil from then on, and once an error that says why.
-func (t *intake) program(try func(*ebpf.Program) error) (*ebpf.Program, error) {
+// open makes the ring and the program the first time. It gives errors then, once:
+// why the kernel cannot call it from a hook (it is called from rules), and why from
+// rules neither, or try says that they take no such program; then there is no
+// intake. skip is the index of the device of opened packets.
+func (t *intake) open(hooks bool, skip uint32, try func(*ebpf.Program) error) (noHook, noIntake error) {
 	if t.tried {
-		return t.prog, nil
+		return nil, nil
 	}
 	t.tried = true
-	err := t.make()
-	if err == nil {
-		err = try(t.prog)
+	if noIntake = t.make(); noIntake == nil && hooks {
+		if noHook = t.makeHook(skip); noHook == nil {
+			close(t.made)
+			return nil, nil
+		}
 	}
-	if err != nil {
-		return nil, errors.Join(err, t.unmake())
+	if noIntake == nil {
+		noIntake = t.makeRule()
+	}
+	if noIntake == nil {
+		noIntake = try(t.prog)
+	}
+	if noIntake != nil {
+		return noHook, errors.Join(noIntake, t.unmake())
 	}
 	close(t.made)
-	return t.prog, nil
+	return noHook, nil
+}
+
+// makeHook makes the program for a hook, and tries it there: it takes nothing yet,
+// because it knows no address.
+func (t *intake) makeHook(skip uint32) (err error) {
+	if t.hook, err = openIntakeHook(t.maps[0].FD(), t.maps[1].FD(), t.maps[2].FD(), skip); err != nil {
+		return err
+	}
+	if err = t.hook.attach(t.ns); err == nil {
+		err = t.hook.detach()
+	}
+	if err != nil {
+		err = errors.Join(fmt.Errorf("BPF program on a netfilter hook (CONFIG_NETFILTER_BPF_LINK): %w", err), t.hook.close())
+		t.hook = nil
+	}
+	return err
+}
+
+func (t *intake) makeRule() (err error) {
+	w := byRule()
+	if t.prog, err = ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "ipfw_intake", Type: w.typ, Instructions: intakeProgram(w, t.maps[0].FD(), t.maps[1].FD(), t.maps[2].FD()), License: w.license,
+	}); err != nil {
+		return fmt.Errorf("BPF program: %w", err)
+	}
+	return nil
 }
 
 func (t *intake) make() (err error) {
@@ -162,11 +205,6 @@ func (t *intake) make() (err error) {
 		if *m.to, err = unix.Mmap(m.fd, m.at, m.n, m.access, unix.MAP_SHARED); err != nil {
 			return os.NewSyscallError("mmap", err)
 		}
-	}
-	if t.prog, err = ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: "ipfw_intake", Type: ebpf.SocketFilter, Instructions: intakeProgram(frames, state, bell), License: "Apache-2.0",
-	}); err != nil {
-		return fmt.Errorf("BPF program: %w", err)
 	}
 	t.fd = bell
 	return nil
@@ -229,6 +267,10 @@ func (t *intake) lost() uint64 {
 
 func (t *intake) unmake() error {
 	var errs []error
+	if t.hook != nil {
+		errs = append(errs, t.hook.close())
+		t.hook = nil
+	}
 	for _, m := range []*[]byte{&t.frames, &t.state, &t.bell, &t.rung} {
 		if *m != nil {
 			errs = append(errs, unix.Munmap(*m))
@@ -243,4 +285,4 @@ func (t *intake) unmake() error {
 	return errors.Join(errs...)
 }
 
-func (t *intake) close() error { return errors.Join(t.unmake(), t.waiter.close()) }
+func (t *intake) close() error { return errors.Join(t.unmake(), t.waiter.close(), t.ns.Close()) }

@@ -36,7 +36,7 @@ func newIntake(t testing.TB) *intake {
 			t.Error(err)
 		}
 	})
-	if _, err := i.program(func(*ebpf.Program) error { return nil }); err != nil {
+	if _, err := i.open(false, 0, func(*ebpf.Program) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	return i
@@ -173,11 +173,11 @@ func TestIntakeRefused(t *testing.T) {
 	}
 	defer i.close()
 	no := errors.New("no such match")
-	if p, err := i.program(func(*ebpf.Program) error { return no }); p != nil || err == nil {
-		t.Errorf("%v, %v", p, err)
+	if _, err := i.open(false, 0, func(*ebpf.Program) error { return no }); i.prog != nil || err == nil {
+		t.Errorf("%v, %v", i.prog, err)
 	}
-	if p, err := i.program(func(*ebpf.Program) error { return nil }); p != nil || err != nil {
-		t.Errorf("asked again: %v, %v", p, err)
+	if _, err := i.open(false, 0, func(*ebpf.Program) error { return nil }); i.prog != nil || err != nil {
+		t.Errorf("asked again: %v, %v", i.prog, err)
 	}
 	if i.frames != nil || i.lost() != 0 {
 		t.Error("something is left")
@@ -302,11 +302,15 @@ func TestIntakeWays(t *testing.T) {
 	header[6] = 60
 	binary.BigEndian.PutUint16(header[4:], uint16(len(header)-40))
 	elsewhere := mend(func() []byte { p := build(0x106, 100, false); p[19] = 77; return p }())
-	for _, noIntake := range []bool{false, true} {
+	for _, c := range []Config{{}, {noHook: true}, {noIntake: true}} {
 		seen := &arrivals{ways: map[uint32][]string{}, last: map[uint32][]byte{}}
-		fw, stop, err := b.run(Config{Protect: true, noIntake: noIntake}, seen)
+		c.Protect = true
+		fw, stop, err := b.run(c, seen)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if !c.noHook && !c.noIntake && fw.intake.hook == nil {
+			t.Log("this kernel takes no BPF program on a netfilter hook: a rule calls it")
 		}
 		rows := []struct {
 			spi uint32
@@ -331,11 +335,11 @@ func TestIntakeWays(t *testing.T) {
 		stop()
 		for _, r := range rows {
 			want := r.way
-			if noIntake {
+			if c.noIntake {
 				want = "queue"
 			}
 			if got := seen.ways[r.spi]; !slices.Equal(got, []string{want}) {
-				t.Errorf("%#x came by %v, want %v", r.spi, got, want)
+				t.Errorf("%+v: %#x came by %v, want %v", c, r.spi, got, want)
 			}
 			if got := seen.last[r.spi]; !bytes.Equal(got, r.b) && r.spi != 0x103 && r.spi != 0x104 {
 				t.Errorf("%#x is another:\n%x, sent\n%x", r.spi, got, r.b)

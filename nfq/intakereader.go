@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 
 	"github.com/cilium/ebpf"
 	"github.com/ipfw/ipfw/engine"
@@ -87,23 +88,56 @@ func plainHeader(version uint8) int {
 	return 40
 }
 
-// takeIn gives the descriptor of the program that takes native ESP in; 0 if it
-// is to come by a queue.
+// takeIn gives the descriptor of the program that a rule is to call for native ESP;
+// 0 if it comes by a queue, or the program is called from a hook.
 func (f *Firewall) takeIn(cfg *Config) int {
 	if !cfg.Protect || f.cfg.Receiver != Batch || f.cfg.noIntake {
 		return 0
 	}
-	prog, err := f.intake.program(func(p *ebpf.Program) error {
+	device, _ := f.links.index(f.tunnel.name)
+	noHook, noIntake := f.intake.open(!f.cfg.noHook, device, func(p *ebpf.Program) error {
 		if err := f.rules.trial(families(f.can.inet)[0], matchBPF(p.FD())); err != nil {
 			return fmt.Errorf("xtables match bpf (CONFIG_NETFILTER_XT_MATCH_BPF with CONFIG_NFT_COMPAT): %w", bare(err))
 		}
 		return nil
 	})
-	if err != nil {
-		f.cfg.Logger.Info("ESP comes packet by packet, which is slower: this kernel or the rights of the daemon allow no BPF program", slog.Any("error", err))
+	if noIntake != nil {
+		f.cfg.Logger.Info("ESP comes packet by packet, which is slower: this kernel or the rights of the daemon allow no BPF program", slog.Any("error", noIntake))
+	} else if noHook != nil {
+		f.cfg.Logger.Debug("ESP is taken by a rule of the table, because this kernel takes no BPF program on a hook", slog.Any("error", noHook))
 	}
-	if prog == nil {
+	if f.intake.prog == nil {
 		return 0
 	}
-	return prog.FD()
+	return f.intake.prog.FD()
+}
+
+// hang has the program called from its hook while the policy protects. The table
+// is in force already: what the program does not take meets it.
+func (f *Firewall) hang(cfg *Config) error {
+	h, by := f.intake.hook, "queue"
+	defer func() { f.espBy.Store(&by) }()
+	switch {
+	case !cfg.Protect:
+		by = ""
+	case f.intake.prog != nil:
+		by = "rule"
+	}
+	if h == nil {
+		return nil
+	}
+	if !cfg.Protect {
+		f.addresses.tell(nil)
+		return h.detach()
+	}
+	if err := h.attach(f.intake.ns); err != nil {
+		return err
+	}
+	by = "hook"
+	f.addresses.tell(func(own []netip.Addr) {
+		if err := h.knows(own); err != nil {
+			f.cfg.Logger.Warn("ESP comes packet by packet, which is slower, to addresses of this host that are new", slog.Any("error", err))
+		}
+	})
+	return nil
 }

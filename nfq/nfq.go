@@ -60,6 +60,7 @@ type Firewall struct {
 	can       abilities
 	receivers []receiver
 	stats     []*queueStats
+	espBy     atomic.Pointer[string] // see Ways.ESP
 	links     *linkNames
 	addresses *addresses
 	inject    *injector
@@ -249,6 +250,9 @@ func (f *Firewall) install(cfg *Config, fresh bool) error {
 	if err != nil {
 		return err
 	}
+	if err := f.hang(cfg); err != nil {
+		f.cfg.Logger.Info("ESP comes packet by packet, which is slower", "error", err)
+	}
 	f.generation, f.swept = gen, swept
 	if offload {
 		f.offload.Store(cfg.Offload)
@@ -396,6 +400,9 @@ func (f *Firewall) release() error {
 	}
 	if f.tunnel != nil {
 		errs = append(errs, f.tunnel.close())
+	}
+	if f.addresses != nil {
+		f.addresses.tell(nil)
 	}
 	if f.intake != nil {
 		errs = append(errs, f.intake.close())

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -207,7 +208,8 @@ func (w *shortWay) fits(b []byte) bool {
 
 // answer asks the kernel about destinations, until the end.
 func (s *shortcut) answer() {
-	s.enter()
+	runtime.LockOSThread()      // for good: the thread ends with the goroutine
+	s.here = enter(s.ns) == nil // which /proc/thread-self depends on
 	for {
 		select {
 		case <-s.done:

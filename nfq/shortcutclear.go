@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 
@@ -152,21 +151,6 @@ func (s *shortcut) oddRules() error {
 
 // sizeofFibRule is that of struct fib_rule_hdr.
 const sizeofFibRule = 12
-
-// enter brings the goroutine into the network namespace of the Firewall, which
-// /proc/thread-self depends on: in the daemon it is there already.
-func (s *shortcut) enter() {
-	runtime.LockOSThread() // for good: the thread ends with the goroutine
-	own, err := os.Stat("/proc/thread-self/ns/net")
-	if err != nil {
-		return
-	}
-	ours, err := s.ns.Stat()
-	if err != nil {
-		return
-	}
-	s.here = os.SameFile(own, ours) || unix.Setns(int(s.ns.Fd()), unix.CLONE_NEWNET) == nil
-}
 
 // legacyTables looks for tables of iptables that is not nftables: as soon as
 // one has been asked for, it is on the way of every packet. There is no news of

@@ -32,6 +32,7 @@ func (s *screen) begin(l *lab, st host.Status) {
 	box("and administrators", "+--------+", "HTTP on 80, 443, 22 and 5432")
 	box("an HTTP client", "|        |", fmt.Sprintf("ipfw run, process %d", st.PID))
 	s.printf("  +--------------------------------+        +--------------------------------+\n\n")
+	s.printf("  %s.\n\n", kernelLine(&st.Queue))
 	if l.noIPv6 != nil {
 		s.printf("  %s\n\n", s.paint(yellow, fmt.Sprintf("IPv6 is switched off on this machine (%v): IPv4 only.", l.noIPv6)))
 	}

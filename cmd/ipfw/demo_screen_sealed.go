@@ -19,6 +19,7 @@ func (s *screen) beginSealed(f *sealedFlow, client, server host.Status) {
 	box("has none      "+barredAddr.String(), "+--------+", fmt.Sprintf("HTTP on %d, the port of SMB", filesPort))
 	box(fmt.Sprintf("ipfw run, process %d", client.PID), "|        |", fmt.Sprintf("ipfw run, process %d", server.PID))
 	s.printf("  +--------------------------------+        +--------------------------------+\n\n")
+	s.printf("  %s.\n\n", kernelLine(&server.Queue))
 	s.printf("%s", s.paint(bold, fmt.Sprintf("  %-32s %-9s %-23s %s\n", "TO "+f.To, "DRY RUN", "NETWORK", "DAEMONS")))
 }
 

@@ -172,7 +172,7 @@ func (r *run) demoOf(f *sealedFlow, asJSON, tty bool) {
 	s.row(&probe{Who: "a stranger", From: "203.0.113.9", To: "198.51.100.10:443", Packet: "in tcp 203.0.113.9:any -> 198.51.100.10:443",
 		Expected: "bypass", Rule: "web", Place: "profile:web-server:15", Through: true, Answer: "HTTP 200 OK", Took: 0.0042, Flows: 1, Packets: 6,
 		Disagree: []string{"the dry run says bypass, the network says no answer"}})
-	s.beginSealed(f, host.Status{PID: 4711}, host.Status{PID: 4712})
+	s.beginSealed(f, host.Status{PID: 4711}, host.Status{PID: 4712, Queue: host.QueueStatus{Kernel: "6.12.117", UpBy: "queue", ESPBy: "hook", TableOwned: true}})
 	s.sealedRow(f)
 	for _, x := range f.Refused {
 		s.refusedRow(x)

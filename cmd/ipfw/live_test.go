@@ -147,7 +147,7 @@ func busy() *fakeDaemon {
 				{Name: "watch", Place: "office.hcl:50", Action: "discard", Audit: true, Packets: 1, Bytes: 60},
 			},
 			Defaults: map[string]host.DefaultStatus{"in": {Action: "discard", Packets: 7, Bytes: 420}, "out": {Action: "bypass"}, "forward": {Action: "discard"}},
-			Queue:    host.QueueStatus{First: 4301, Queues: 2, OnFailure: "shut", Packets: 1279, Accepted: 1255, Dropped: 24, Sealed: 9876, Direct: 9000, Opened: 12345, Unsent: 2, TableRenewed: 3, TableNotRenewed: 1},
+			Queue:    host.QueueStatus{First: 4301, Queues: 2, Kernel: "6.12.117", UpBy: "queue", ESPBy: "hook", OnFailure: "shut", Packets: 1279, Accepted: 1255, Dropped: 24, Sealed: 9876, Direct: 9000, Opened: 12345, Unsent: 2, TableRenewed: 3, TableNotRenewed: 1},
 			Sources:  []host.SourceStatus{{Source: addr("203.0.113.66"), Packets: 12345}, {Source: addr("2001:db8::66"), Packets: 7}},
 			Events:   host.EventStatus{Written: 6},
 			IKE: &host.IKEStatus{SAs: 2, HalfOpen: 1, Children: 1, Up: 1, Failures: map[string]uint64{"no-answer": 0, "wrong-key": 3},

@@ -202,6 +202,26 @@ func age(seconds float64) string {
 	return fmt.Sprintf("%dd %dh", int(d.Hours())/24, int(d.Hours())%24)
 }
 
+// kernelLine says which kernel this is, and which of its ways ipfw uses.
+func kernelLine(q *host.QueueStatus) string {
+	s := "Linux " + q.Kernel + ": packets come up by the nftables queue expression"
+	if q.UpBy == "NFQUEUE" {
+		s = "Linux " + q.Kernel + ": packets come up by the xtables target NFQUEUE"
+	}
+	switch q.ESPBy {
+	case "hook":
+		s += ", native ESP by a BPF program on a netfilter hook"
+	case "rule":
+		s += ", native ESP by a BPF program that a rule calls"
+	case "queue":
+		s += ", native ESP packet by packet"
+	}
+	if q.TableOwned {
+		return s + "; the table is ipfw's own"
+	}
+	return s + "; the table is put back when somebody changes it"
+}
+
 // queueLine says how the kernel's side does.
 func queueLine(q *host.QueueStatus) string {
 	s := fmt.Sprintf("queue %d", q.First)
@@ -210,6 +230,9 @@ func queueLine(q *host.QueueStatus) string {
 	}
 	s = fmt.Sprintf("%s: %s packets judged, %s dropped because the queue was full; without a daemon: %s",
 		s, count(q.Packets), count(q.QueueDropped+q.SocketDropped), q.OnFailure)
+	if q.Kernel != "" {
+		s += "\n" + kernelLine(q)
+	}
 	if q.PortTaken != "" {
 		s += "\nESP in UDP and IKE go packet by packet: " + q.PortTaken
 	}

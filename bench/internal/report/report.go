@@ -16,13 +16,15 @@ import (
 
 // Report is one run.
 type Report struct {
-	Started  time.Time `json:"started"`
-	Seconds  float64   `json:"seconds"` // the whole run
-	Kernel   string    `json:"kernel"`
-	CPUs     int       `json:"cpus"`
-	Go       string    `json:"go"`
-	Revision string    `json:"revision"` // of the tree, as git describes it
-	Command  []string  `json:"command"`
+	Started time.Time `json:"started"`
+	Seconds float64   `json:"seconds"` // the whole run
+	Kernel  string    `json:"kernel"`
+	// Ways says which of the kernel's ways ipfw uses, by contestant.
+	Ways     map[string]string `json:"ways,omitempty"`
+	CPUs     int               `json:"cpus"`
+	Go       string            `json:"go"`
+	Revision string            `json:"revision"` // of the tree, as git describes it
+	Command  []string          `json:"command"`
 	// Congestion is the congestion control of the TCP streams, of all contestants.
 	Congestion string `json:"congestion"`
 
