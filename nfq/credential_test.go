@@ -58,7 +58,13 @@ func (h *testHost) open(s socketOf) (fd int) {
 				return err
 			}
 		}
-		return unix.Bind(fd, sockaddr(s.local))
+		// A program that another test starts just then has the socket that was closed
+		// before this one, until it is executed.
+		for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+			if err := unix.Bind(fd, sockaddr(s.local)); err != unix.EADDRINUSE || time.Now().After(end) {
+				return err
+			}
+		}
 	})
 	return fd
 }
