@@ -30,6 +30,31 @@ func (s *spd) ask(in *Input) Result {
 	return s.lookup(&q, in.Now, again)
 }
 
+// AskFlow gives what the policy in force, and p, say of the live flow that a packet
+// belongs to, whichever way it runs; false: no such flow is known. Beside Ask it
+// knows the interface that the flow came by.
+func (e *Engine) AskFlow(p *Prepared, in *Input) (was, now Result, ok bool) {
+	key, _, ok := flowKeyOf(in)
+	if !ok {
+		return was, now, false
+	}
+	s := e.spd.Load()
+	shard := e.flows.shard(&key)
+	shard.Lock()
+	f := shard.get(&key, in.Now)
+	if f == nil {
+		shard.Unlock()
+		return was, now, false
+	}
+	q, half, old := f.query(), f.half, f.generation != s.generation
+	was = Result{Verdict: f.verdict, Rule: f.rule}
+	shard.Unlock()
+	if old {
+		was = s.again(&q, half)
+	}
+	return was, p.spd.again(&q, half), true
+}
+
 // Change is a live flow of which a prepared policy says something else than the
 // one in force.
 type Change struct {

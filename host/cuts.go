@@ -109,33 +109,34 @@ type asker interface {
 	Ask(*engine.Input) engine.Result
 }
 
-// cutSessions says which of the connections over which somebody sits at this
-// host a policy would cut, and what decides. now is the policy in force; nil:
-// there is none.
-func cutSessions(own []nfq.Connection, next asker, policy *engine.Policy, now asker, isLocal func(netip.Addr) bool) (cut []string) {
-	devices := interfaces()
+// sessions judges the connections over which somebody sits at this host by a policy
+// that is not in force yet.
+type sessions struct {
+	next   asker
+	policy *engine.Policy // of next
+	now    asker          // the policy in force; nil: there is none
+	// flow gives what both say of the live flow that a packet belongs to; nil:
+	// nothing is known of flows.
+	flow    func(in *engine.Input) (was, next engine.Result, ok bool)
+	devices *devices
+}
+
+// cut says which of the connections the policy would cut, and what decides.
+func (s *sessions) cut(own []nfq.Connection) (cut []string) {
 	for _, c := range own {
-		if c.Local.Addr().IsLoopback() || isLocal(c.Remote.Addr()) {
-			continue // loopback passes
+		if s.devices.loopback(c) {
+			continue
 		}
 		if c.Opener == engine.OpenedByEither {
 			c.Opener = engine.OpenedByRemote // to be on the safe side
 		}
-		in := opening(c, devices)
-		r := next.Ask(&in)
-		if r.Verdict == engine.Bypass {
+		in, r, ok := s.judge(c)
+		if !ok {
 			continue
-		}
-		if now != nil {
-			// What goes on sealed does so, and what the policy in force does not
-			// let through the next one does not cut.
-			if was := now.Ask(&in).Verdict; was == engine.Discard || was == r.Verdict {
-				continue
-			}
 		}
 		f := FlowChange{Direction: in.Dir.String(), Protocol: packet.TCP, Verdict: r.Verdict.String(),
 			Source: netip.AddrPortFrom(in.Packet.Src, in.Packet.SrcPort), Destination: netip.AddrPortFrom(in.Packet.Dst, in.Packet.DstPort)}
-		if rule := ruleAt(policy, r.Rule); rule != nil {
+		if rule := ruleAt(s.policy, r.Rule); rule != nil {
 			f.Rule, f.Place = rule.Name, rule.Place
 		}
 		text := f.String()
@@ -147,10 +148,49 @@ func cutSessions(own []nfq.Connection, next asker, policy *engine.Policy, now as
 	return cut
 }
 
-// opening is the packet that has opened a connection. devices are the interfaces
-// by address.
-func opening(c nfq.Connection, devices map[netip.Addr]string) engine.Input {
-	in := engine.Input{Dir: engine.Out, OutIf: devices[c.Local.Addr()]}
+// cutsOwn says which of the connections a reload would cut.
+func (d *daemon) cutsOwn(own []nfq.Connection, next *engine.Prepared) []string {
+	found := findDevices()
+	defer found.close()
+	s := &sessions{next: next, policy: next.Policy(), now: d.engine, devices: found,
+		flow: func(in *engine.Input) (was, now engine.Result, ok bool) {
+			in.Now = d.now()
+			return d.engine.AskFlow(next, in)
+		}}
+	return s.cut(own)
+}
+
+// judge says whether a connection would be cut, and what decides. By which interface
+// it has come its flow knows. Where there is none, each by which it may have come is
+// asked about.
+func (s *sessions) judge(c nfq.Connection) (in engine.Input, r engine.Result, cut bool) {
+	// What goes on sealed does so, and what the policy in force does not let through
+	// the next one does not cut.
+	cuts := func(was, now engine.Verdict) bool {
+		return now != engine.Bypass && was != engine.Discard && was != now
+	}
+	if in = opening(c, ""); s.flow != nil {
+		if was, r, ok := s.flow(&in); ok {
+			return in, r, cuts(was.Verdict, r.Verdict)
+		}
+	}
+	for _, device := range s.devices.of(c) {
+		in = opening(c, device)
+		r = s.next.Ask(&in)
+		was := engine.Bypass
+		if s.now != nil {
+			was = s.now.Ask(&in).Verdict
+		}
+		if cuts(was, r.Verdict) {
+			return in, r, true
+		}
+	}
+	return in, r, false
+}
+
+// opening is the packet that has opened a connection, by an interface.
+func opening(c nfq.Connection, device string) engine.Input {
+	in := engine.Input{Dir: engine.Out, OutIf: device}
 	src, dst := c.Local, c.Remote
 	if c.Opener == engine.OpenedByRemote {
 		in.Dir, in.InIf, in.OutIf = engine.In, in.OutIf, ""
@@ -168,11 +208,6 @@ func opening(c nfq.Connection, devices map[netip.Addr]string) engine.Input {
 func endsText(in *engine.Input) string {
 	p := &in.Packet
 	return endpoint(p.Src, p.SrcPort, true) + " -> " + endpoint(p.Dst, p.DstPort, true)
-}
-
-// localAddresses says of an address whether it is this host's own.
-func localAddresses(devices map[netip.Addr]string) func(netip.Addr) bool {
-	return func(a netip.Addr) bool { _, ok := devices[a]; return ok }
 }
 
 // wouldCut refuses what would cut the session of whoever asks for it.
@@ -195,8 +230,10 @@ func refuseToCut(first *loaded, find func() ([]nfq.Connection, error), ssh strin
 	if len(own) == 0 {
 		return nil
 	}
-	next := engine.New(&first.Engine, engine.Options{MaxFlows: 1})
-	cut := cutSessions(own, next, &first.Engine, nil, localAddresses(interfaces()))
+	found := findDevices()
+	defer found.close()
+	next := &sessions{next: engine.New(&first.Engine, engine.Options{MaxFlows: 1}), policy: &first.Engine, devices: found}
+	cut := next.cut(own)
 	return wouldCut(cut, "the policy", "start it with --confirm 60s, which takes it back unless you say `ipfw confirm` from a new session, or with --force")
 }
 

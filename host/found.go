@@ -2,8 +2,6 @@ package host
 
 import (
 	"fmt"
-	"net"
-	"net/netip"
 	"sort"
 	"strings"
 
@@ -14,29 +12,31 @@ import (
 // tellFound says what becomes of the TCP connections that were there at the start.
 func (d *daemon) tellFound() {
 	list := d.firewall.Found()
-	if m := d.fates(list, interfaces(), d.o.SSHConnection); m != "" {
+	found := findDevices()
+	defer found.close()
+	if m := d.fates(list, found, d.o.SSHConnection); m != "" {
 		d.ring.add(&Event{Kind: KindConnections, Message: m})
 	}
 }
 
 // fates counts what becomes of connections: what goes on, what does so under an SA
-// alone, and what is cut, by what decides it. devices are the interfaces by
-// address, ssh is $SSH_CONNECTION. Nothing is said if there are none.
-func (d *daemon) fates(list []nfq.Connection, devices map[netip.Addr]string, ssh string) string {
+// alone, and what is cut, by what decides it. ssh is $SSH_CONNECTION. Nothing is
+// said if there are none.
+func (d *daemon) fates(list []nfq.Connection, found *devices, ssh string) string {
 	p := d.engine.Policy()
 	all, goOn, unknown := 0, 0, 0
 	sealed, cut := map[string]int{}, map[string]int{}
 	own := ""
 	for _, c := range list {
-		if c.Local.Addr().IsLoopback() || d.firewall.IsLocal(c.Remote.Addr()) {
-			continue // loopback passes
+		if found.loopback(c) {
+			continue
 		}
 		all++
 		if c.Opener == engine.OpenedByEither {
 			unknown++
 			continue
 		}
-		in := opening(c, devices)
+		in := opening(c, found.of(c)[0])
 		r := d.engine.Ask(&in)
 		by := "by " + engine.DefaultName(in.Dir)
 		if rule := ruleAt(p, r.Rule); rule != nil {
@@ -103,25 +103,4 @@ func counted(n int, what string) string { return verbs(n, what, what+"s") }
 func isSSH(ssh string, c nfq.Connection) bool {
 	own, ok := sshConnection(ssh)
 	return ok && own.Remote == c.Remote && own.Local == c.Local
-}
-
-// interfaces gives the interface of each address of this host.
-func interfaces() map[netip.Addr]string {
-	devices := map[netip.Addr]string{}
-	list, err := net.Interfaces()
-	if err != nil {
-		return devices
-	}
-	for _, i := range list {
-		addrs, err := i.Addrs()
-		if err != nil {
-			continue
-		}
-		for _, n := range addrs {
-			if p, err := netip.ParsePrefix(n.String()); err == nil {
-				devices[p.Addr()] = i.Name
-			}
-		}
-	}
-	return devices
 }

@@ -27,7 +27,8 @@ func TestFates(t *testing.T) {
 		}
 		return nfq.Connection{Local: netip.MustParseAddrPort(local), Remote: netip.MustParseAddrPort(remote), Opener: opener}
 	}
-	devices := map[netip.Addr]string{netip.MustParseAddr("192.0.2.1"): "eth0", netip.MustParseAddr("2001:db8::1"): "eth0"}
+	found := &devices{byAddr: map[netip.Addr]string{netip.MustParseAddr("192.0.2.1"): "eth0", netip.MustParseAddr("2001:db8::1"): "eth0"},
+		route: func(_, _ netip.Addr) string { return "eth0" }}
 	for _, row := range []struct {
 		list []nfq.Connection
 		ssh  string
@@ -48,7 +49,7 @@ func TestFates(t *testing.T) {
 		}, "203.0.113.8 40001 192.0.2.1 22",
 			`found 7 connections: 3 go on, 1 goes on under its SA alone (1 by rule "smb"), 3 are cut (2 by (inbound default), 1 by rule "no-telnet")`},
 	} {
-		if got := d.fates(row.list, devices, row.ssh); got != row.want {
+		if got := d.fates(row.list, found, row.ssh); got != row.want {
 			t.Errorf("%q, want %q", got, row.want)
 		}
 	}

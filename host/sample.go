@@ -64,8 +64,9 @@ func isDropped(r engine.Reason) bool {
 // sources counts from where discarded packets come: a Space-Saving table (Metwally,
 // Agrawal and El Abbadi, 2005). A source that is not in it takes the place of the one
 // with the fewest packets, and their number for a start, so that whoever sends much
-// is in it whatever else comes. It costs little while packets are few, and a bounded
-// part of a second while they are many.
+// is in it whatever else comes. What it has sent itself is told, and not what it has
+// taken over: else whoever forges sources chose who is blamed. It costs little while
+// packets are few, and a bounded part of a second while they are many.
 type sources struct {
 	mu    sync.Mutex
 	list  [64]source
@@ -76,6 +77,7 @@ type sources struct {
 type source struct {
 	addr    netip.Addr
 	packets uint64
+	before  uint64 // of packets, those that others may have sent
 }
 
 // sourcesEach bounds how many packets are counted in a second; what is beyond
@@ -105,18 +107,20 @@ func (s *sources) count(a netip.Addr, now int64) {
 			least = i
 		}
 	}
-	s.list[least] = source{a, s.list[least].packets + 1}
+	n := s.list[least].packets
+	s.list[least] = source{a, n + 1, n}
 }
 
 // topSources is how many a status shows.
 const topSources = 5
 
-// top gives the sources of most packets.
+// top gives the sources of most packets, of those of which at least half is surely
+// their own.
 func (s *sources) top() (list []SourceStatus) {
 	s.mu.Lock()
 	for _, x := range s.list {
-		if x.packets > 0 {
-			list = append(list, SourceStatus{x.addr, x.packets})
+		if own := x.packets - x.before; own > x.before {
+			list = append(list, SourceStatus{x.addr, own})
 		}
 	}
 	s.mu.Unlock()

@@ -137,7 +137,8 @@ func TestSources(t *testing.T) {
 			s.count(steady, now)
 		}
 	}
-	if top := s.top(); len(top) != topSources || top[0].Source != steady || top[0].Packets < 5000 {
+	// None of those who sent one packet is blamed for those of others.
+	if top := s.top(); len(top) != 1 || top[0].Source != steady || top[0].Packets > 5000 || top[0].Packets < 2500 {
 		t.Errorf("top: %v", top)
 	}
 	var full sources

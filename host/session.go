@@ -3,8 +3,10 @@ package host
 import (
 	"bytes"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -16,30 +18,67 @@ const maxParents = 64
 
 // sessionsOf gives those of the connections that a process or one above it has
 // open: the sshd, the web console or the agent by which somebody sits at this host.
-// What may not be looked at, and what is in another PID namespace, has none. The
-// first process is no session.
+// Where one of them leads to another process of this host, as with a reverse tunnel
+// or a proxy, that one's are given too. What may not be looked at, and what is in
+// another PID namespace, has none. The first process is no session.
 func sessionsOf(pid int, list []nfq.Connection) (own []nfq.Connection) {
 	byInode := make(map[string]nfq.Connection, len(list))
+	byEnds := make(map[[2]netip.AddrPort]nfq.Connection, len(list))
 	for _, c := range list {
 		byInode[fmt.Sprintf("socket:[%d]", c.Inode)] = c
+		byEnds[[2]netip.AddrPort{c.Local, c.Remote}] = c
 	}
 	if len(byInode) == 0 {
 		return nil
 	}
-	for depth := 0; pid > 1 && depth < maxParents; pid, depth = parentOf(pid), depth+1 {
-		dir := fmt.Sprintf("/proc/%d/fd", pid)
-		names, err := os.ReadDir(dir)
-		if err != nil {
-			continue
-		}
-		for _, n := range names {
-			to, err := os.Readlink(filepath.Join(dir, n.Name()))
-			if c, ok := byInode[to]; err == nil && ok && !has(own, c) {
+	add := func(pid int) {
+		for _, to := range socketsOf(pid) {
+			if c, ok := byInode[to]; ok && !has(own, c) {
 				own = append(own, c)
 			}
 		}
 	}
+	for depth := 0; pid > 1 && depth < maxParents; pid, depth = parentOf(pid), depth+1 {
+		add(pid)
+	}
+	for i := 0; i < len(own) && i < maxParents; i++ { // own grows
+		if far, ok := byEnds[[2]netip.AddrPort{own[i].Remote, own[i].Local}]; ok {
+			for _, pid := range holdersOf(far) {
+				add(pid)
+			}
+		}
+	}
 	return own
+}
+
+// socketsOf gives the sockets that a process has open, as /proc names them.
+func socketsOf(pid int) (list []string) {
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	names, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	for _, n := range names {
+		if to, err := os.Readlink(filepath.Join(dir, n.Name())); err == nil && strings.HasPrefix(to, "socket:") {
+			list = append(list, to)
+		}
+	}
+	return list
+}
+
+// holdersOf gives the processes that have a connection open, without the first.
+func holdersOf(c nfq.Connection) (pids []int) {
+	names, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
+	for _, n := range names {
+		pid, err := strconv.Atoi(n.Name())
+		if err == nil && pid > 1 && slices.Contains(socketsOf(pid), fmt.Sprintf("socket:[%d]", c.Inode)) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 // FindSSH gives the ssh connection this process was started over, as sshd

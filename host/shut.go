@@ -33,7 +33,7 @@ func Shut(o Options) error {
 		var own []string
 		for _, c := range ownSessions(nfq.FindConnections, os.Getpid(), o.SSHConnection) {
 			if !c.Local.Addr().IsLoopback() {
-				in := opening(c, nil)
+				in := opening(c, "")
 				own = append(own, fmt.Sprintf("%s tcp %s", in.Dir, endsText(&in)))
 			}
 		}

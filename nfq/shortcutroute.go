@@ -54,7 +54,7 @@ func (s *shortcut) leadsTo(to netip.Addr) (fibRoute, error) {
 		}
 		return r, err
 	}
-	r, err := ask(s.routeRequest(to, netip.Addr{}, 0))
+	r, err := ask(routeRequest(to, netip.Addr{}, 0, s.mark))
 	if err != nil {
 		return r, err
 	}
@@ -62,7 +62,7 @@ func (s *shortcut) leadsTo(to netip.Addr) (fibRoute, error) {
 	if to.Is6() {
 		from = r.from
 	}
-	written, err := ask(s.routeRequest(to, from, unix.RTM_F_FIB_MATCH))
+	written, err := ask(routeRequest(to, from, unix.RTM_F_FIB_MATCH, s.mark))
 	if err == nil && (written.sources || written.link != r.link || written.gateway != r.gateway) {
 		err = errors.New("not the one that is written down")
 	}
@@ -81,11 +81,11 @@ func (s *shortcut) one(q netlink.Message, typ netlink.HeaderType) (netlink.Messa
 	return msgs[0], nil
 }
 
-func (s *shortcut) routeRequest(to, from netip.Addr, flags uint32) netlink.Message {
+func routeRequest(to, from netip.Addr, flags, mark uint32) netlink.Message {
 	head := make([]byte, unix.SizeofRtMsg)
 	head[0], head[1] = family(to), byte(to.BitLen())
 	binary.NativeEndian.PutUint32(head[8:], flags)
-	attrs := []netlink.Attribute{{Type: unix.RTA_DST, Data: to.AsSlice()}, {Type: unix.RTA_MARK, Data: native32(s.mark)}}
+	attrs := []netlink.Attribute{{Type: unix.RTA_DST, Data: to.AsSlice()}, {Type: unix.RTA_MARK, Data: native32(mark)}}
 	if from.IsValid() {
 		head[2] = byte(from.BitLen())
 		attrs = append(attrs, netlink.Attribute{Type: unix.RTA_SRC, Data: from.AsSlice()})
