@@ -96,6 +96,9 @@ type Selector struct {
 // AddrRange is all addresses from First to Last, both included, of one family.
 type AddrRange struct{ First, Last netip.Addr }
 
+// RangeOf gives the addresses of a network.
+func RangeOf(p netip.Prefix) AddrRange { return AddrRange{p.Masked().Addr(), lastOf(p)} }
+
 // Everywhere gives every address, IPv4's in front of IPv6's.
 func Everywhere() [2]AddrRange {
 	var last16 [16]byte

@@ -17,6 +17,21 @@ const maxRouteTrials = 64
 // look at. hasRoute asks the kernel.
 func unrouted(p *rules.Policy, hasRoute func(netip.Addr) bool) (list []Diagnostic) {
 	asked, everywhere := map[engine.AddrRange]bool{}, engine.Everywhere()
+	warn := func(to engine.AddrRange, what string) {
+		if asked[to] || slices.Contains(everywhere[:], to) || len(asked) == maxRouteTrials {
+			return
+		}
+		asked[to] = true
+		host := to.First
+		if to.Last != host {
+			host = host.Next() // the first of a network may be everybody's
+		}
+		if hasRoute(host) {
+			return
+		}
+		list = append(list, Diagnostic{Severity: "warning", Summary: "No route",
+			Detail: fmt.Sprintf("No route to %s, %s: the kernel drops what should go there before ipfw sees it. Any route will do, such as a default route.", to, what)})
+	}
 	for i := range p.Engine.Rules {
 		r := &p.Engine.Rules[i]
 		if r.Action != engine.Protect || r.Audit || !r.Out && !r.Forward || r.Forward && r.OpenedBy == engine.OpenedByRemote {
@@ -30,20 +45,12 @@ func unrouted(p *rules.Policy, hasRoute func(netip.Addr) bool) (list []Diagnosti
 			continue // routes come with the address
 		}
 		for _, to := range r.Remote {
-			if asked[to] || slices.Contains(everywhere[:], to) || len(asked) == maxRouteTrials {
-				continue
-			}
-			asked[to] = true
-			host := to.First
-			if to.Last != host {
-				host = host.Next() // the first of a network may be everybody's
-			}
-			if hasRoute(host) {
-				continue
-			}
-			list = append(list, Diagnostic{Severity: "warning", Summary: "No route",
-				Detail: fmt.Sprintf("No route to %s, which rule %q (%s) protects: the kernel drops what should go there before ipfw sees it. Any route will do, such as a default route.",
-					to, r.Name, r.Place)})
+			warn(to, fmt.Sprintf("which rule %q (%s) protects", r.Name, r.Place))
+		}
+	}
+	for i := range p.IKE { // answers to who was lent an address
+		for _, to := range p.IKE[i].Pool {
+			warn(engine.RangeOf(to), fmt.Sprintf("from which ike %q (%s) lends addresses", p.IKE[i].Name, p.IKE[i].Place))
 		}
 	}
 	return list

@@ -253,7 +253,7 @@ func howToMake(arg, path string) string {
 	case "private_key":
 		// A name that ipfw's own command makes.
 		if name, ok := strings.CutSuffix(filepath.Base(path), ".key"); ok {
-			return fmt.Sprintf(": make it with `ipfw pki key %s --dir %s`, which prints the public half, or by openssl genpkey, mode 0600", name, filepath.Dir(path))
+			return fmt.Sprintf(": make it with `ipfw pki key %s --dir %s`, which prints the public half (for a certificate, with `ipfw pki issue %[1]s --dir %[2]s`), or by openssl genpkey, mode 0600", name, filepath.Dir(path))
 		}
 		return fmt.Sprintf(": make it with openssl genpkey -algorithm ed25519 -out %s, mode 0600", path)
 	case "public_keys":

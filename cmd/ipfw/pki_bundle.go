@@ -122,6 +122,7 @@ ike "gateway" {
   crl             = "ca.crl"
 {{- end}}
   request_address = true
+  initiate        = "start" # so that programs find the address when they begin
 }
 `},
 	},

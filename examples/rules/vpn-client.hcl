@@ -39,6 +39,7 @@ ike "gateway" {
   public_keys     = "peers/"
   private_key     = "ann@example.org.key"
   request_address = true
+  initiate        = "start" # so that programs find the address when they begin
 }
 
 # For the tests, out of the locals above: the first address of each network there, and
