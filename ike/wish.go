@@ -107,6 +107,13 @@ func (c *Core) besides(sa *ikeSA, ch *child, packet Flow) {
 		return
 	}
 	ch.beside = true
+	if from := packet.Local.First; len(sa.assigned) > 0 && !slices.Contains(sa.assigned, from) {
+		// It was made before the gateway lent us an address (RFC 7296 section 3.15):
+		// nothing is wrong, and this packet has no way.
+		c.event(sa, Event{Kind: Address, Child: ch.Name,
+			Detail: "the packet that asked for it has the address of before, " + from.String() + ": whoever sent it has to connect anew"})
+		return
+	}
 	c.fail(sa, Event{Failure: NoSelectors, Child: ch.Name,
 		Setting: differing([]TrafficSelector{packet.Local}, []TrafficSelector{packet.Remote}, ch.LocalTS, ch.RemoteTS),
 		Ours:    "a packet of " + sidesText([]TrafficSelector{packet.Local}, []TrafficSelector{packet.Remote}),

@@ -177,3 +177,23 @@ func TestCallToAnotherAddress(t *testing.T) {
 		}
 	}
 }
+
+// A remote user's first packet has the address of before the gateway lent one. That
+// is no failure, and said.
+func TestPacketOfBeforeTheLentAddress(t *testing.T) {
+	s := newSim(t, 11)
+	pool, lan := netip.MustParsePrefix("10.5.0.0/24"), []TrafficSelector{SelectorOf(netip.MustParsePrefix("10.1.0.0/16"))}
+	user, gateway := pskPeers()
+	user.RequestIPv4, user.Children[0].LocalTS, user.Children[0].RemoteTS = true, ts("0.0.0.0/0"), lan
+	gateway.Pools, gateway.Children[0].LocalTS, gateway.Children[0].RemoteTS = []netip.Prefix{pool}, lan, []TrafficSelector{SelectorOf(pool)}
+	a, _ := s.twoNodes(user, gateway)
+	s.ask(a, "b", "net", tcpFrom(a.addr.String(), 40000, "10.1.0.9", 443))
+	s.run(3 * time.Second)
+	if len(a.sad) != 1 || a.failure() != NoFailure {
+		t.Errorf("%d children, failure %v", len(a.sad), a.failure())
+	}
+	if a.told(Address, "has the address of before, "+a.addr.String()) != 1 {
+		s.dump()
+		t.Error("the packet's fate is not said")
+	}
+}
