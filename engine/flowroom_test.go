@@ -87,11 +87,11 @@ func TestSessionsKeepTheirShare(t *testing.T) {
 // A flow in a full table that may go anyway is found behind any number of those
 // that may not.
 func TestSpareFlowsAreFound(t *testing.T) {
-	b := &bench{TB: t, Engine: New(webServer(t), Options{MaxFlows: 64 * flowShards}), now: second}
-	for i := range 38 * flowShards {
+	b := &bench{TB: t, Engine: New(webServer(t), Options{MaxFlows: 4 * evictionScan * flowShards}), now: second}
+	for i := range 2 * evictionScan * flowShards { // no shard is full of them, by chance either
 		b.session(fmt.Sprintf("%d.%d.%d.9", 20+i>>16, i>>8&0xff, i&0xff), 4000)
 	}
-	for i := range 60 * flowShards {
+	for i := range 4 * evictionScan * flowShards {
 		b.see(fmt.Sprintf("in tcp 203.0.%d.%d:1234 -> 198.51.100.10:80", i>>8, i&0xff))
 	}
 	refused := 0
