@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"time"
 )
 
 // console takes what qemu and the guest's kernel say.
@@ -39,24 +40,31 @@ var (
 	faults = regexp.MustCompile(`\bBUG: (unable|kernel|scheduling|sleeping|KASAN)|\bOops\b|general protection fault|\bWARNING: |UBSAN|refcount_t|list_(add|del) corruption`)
 )
 
+// endLimit is how long qemu may take to end once the line is cut.
+const endLimit = 5 * time.Second
+
 // storyLines is how much of the console a story shows.
 const storyLines = 30
 
 // story says why a guest does not answer: one sentence, and what the console said
 // last.
 func (m *Machine) story() string {
-	lines := m.console.lines()
-	ended := false
+	end := ""
 	select {
 	case <-m.ended:
-		ended = true
-	default:
+		end = "its kernel said no word of it; qemu: exit status 0"
+		if m.exit != nil {
+			end = "its kernel said no word of it; qemu: " + m.exit.Error()
+		}
+	case <-time.After(endLimit):
 	}
-	return tell(lines, m.config, ended) + "; last on its console:\n" + strings.Join(lines[max(0, len(lines)-storyLines):], "\n")
+	lines := m.console.lines()
+	return tell(lines, m.config, end) + "; last on its console:\n" + strings.Join(lines[max(0, len(lines)-storyLines):], "\n")
 }
 
-// tell is the sentence.
-func tell(lines []string, c Config, ended bool) string {
+// tell is the sentence, with what is said where the machine has ended; "": it has
+// not.
+func tell(lines []string, c Config, end string) string {
 	for _, l := range lines {
 		if p := panicked.FindStringSubmatch(l); p != nil {
 			if noMemory.MatchString(p[1]) {
@@ -65,8 +73,8 @@ func tell(lines []string, c Config, ended bool) string {
 			return "its kernel panicked: " + strings.TrimSpace(p[1])
 		}
 	}
-	if ended {
-		return "it ended without a word of the kernel: the agent ended, or qemu did"
+	if end != "" {
+		return "it ended: " + end
 	}
 	return "it runs and does not answer: its kernel hangs, or the agent's line is lost"
 }

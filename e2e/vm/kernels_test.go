@@ -62,7 +62,12 @@ func (p *play) run(t *testing.T) {
 		}
 		for len(left) > 0 { // those that the crash of another has kept from running
 			if p.m == nil {
-				p.m = Boot(t, p.kernel, p.share, Config{Without: p.way.without})
+				var err error
+				if p.m, err = Start(t, p.kernel, p.share, Config{Without: p.way.without}); err != nil {
+					p.give(t, b, left, result{how: "FAIL", took: "did not boot", output: err.Error()})
+					p.m = nil
+					break
+				}
 				t.Logf("Linux %s, booted in %v", p.m.Release, p.m.Booted.Round(time.Second))
 			}
 			before := len(left)

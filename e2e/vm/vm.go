@@ -47,6 +47,7 @@ type Machine struct {
 	config  Config
 	console console
 	ended   chan struct{}
+	exit    error // qemu's, when ended
 }
 
 // Config is what a guest is.
@@ -93,9 +94,19 @@ echo o >/proc/sysrq-trigger
 sleep 60
 `
 
-// Boot boots a kernel, and returns when its agent answers. Files of share are in
-// the guest as Machine.Shared says; they must be there by now.
+// Boot is Start for a guest that must boot.
 func Boot(t testing.TB, k Kernel, share string, c Config) *Machine {
+	t.Helper()
+	m, err := Start(t, k, share, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// Start boots a kernel, and returns when its agent answers. Files of share are in
+// the guest as Machine.Shared says; they must be there by now.
+func Start(t testing.TB, k Kernel, share string, c Config) (*Machine, error) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		lab.Skip(t, "needs root to show a guest the machine's files")
@@ -107,14 +118,15 @@ func Boot(t testing.TB, k Kernel, share string, c Config) *Machine {
 	m := &Machine{Kernel: k, config: c.withDefaults(), ended: make(chan struct{})}
 	start := time.Now()
 	if err := m.boot(t, share); err != nil {
-		t.Fatalf("booting %s: %v", k.Name, err)
+		return nil, fmt.Errorf("booting %s: %w", k.Name, err)
 	}
 	if err := m.Await(bootLimit); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	m.Booted = time.Since(start)
-	m.Release = strings.TrimSpace(m.Run("uname", "-r"))
-	return m
+	release, err := m.Try(lab.Patience, "uname", "-r")
+	m.Release = strings.TrimSpace(release)
+	return m, err
 }
 
 func (c Config) withDefaults() Config {
@@ -166,7 +178,7 @@ func (m *Machine) boot(t testing.TB, share string) error {
 		return errors.Join(err, line.Close())
 	}
 	go func() {
-		_ = cmd.Wait() // how it ended is on the console
+		m.exit = cmd.Wait()
 		close(m.ended)
 	}()
 	t.Cleanup(func() {
