@@ -270,14 +270,9 @@ func (f *sealedFlow) request(ctx context.Context, lab *lab, servers *servers, ca
 		f.Answer = shortReason(err)
 		f.differ("the dry run says %s, the network says %s", f.Expected, f.Answer)
 	}
-	var st [2]host.Status
-	for i, d := range daemons {
-		if st[i], err = settled(ctx, d.client); err != nil {
-			return err
-		}
-		if err := reasonsAddUp(&st[i]); err != nil {
-			return err
-		}
+	st, err := arrived(ctx, daemons)
+	if err != nil {
+		return err
 	}
 	frames, err := cable.frames()
 	if err != nil {
@@ -291,6 +286,26 @@ func (f *sealedFlow) request(ctx context.Context, lab *lab, servers *servers, ca
 	}
 	f.count(&st[0], &st[1])
 	return nil
+}
+
+// arrived gives the counters of both daemons when what one has sealed the other
+// has opened, or as they are in the end: on a busy machine packets are under way
+// for longer than counters have to stand still.
+func arrived(ctx context.Context, daemons [2]*demoDaemon) (st [2]host.Status, err error) {
+	for deadline := time.Now().Add(demoPatience); ; {
+		for i, d := range daemons {
+			if st[i], err = settled(ctx, d.client); err != nil {
+				return st, err
+			}
+			if err := reasonsAddUp(&st[i]); err != nil {
+				return st, err
+			}
+		}
+		a, b := &st[0].Queue, &st[1].Queue
+		if a.Sealed == b.Opened && b.Sealed == a.Opened || time.Now().After(deadline) {
+			return st, nil
+		}
+	}
 }
 
 // recorder keeps what is written to a connection.
