@@ -63,8 +63,8 @@ func (k Kernel) folder() string { return filepath.Join(unpacked, k.Suite+"-kerne
 const KernelVariable = "IPFW_VM_KERNEL"
 
 // lacksPrefix begins the sentence by which a test in a guest says that it cannot
-// be on this kernel; the table of results shows it.
-const lacksPrefix = "this kernel has not "
+// be on this kernel; the table of results shows it. Other tests go on with "no".
+const lacksPrefix = "this kernel has no"
 
 // Here is the kernel of the guest that this process is in.
 func Here() (Kernel, error) {
@@ -86,7 +86,7 @@ func Need(t testing.TB, features ...Feature) {
 	}
 	for _, f := range features {
 		if !slices.Contains(k.Has, f) {
-			t.Skip(lacksPrefix + f.String())
+			t.Skip(lacksPrefix + "t " + f.String())
 		}
 	}
 }

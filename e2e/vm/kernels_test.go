@@ -57,7 +57,7 @@ func (p *play) run(t *testing.T) {
 	for i, b := range p.suites {
 		left := p.tests[i]
 		if !slices.Contains(p.kernel.Has, p.way.needs) {
-			p.give(t, b, left, result{how: "SKIP", took: "0", output: lacksPrefix + p.way.needs.String()})
+			p.give(t, b, left, result{how: "SKIP", took: "0", output: lacksPrefix + "t " + p.way.needs.String()})
 			continue
 		}
 		for len(left) > 0 { // those that the crash of another has kept from running

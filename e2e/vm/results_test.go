@@ -20,7 +20,7 @@ type result struct {
 // why is the last thing that a test said, without where.
 func (r result) why() string {
 	lines := strings.Split(strings.TrimSpace(r.output), "\n")
-	return place.ReplaceAllString(strings.TrimSpace(lines[len(lines)-1]), "")
+	return strings.TrimPrefix(place.ReplaceAllString(strings.TrimSpace(lines[len(lines)-1]), ""), "SKIPPED: ")
 }
 
 // lacks says that the kernel has not what the test needs.

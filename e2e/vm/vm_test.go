@@ -94,7 +94,7 @@ func TestReading(t *testing.T) {
 	const output = `=== RUN   TestA
 === PAUSE TestA
 === RUN   TestB
-    b_test.go:7: this kernel has not a thing (CONFIG_THING)
+    b_test.go:7: SKIPPED: this kernel has not a thing (CONFIG_THING)
 --- SKIP: TestB (0.01s)
 === CONT  TestA
 === RUN   TestA/sub
