@@ -15,8 +15,9 @@ import (
 	"github.com/ipfw/ipfw/packet"
 )
 
-// IKEFailure is the last failure with a peer with which nothing has come up since;
-// without a Peer, the last with somebody whom no ike block is for.
+// IKEFailure is the last failure with a peer with which nothing has come up since, or
+// what is known of one that has not answered yet (What is "silent"); without a Peer,
+// the last with somebody whom no ike block is for.
 type IKEFailure struct {
 	// Ago is how many seconds it is since.
 	Ago     float64 `json:"ago_seconds"`
@@ -41,7 +42,7 @@ func (l *lastFailures) note(now time.Time, e *IKEEvent) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch was, ok := l.last[e.Peer]; {
-	case e.Failure != "":
+	case e.Failure != "", e.What == ike.Silent.String():
 		if l.last == nil {
 			l.last = map[string]failedAt{}
 		}

@@ -144,6 +144,8 @@ func TestLastFailures(t *testing.T) {
 	fail("gone", "", "wrong-key")
 	fail("", "", "unknown-peer")
 	want(":unknown-peer:0 a:wrong-key:3 b:selectors-do-not-overlap:2")
+	l.note(at, &IKEEvent{What: "silent", Peer: "a", Detail: "UDP 500 answers, UDP 4500 does not"})
+	want(":unknown-peer:0 a::0 b:selectors-do-not-overlap:2")
 	up("b", "other") // another child
 	up("a", "x")
 	want(":unknown-peer:0 b:selectors-do-not-overlap:2")

@@ -164,7 +164,11 @@ func (a *app) printIKE(ctx context.Context, client *host.Client) (rekeys map[uin
 		a.printf("\n")
 	}
 	for i := range failed {
-		a.printf("%s\n", a.paint(yellow, "Failed "+age(failed[i].Ago)+" ago: "+packet.Printable(failed[i].Message)))
+		what := "Failed "
+		if failed[i].Failure == "" {
+			what = "No answer, "
+		}
+		a.printf("%s\n", a.paint(yellow, what+age(failed[i].Ago)+" ago: "+packet.Printable(failed[i].Message)))
 	}
 	return rekeys, nil
 }

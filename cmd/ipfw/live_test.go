@@ -152,7 +152,9 @@ func busy() *fakeDaemon {
 			Events:   host.EventStatus{Written: 6},
 			IKE: &host.IKEStatus{SAs: 2, HalfOpen: 1, Children: 1, Up: 1, Failures: map[string]uint64{"no-answer": 0, "wrong-key": 3},
 				Failed: []host.IKEFailure{{Ago: 12, Message: "ike \"beta\" with 192.0.2.2:4500 (beta) failed (wrong-key): the peer has not proved who it is: it has another key; the pre-shared keys differ; look at psk_file in /etc/ipfw/ipfw.hcl:40",
-					IKEEvent: host.IKEEvent{What: "failed", Failure: "wrong-key", Peer: "beta", Remote: netip.MustParseAddrPort("192.0.2.2:4500"), RemoteID: "beta", Setting: "psk_file", Place: "/etc/ipfw/ipfw.hcl:40"}}},
+					IKEEvent: host.IKEEvent{What: "failed", Failure: "wrong-key", Peer: "beta", Remote: netip.MustParseAddrPort("192.0.2.2:4500"), RemoteID: "beta", Setting: "psk_file", Place: "/etc/ipfw/ipfw.hcl:40"}},
+					{Ago: 4, Message: "ike \"gamma\" with 192.0.2.3:4500: UDP 500 answers, UDP 4500 does not: a firewall between, or the peer's own policy; asked 3 times for IKE_AUTH",
+						IKEEvent: host.IKEEvent{What: "silent", Peer: "gamma", Remote: netip.MustParseAddrPort("192.0.2.3:4500")}}},
 				Held: 2, HeldSent: 1, HeldLost: 4},
 		},
 	}
