@@ -36,6 +36,7 @@ type loader struct {
 	places  map[string]hcl.Range // rule name -> where
 	inbound hcl.Range            // the policy block's inbound argument
 	uses    map[string]bool      // ipsec and ike blocks that something refers to
+	ruleSet map[string]bool      // names of the rule blocks; see hasRule
 }
 
 // Load reads the files, folders, profiles ("profile:NAME") and standard input
