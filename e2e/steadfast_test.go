@@ -63,8 +63,12 @@ func (p *sealedPair) replace(name, text string) {
 func (p *sealedPair) fetch(rate string) <-chan error {
 	done := make(chan error, 1)
 	go func() {
-		out, err := p.client.Try(2*time.Minute, "sh", "-c", "curl -s -m 110 --limit-rate "+rate+" http://10.77.0.1/big | sha256sum")
-		if err == nil && out != p.sum {
+		// The limit ends what hangs: TCP that has lost much waits two minutes itself.
+		out, err := p.client.Try(10*time.Minute, "bash", "-o", "pipefail", "-c", "curl -sS -m 590 --limit-rate "+rate+" http://10.77.0.1/big | sha256sum")
+		switch {
+		case err != nil:
+			err = fmt.Errorf("%w: %s", err, out)
+		case out != p.sum:
 			err = fmt.Errorf("the file came with another checksum: %s", out)
 		}
 		done <- err
