@@ -102,7 +102,7 @@ func TestToldWhatFails(t *testing.T) {
 	type row struct {
 		name           string
 		set            func(l *lab.Lab, client, server *toldSide)                           // raw keys, unless it says otherwise
-		client, server []string                                                             // each in one of the events of that side
+		client, server []string                                                             // each, or one of those with bars between, in one of the events of that side
 		never          []string                                                             // in none of either side
 		run            func(client, server *lab.Host, text func(string) string) (to string) // before the call; what it gives is pinged
 		alone          bool                                                                 // no daemon on the server
@@ -165,6 +165,9 @@ func TestToldWhatFails(t *testing.T) {
 			return ""
 		}
 	}
+	// Of a caller that is slow to ask again, as on a busy machine, less is known in time.
+	notHeard4500 := []string{" times for IKE_INTERMEDIATE, and does not hear the answers by UDP 4500: a firewall between, or its own policy|does not go on after IKE_INTERMEDIATE: a firewall between"}
+	notHeard500 := []string{" times for IKE_SA_INIT, and does not hear the answers by UDP 500: a firewall between, or its own policy|nothing has come by UDP 4500, the port of its next message; a firewall between keeps it from us, or our answer from it"}
 	rows := []row{
 		{name: "the pre-shared keys differ", set: proofs(psk, psk+"!"),
 			client: []string{"authentication-refused-by-peer", there, "psk_file in "}, server: []string{"the pre-shared keys differ; look at psk_file in "}},
@@ -265,16 +268,16 @@ func TestToldWhatFails(t *testing.T) {
 		{name: "the caller takes no UDP 4500", set: func(_ *lab.Lab, c, _ *toldSide) {
 			c.policy, c.rules = "essentials = false", only500
 		}, early: true, client: []string{"UDP 500 answers, UDP 4500 does not: what comes from there is discarded here by rule \"told\" (", "/client/policy.hcl:", ": let a rule before that bypass UDP to local_port 500 and 4500; asked "},
-			server: []string{"10.77.0.2 has asked 3 times for IKE_INTERMEDIATE, and does not hear the answers by UDP 4500: a firewall between, or its own policy"}},
+			server: notHeard4500},
 		{name: "the caller takes no UDP", set: func(_ *lab.Lab, c, _ *toldSide) { c.policy, c.rules = "essentials = false", basics },
-			early: true, client: []string{"no answer yet, asked 3 times; what comes from there is discarded here by rule \"told\" ("},
-			server: []string{"10.77.0.2 has asked 3 times for IKE_SA_INIT, and does not hear the answers by UDP 500: a firewall between, or its own policy"}},
+			early: true, client: []string{"no answer yet, asked ", "; what comes from there is discarded here by rule \"told\" ("},
+			server: notHeard500},
 		{name: "UDP 4500 blocked on the way there", run: shut("server", "s0", "dport 4500"), early: true,
 			client: []string{"UDP 500 answers, UDP 4500 does not: a firewall between, or the peer's own policy"},
 			server: []string{"nothing has come by UDP 4500, the port of its next message; a firewall between keeps it from us, or our answer from it, or it has given up"}},
 		{name: "UDP 4500 blocked on the way back", run: shut("client", "c0", "sport 4500"), early: true,
 			client: []string{"UDP 500 answers, UDP 4500 does not: a firewall between, or the peer's own policy"},
-			server: []string{"10.77.0.2 has asked 3 times for IKE_INTERMEDIATE, and does not hear the answers by UDP 4500"}},
+			server: notHeard4500},
 	}
 	var mu sync.Mutex
 	var table []string
