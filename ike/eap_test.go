@@ -385,6 +385,9 @@ func TestEAPSilence(t *testing.T) {
 			if x.live != 1 {
 				t.Error("given up too early")
 			}
+			if n := x.b.has(Silent); n != 0 { // somebody may be about to type a PIN
+				t.Errorf("told %d times that a call does not go on", n)
+			}
 			x.run(10 * time.Second)
 			if x.b.failure() != NoAnswer {
 				t.Errorf("reported %v", x.b.failure())

@@ -81,6 +81,9 @@ func (c *Core) stalled(sa *ikeSA) string {
 	if len(sa.lastReply) > 0 {
 		last = exchangeName(sa.lastReply[0][18])
 	}
+	if sa.job != nil {
+		return fmt.Sprintf("the call of %s has waited for this host's own work all the time: it has too much to do", who)
+	}
 	if hs.repeats > 1 {
 		return fmt.Sprintf("%s has asked %s for %s, and does not hear the answers by UDP %d: a firewall between, or its own policy",
 			who, times(int(hs.repeats)+1), last, sa.local.Port())

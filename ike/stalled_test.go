@@ -216,3 +216,23 @@ func TestStalledStrangers(t *testing.T) {
 		t.Errorf("%d addresses are remembered", n)
 	}
 }
+
+// Whoever waits for work of this host is not told of as one who does not go on.
+func TestStalledByOurWork(t *testing.T) {
+	s := newSim(t, 15)
+	pa, pb := pskPeers()
+	a := s.add("a", "192.0.2.1", Config{Peers: []*Peer{pa}})
+	s.jobs, s.late = 2, 100 // each job takes three minutes
+	b := s.add("b", "192.0.2.2", Config{Peers: []*Peer{pb}})
+	s.call(a, "b", "net")
+	s.run(time.Minute)
+	if n := b.has(Silent); n != 0 || s.lates == 0 {
+		t.Errorf("told %d times, %d jobs", n, s.lates)
+	}
+	if b.told(Failed, "the call of 192.0.2.1 has waited for this host's own work") != 1 {
+		t.Error("in the end this host does not say that it was its own work")
+	}
+	if t.Failed() {
+		s.dump()
+	}
+}
