@@ -76,6 +76,16 @@ func TestStalled(t *testing.T) {
 			callee: "192.0.2.1 has begun a key exchange and does not go on after IKE_SA_INIT: a firewall between, or it has given up", last: "after IKE_SA_INIT"},
 		"IKE_AUTH is lost": {lost: after(2),
 			callee: "192.0.2.1 has begun a key exchange and does not go on after IKE_INTERMEDIATE: a firewall between, or it has given up", last: "after IKE_INTERMEDIATE"},
+		"IKE_AUTH is lost, and answers before": {lost: func() way {
+			answers, rest := 0, after(2)()
+			return func(d Datagram) (Datagram, bool) {
+				if d.Remote == netip.MustParseAddrPort("192.0.2.1:500") {
+					answers++
+					return d, answers > 2
+				}
+				return rest(d)
+			}
+		}, callee: "", last: "192.0.2.1 has begun a key exchange and does not go on after IKE_INTERMEDIATE"}, // of that it is told after 7 s
 		"by UDP 4500 from the start": {lost: after(1), change: func(p *Peer) { p.Endpoint = netip.AddrPortFrom(p.Endpoint.Addr(), 4500) },
 			callee: "192.0.2.1 has begun a key exchange by UDP 4500 and does not go on: nothing more has come; this host's own policy or a firewall", last: "nothing more has come"},
 	} {
