@@ -79,10 +79,12 @@ func natSite(t *testing.T, usInside, kernel bool) *site {
 	router.Sysctl("net.ipv4.ip_forward", "1")
 	router.Sysctl("net.ipv6.conf.all.forwarding", "1")
 	inside := us.Run
-	if !usInside {
-		if inside = guest.Run; !kernel {
-			inside = them.Run
-		}
+	switch {
+	case usInside:
+	case kernel:
+		inside = guest.Run
+	default:
+		inside = them.Run
 	}
 	inside("ip", "route", "add", "default", "via", "10.78.0.1")
 	inside("ip", "-6", "route", "add", "default", "via", "fd78::1")
