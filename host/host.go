@@ -351,7 +351,7 @@ func (d *daemon) now() int64 { return int64(time.Since(d.started)) }
 func (d *daemon) watch() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	st := d.firewall.Status()
+	st := d.firewall.Status(func() {})
 	by := "somebody else has changed the nftables table"
 	if st.TableChangedBy != "" {
 		by += " (" + st.TableChangedBy + ")"

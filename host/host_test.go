@@ -125,12 +125,6 @@ func (k *fakeKernel) Close(stayShut bool) error {
 	return nil
 }
 
-func (k *fakeKernel) Status() QueueStatus {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return QueueStatus{QueueDropped: k.drops, TableRenewed: k.renewed, TableNotRenewed: k.renewed / 2, TableChangedBy: k.changedBy}
-}
-
 func (k *fakeKernel) Send(b []byte) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -283,4 +283,9 @@ func TestDummies(t *testing.T) {
 	}
 }
 
-func (k *fakeKernel) Still(f func()) { f() }
+func (k *fakeKernel) Status(read func()) QueueStatus {
+	read()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return QueueStatus{QueueDropped: k.drops, TableRenewed: k.renewed, TableNotRenewed: k.renewed / 2, TableChangedBy: k.changedBy}
+}

@@ -21,9 +21,8 @@ type firewall interface {
 	Reload(*loaded) error
 	// Close ends the kernel's side; with stayShut the table stays.
 	Close(stayShut bool) error
-	Status() QueueStatus
-	// Still calls f while no packet is being judged; see nfq.Firewall.Still.
-	Still(f func())
+	// Status calls read while no packet is being judged: see nfq.Firewall.StatsWith.
+	Status(read func()) QueueStatus
 	// Send sends a sealed datagram past the host's own rules.
 	Send(b []byte) error
 	// IsLocal says whether packets to an address end at this host.
@@ -143,8 +142,8 @@ func (k *kernel) Reload(l *loaded) error {
 func (k *kernel) HasRoute(a netip.Addr) bool { return k.SourceFor(a).IsValid() }
 
 // Status implements firewall.
-func (k *kernel) Status() QueueStatus {
-	st, cfg := k.Stats(), k.cfg.Load()
+func (k *kernel) Status(read func()) QueueStatus {
+	st, cfg := k.StatsWith(read), k.cfg.Load()
 	q := QueueStatus{
 		First: cfg.Queue, Queues: cfg.Numbers(), OnFailure: "shut", Offload: "none",
 		Packets: st.Packets, Accepted: st.Accepted, Dropped: st.Dropped,

@@ -99,9 +99,8 @@ func (d *daemon) serveReload(w http.ResponseWriter, r *http.Request) {
 func (d *daemon) status() Status {
 	d.counted()
 	key := d.exchange.status()
-	var queue QueueStatus
 	var st engine.Stats
-	d.firewall.Still(func() { queue, st = d.firewall.Status(), d.engine.Stats() })
+	queue := d.firewall.Status(func() { st = d.engine.Stats() })
 	p := st.Policy // while a reload is under way it may be the next one's
 	written, lost := d.ring.counts()
 	now := d.warningsNow()

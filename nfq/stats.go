@@ -66,20 +66,34 @@ func (s *queueStats) count(n uint64, accepted bool) {
 	}
 }
 
-// Still calls f while no packet is with the Handler: what the Firewall and the
-// Handler have counted is then of the same packets. The packets wait meanwhile,
-// so f has to be short, and must not wait for a packet.
-func (f *Firewall) Still(do func()) {
+// StatsWith is Stats, and calls read while no packet is with the Handler: what both
+// have counted is then of the same packets. The packets wait meanwhile, so read has
+// to be short, and must not wait for a packet.
+func (f *Firewall) StatsWith(read func()) Stats {
+	s := f.still(read)
+	f.addKernel(&s)
+	return s
+}
+
+func (f *Firewall) still(read func()) Stats {
 	for _, s := range f.stats {
 		s.Lock()
 		defer s.Unlock()
 	}
-	do()
+	read()
+	return f.counted()
 }
 
 // Stats reads all counters. What the kernel counts is 0 where /proc cannot be
 // read.
 func (f *Firewall) Stats() Stats {
+	s := f.counted()
+	f.addKernel(&s)
+	return s
+}
+
+// counted gives what the Firewall has counted itself.
+func (f *Firewall) counted() Stats {
 	s := Stats{Owned: f.rules.own, Renewed: f.renewed.Load(), NotRenewed: f.notRenewed.Load(), NotDirect: f.shortcut.because()}
 	if by := f.changedBy.Load(); by != nil {
 		s.ChangedBy = *by
@@ -101,6 +115,11 @@ func (f *Firewall) Stats() Stats {
 		s.Opened += q.opened.Load()
 		s.Unsent += q.unsent.Load()
 	}
+	return s
+}
+
+// addKernel adds what the kernel tells.
+func (f *Firewall) addKernel(s *Stats) {
 	s.QueueDropped = f.intake.lost()
 	for _, r := range f.receivers {
 		s.Overruns += r.overruns()
@@ -118,7 +137,6 @@ func (f *Firewall) Stats() Stats {
 		}
 		s.Queues = append(s.Queues, QueueStats{k.Queue, class.String(), k.Waiting, k.Dropped, k.UserDropped})
 	}
-	return s
 }
 
 // kernelQueues reads /proc through the file that Open has opened in its
