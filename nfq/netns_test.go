@@ -1,6 +1,7 @@
 package nfq
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -184,7 +185,8 @@ func sysctl(t testing.TB, name, value string) {
 	}
 }
 
-// rename gives an interface another name.
+// rename gives an interface another name. Kernels before 6.2 refuse that while it
+// is up.
 func (h *testHost) rename(from, to string) {
 	h.t.Helper()
 	if from == to {
@@ -195,6 +197,9 @@ func (h *testHost) rename(from, to string) {
 		if err != nil {
 			return err
 		}
-		return netlink.LinkSetName(link, to) // while up: Linux 6.3 and later
+		if err := netlink.LinkSetName(link, to); !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		return errors.Join(netlink.LinkSetDown(link), netlink.LinkSetName(link, to), netlink.LinkSetUp(link))
 	})
 }

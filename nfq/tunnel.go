@@ -24,7 +24,8 @@ type tunnel struct {
 	name string
 
 	mu   sync.Mutex
-	file *os.File      // from the beginning, so that it stays in its network namespace; nil without TUN
+	file *os.File      // from the beginning, so that it stays in its network namespace; nil: see lack
+	lack error         // why there is none, said when it is needed
 	fd   int           // its descriptor
 	ctl  int           // a socket of the namespace, for ioctl
 	conn *netlink.Conn // the same, for addresses
@@ -45,8 +46,13 @@ func deviceName(table string) string { return table[:min(len(table), unix.IFNAMS
 func openTunnel(table string) (*tunnel, error) {
 	t := &tunnel{name: deviceName(table), ctl: -1, detours: map[netip.Addr]detour{}, rules: map[ipRule]bool{}}
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENODEV) {
-		return t, nil // said when it is needed
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		t.lack = errors.New("there is no /dev/net/tun, which protected packets need: `modprobe tun` (CONFIG_TUN) makes it; a container has to be given it")
+		return t, nil
+	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
+		t.lack = errors.New("this kernel has no TUN devices (CONFIG_TUN, module tun), which protected packets need")
+		return t, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("/dev/net/tun: %w", privileged(err))
@@ -69,7 +75,7 @@ func (t *tunnel) up() error {
 		return nil
 	}
 	if t.file == nil {
-		return errors.New("this kernel has no TUN devices (CONFIG_TUN), which protected packets need")
+		return t.lack
 	}
 	ifr, err := unix.NewIfreq(t.name)
 	if err != nil {
