@@ -10,8 +10,11 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // The agent is the test binary once more, started by a guest's first program:
@@ -19,7 +22,8 @@ import (
 
 const (
 	// AgentVariable is an environment variable that makes a test binary an agent
-	// and names its device; it is set for the agent only.
+	// and names its device, or is the number of an open file; it is set for the
+	// agent only.
 	AgentVariable = "IPFW_LAB_AGENT"
 	agentHello    = "agent"
 )
@@ -59,8 +63,12 @@ func Agent(tools Tools) (was bool, err error) {
 
 // serveAgent answers requests until the line is cut.
 func serveAgent(device string, tools Tools) error {
-	line, err := os.OpenFile(device, os.O_RDWR, 0)
-	if err != nil {
+	var line *os.File
+	fd, err := strconv.Atoi(device)
+	if err == nil {
+		unix.CloseOnExec(fd) // or what the agent starts would keep the line open
+		line = os.NewFile(uintptr(fd), "line")
+	} else if line, err = os.OpenFile(device, os.O_RDWR, 0); err != nil {
 		return err
 	}
 	answer := func(a agentAnswer) error {

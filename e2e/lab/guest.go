@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -28,8 +29,12 @@ import (
 // serial line: see Agent. When the line is cut, for whatever reason, the guest
 // powers off.
 //
-// Limits: x86; one vec0; no nftables family but bridge; writable are /run and
-// /tmp/guest only.
+// In a guest of e2e/vm, where the kernel on trial has all of that, it is a network
+// namespace in place of user-mode-linux, with a /run of its own: so the tests that
+// have a Guest try ipfw against that very kernel's IPsec.
+//
+// Limits: x86; one vec0. In user-mode-linux no nftables family but bridge, and
+// writable are /run and /tmp/guest only.
 type Guest struct {
 	*Remote
 	lab     *Lab
@@ -69,6 +74,65 @@ sleep 60
 func (l *Lab) Guest(name string) *Guest {
 	l.Helper()
 	aPeer(l)
+	g := &Guest{lab: l, Wire: l.Host(name + "-wire"), console: new(lockedBuffer)}
+	g.Wire.Run("ip", "link", "add", "sw0", "type", "bridge", "mcast_snooping", "0")
+	for _, v := range []string{"all", "default"} { // those of its ports too
+		g.Wire.Sysctl("net.ipv6.conf."+v+".disable_ipv6", "1")
+	}
+	g.Wire.Run("ip", "link", "set", "sw0", "up")
+	if os.Getenv(KernelVariable) != "" {
+		g.divide(name)
+	} else {
+		g.emulate(name)
+	}
+	if err := g.Await(Patience); err != nil {
+		l.Fatal(err)
+	}
+	return g
+}
+
+// KernelVariable is an environment variable: in a guest of e2e/vm, the name of its
+// kernel.
+const KernelVariable = "IPFW_VM_KERNEL"
+
+// divide makes it a namespace of the kernel at hand. tap0 is the wire's end of a
+// veth pair here.
+func (g *Guest) divide(name string) {
+	l := g.lab
+	l.Helper()
+	h := l.Host(name)
+	l.run("ip", "link", "add", "vec0", "netns", h.NS, "type", "veth", "peer", "name", "tap0", "netns", g.Wire.NS)
+	g.Wire.Run("ip", "link", "set", "tap0", "master", "sw0", "up")
+	h.Run("ip", "link", "set", "vec0", "up")
+	h.Run("sh", "-c", "modprobe -a -q "+guestModules+" || true") // as in the other
+	self, err := os.Executable()
+	if err != nil {
+		l.Fatal(err)
+	}
+	line, far, err := Line()
+	if err != nil {
+		l.Fatal(err)
+	}
+	defer far.Close()
+	g.Remote = NewRemote(l, name, line, line, func() string { return "the agent has ended or does not answer:\n" + g.console.String() })
+	g.cmd = h.Command(context.Background(), "sh", "-c", "mount -t tmpfs tmpfs /run && mkdir /run/netns && exec "+self)
+	g.cmd.Stdout, g.cmd.Stderr = g.console, g.console
+	g.cmd.Env = append(os.Environ(), AgentVariable+"=3")
+	g.cmd.ExtraFiles = []*os.File{far}
+	g.cmd.WaitDelay = time.Second
+	if err := g.cmd.Start(); err != nil {
+		l.Fatal(errors.Join(err, line.Close()))
+	}
+	l.Cleanup(func() {
+		_ = line.Close() // the agent ends, and the host's end kills what it has started
+		_ = g.cmd.Wait()
+	})
+}
+
+// emulate makes it user-mode-linux.
+func (g *Guest) emulate(name string) {
+	l := g.lab
+	l.Helper()
 	Need(l, "linux.uml", "modprobe", "ip", "stty")
 	modules, _ := filepath.Glob("/usr/lib/uml/modules/*")
 	if len(modules) != 1 {
@@ -78,14 +142,8 @@ func (l *Lab) Guest(name string) *Guest {
 	if err != nil {
 		l.Fatal(err)
 	}
-	g := &Guest{lab: l, Wire: l.Host(name + "-wire"), console: new(lockedBuffer)}
-	g.Wire.Run("ip", "link", "add", "sw0", "type", "bridge", "mcast_snooping", "0")
 	g.Wire.Run("ip", "tuntap", "add", "mode", "tap", "name", "tap0")
-	for _, dev := range []string{"sw0", "tap0"} {
-		g.Wire.Sysctl("net.ipv6.conf."+dev+".disable_ipv6", "1")
-		g.Wire.Run("ip", "link", "set", dev, "up")
-	}
-	g.Wire.Run("ip", "link", "set", "tap0", "master", "sw0")
+	g.Wire.Run("ip", "link", "set", "tap0", "master", "sw0", "up")
 
 	root := filepath.Join(l.Dir, name)
 	if err := errors.Join(os.MkdirAll(filepath.Join(root, "lib/modules"), 0o755),
@@ -97,10 +155,6 @@ func (l *Lab) Guest(name string) *Guest {
 		l.Fatal(err)
 	}
 	g.boot(name, root, init)
-	if err := g.Await(Patience); err != nil {
-		l.Fatal(err)
-	}
-	return g
 }
 
 // boot starts the kernel with pipes for its console and its serial line.
@@ -190,4 +244,5 @@ func (g *Guest) Join(h *Host, dev string, addrs, guest []string) {
 		}
 		g.Run(args...)
 	}
+	g.lab.awaitIPv6(g.Run, "vec0", guest)
 }

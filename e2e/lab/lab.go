@@ -145,15 +145,15 @@ func (l *Lab) Join(a *Host, aIf string, aAddrs []string, b *Host, bIf string, bA
 		end.h.Run("ip", "link", "set", end.dev, "up")
 	}
 	for _, end := range ends {
-		end.h.awaitIPv6(end.dev, end.addrs)
+		l.awaitIPv6(end.h.Run, end.dev, end.addrs)
 	}
 }
 
 // awaitIPv6 waits until a link that is up takes what is for its addresses, in
 // CIDR form, and hears neighbour solicitations. The kernel does its part of both
 // later, when it has seen the carrier; a first packet has but three solicitations.
-func (h *Host) awaitIPv6(dev string, addrs []string) {
-	h.lab.Helper()
+func (l *Lab) awaitIPv6(run func(args ...string) string, dev string, addrs []string) {
+	l.Helper()
 	var want []string
 	for _, a := range addrs {
 		if p := netip.MustParsePrefix(a); p.Addr().Is6() {
@@ -164,8 +164,8 @@ func (h *Host) awaitIPv6(dev string, addrs []string) {
 		return
 	}
 	want = append(want, "ff00::/8 dev "+dev+" ")
-	h.lab.Eventually(Patience, "IPv6 by "+dev, func() bool {
-		routes := h.Run("ip", "-6", "route", "show", "table", "local")
+	l.Eventually(Patience, "IPv6 by "+dev, func() bool {
+		routes := run("ip", "-6", "route", "show", "table", "local")
 		return !slices.ContainsFunc(want, func(w string) bool { return !strings.Contains(routes, w) })
 	})
 }

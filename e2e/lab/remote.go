@@ -6,10 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"os"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Remote is a host with a kernel of its own, as a test has hold of it: by an
@@ -34,6 +38,22 @@ func NewRemote(t testing.TB, name string, from io.Reader, to io.Writer, story fu
 	r := &Remote{tb: t, Name: name, story: story, ended: make(chan struct{}), to: to, from: make(chan agentAnswer)}
 	go r.read(from)
 	return r
+}
+
+// Line is an agent's line: one end for us, one for the program that has the agent
+// or is it.
+func Line() (ours net.Conn, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	f := os.NewFile(uintptr(fds[0]), "agent")
+	defer f.Close()
+	theirs = os.NewFile(uintptr(fds[1]), "guest")
+	if ours, err = net.FileConn(f); err != nil {
+		return nil, nil, errors.Join(err, theirs.Close())
+	}
+	return ours, theirs, nil
 }
 
 // read takes answers off the line until it ends.

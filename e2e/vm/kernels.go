@@ -59,22 +59,19 @@ const unpacked = "/var/cache/ipfw-e2e"
 
 func (k Kernel) folder() string { return filepath.Join(unpacked, k.Suite+"-kernel") }
 
-// KernelVariable is an environment variable: in a guest, the name of its kernel.
-const KernelVariable = "IPFW_VM_KERNEL"
-
 // lacksPrefix begins the sentence by which a test in a guest says that it cannot
 // be on this kernel; the table of results shows it. Other tests go on with "no".
 const lacksPrefix = "this kernel has no"
 
 // Here is the kernel of the guest that this process is in.
 func Here() (Kernel, error) {
-	name := os.Getenv(KernelVariable)
+	name := os.Getenv(lab.KernelVariable)
 	for _, k := range Kernels() {
 		if k.Name == name {
 			return k, nil
 		}
 	}
-	return Kernel{}, errors.New("not in a guest of e2e/vm: " + KernelVariable + " names no kernel; `make kernels` runs this test")
+	return Kernel{}, errors.New("not in a guest of e2e/vm: " + lab.KernelVariable + " names no kernel; `make kernels` runs this test")
 }
 
 // Need leaves a test of a guest out where the kernel has not what it needs.

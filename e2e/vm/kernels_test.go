@@ -101,7 +101,7 @@ func (p *play) some(t *testing.T, b built, tests []string) (left []string, why s
 		}
 	}
 	out := newReading(settle)
-	err := p.m.Stream(suiteLimit, b.dir, []string{KernelVariable + "=" + p.kernel.Name, p.ipfw()}, out.take,
+	err := p.m.Stream(suiteLimit, b.dir, []string{lab.KernelVariable + "=" + p.kernel.Name, p.ipfw()}, out.take,
 		p.m.Shared(b.binary), "-test.v", "-test.timeout", (suiteLimit - time.Minute).String(), "-test.run", "^("+strings.Join(tests, "|")+")$")
 	open := out.open()
 	if err != nil {

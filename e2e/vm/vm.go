@@ -25,7 +25,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,7 +33,6 @@ import (
 	"time"
 
 	"github.com/ipfw/ipfw/e2e/lab"
-	"golang.org/x/sys/unix"
 )
 
 // Machine is a guest that runs until its test ends. Commands are given to the
@@ -163,7 +161,7 @@ func (m *Machine) boot(t testing.TB, share string) error {
 	if err := writeInitrd(initrd, m.Kernel, script); err != nil {
 		return err
 	}
-	line, far, err := socketPair()
+	line, far, err := lab.Line()
 	if err != nil {
 		return err
 	}
@@ -188,21 +186,6 @@ func (m *Machine) boot(t testing.TB, share string) error {
 	})
 	m.Remote = lab.NewRemote(t, m.Kernel.Name, line, line, m.story)
 	return nil
-}
-
-// socketPair is the agent's line: one end for us, one for qemu.
-func socketPair() (ours net.Conn, theirs *os.File, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	f := os.NewFile(uintptr(fds[0]), "agent")
-	defer f.Close()
-	theirs = os.NewFile(uintptr(fds[1]), "guest")
-	if ours, err = net.FileConn(f); err != nil {
-		return nil, nil, errors.Join(err, theirs.Close())
-	}
-	return ours, theirs, nil
 }
 
 // arguments are qemu's. Five levels of page tables and the kernel's ways around
