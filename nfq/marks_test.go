@@ -169,7 +169,7 @@ func TestBulk(t *testing.T) {
 		client, server := pair(t)
 		for _, copyRange := range []int{CopyHeaders, CopyAll} {
 			cfg.CopyRange = copyRange
-			data := make([]byte, 16<<20)
+			data := make([]byte, 4<<20)
 			rand.Read(data)
 			var longest [3]atomic.Int64
 			fw := server.start(cfg, func(in *engine.Input) engine.Result {
@@ -196,7 +196,7 @@ func TestBulk(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c.SetDeadline(time.Now().Add(3 * patience))
+			c.SetDeadline(time.Now().Add(patience))
 			if _, err := c.Write(data); err != nil {
 				t.Fatal(err)
 			}

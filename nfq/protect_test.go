@@ -237,7 +237,7 @@ func (h *testHost) bulk(to netip.Addr, n int) error {
 	if err != nil {
 		return err
 	}
-	c.SetDeadline(time.Now().Add(60 * time.Second))
+	c.SetDeadline(time.Now().Add(patience))
 	data := make([]byte, n)
 	rand.Read(data)
 	go c.Write(data)

@@ -3,6 +3,7 @@ package nfq
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"net"
 	"strings"
 	"testing"
@@ -23,7 +24,7 @@ import (
 // obstacle is something that comes into the raw socket's way, and goes again.
 type obstacle struct {
 	name string
-	set  func(s *bulk) (away func())
+	set  func(s *bulk) (away func()) // nil: this kernel has no such thing
 	// wire is the one that datagrams leave by then, or neither.
 	wire int
 	// stays says that the shortcut is not taken as long as the obstacle is there.
@@ -137,7 +138,16 @@ var obstacles = []obstacle{
 		}, func() error { l.Close(); return prog.Close() })
 	}, neither, true, "BPF program of netfilter"},
 	{"table of iptables", func(s *bulk) func() { // last: it stays
-		return s.link(s.legacyTable, func() error { return nil })
+		var err error
+		s.a.do(func() { err = s.legacyTable() })
+		if errors.Is(err, unix.ENOPROTOOPT) {
+			s.t.Log("this kernel has iptables in nftables alone (CONFIG_IP_NF_IPTABLES_LEGACY)")
+			return nil
+		}
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return func() {}
 	}, 0, true, "iptables table filter"},
 }
 
@@ -150,6 +160,9 @@ func TestShortcutObstacles(t *testing.T) {
 		for _, o := range obstacles {
 			s.until(true)
 			away, begun := o.set(s), time.Now()
+			if away == nil {
+				continue
+			}
 			var first uint32
 			if o.stays {
 				first = s.closed(o, begun)
@@ -212,9 +225,14 @@ func (s *bulk) moved(o obstacle) (first uint32) {
 		if direct == 0 {
 			continue
 		}
+		// By the old way or the new one, they arrive; a neighbour that the kernel has
+		// just forgotten may cost some.
 		var got [][]byte
-		for wait := time.Now().Add(time.Second); len(got) < shortcutBulk && time.Now().Before(wait); time.Sleep(time.Millisecond) {
+		for wait := time.Now().Add(patience / 10); time.Now().Before(wait); time.Sleep(time.Millisecond) {
 			got = s.frames(o.wire, first, first+shortcutBulk)
+			if len(got)+len(s.frames(1-o.wire, first, first+shortcutBulk)) >= shortcutBulk {
+				break
+			}
 		}
 		if len(got) == shortcutBulk && (!strings.Contains(o.name, "neighbour") || got[0][5] == 0x77) {
 			return first
