@@ -22,7 +22,7 @@ func TestIntakeHookFollowsTheHost(t *testing.T) {
 	}
 	defer stop()
 	if fw.intake.hook == nil {
-		t.Skip("SKIPPED: this kernel takes no BPF program on a netfilter hook (CONFIG_NETFILTER_BPF_LINK)")
+		t.Skip("SKIPPED: this kernel has no BPF programs on netfilter hooks (CONFIG_NETFILTER_BPF_LINK, Linux 6.4)")
 	}
 	spi := uint32(0x100)
 	send := func(from *testHost, v6 bool, to int) uint32 {

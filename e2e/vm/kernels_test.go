@@ -3,6 +3,7 @@ package vm
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -18,7 +19,8 @@ const suiteLimit = 60 * time.Minute
 // a table: make kernels all of them, make test-kernels the short ones.
 func TestKernels(t *testing.T) {
 	c := chosen(t)
-	share, all := build(t)
+	share, all := t.TempDir(), listed(t)
+	command(t, "cp", lab.Binary(t), filepath.Join(share, "ipfw"))
 	m, start := new(matrix), time.Now()
 	for _, k := range Kernels() {
 		if !matches(t, c.kernel, k.Name, true) {
@@ -30,6 +32,7 @@ func TestKernels(t *testing.T) {
 				p := &play{kernel: k, way: w, share: share, matrix: m}
 				for _, b := range all {
 					if tests := c.tests(t, b, w, i == 0, &n); len(tests) > 0 {
+						b.build(t, share)
 						p.suites, p.tests = append(p.suites, b), append(p.tests, tests)
 					}
 				}
@@ -46,7 +49,7 @@ func TestKernels(t *testing.T) {
 type play struct {
 	kernel Kernel
 	way    way
-	suites []built
+	suites []*built
 	tests  [][]string // of each suite
 	share  string
 	matrix *matrix
@@ -92,7 +95,7 @@ func (p *play) faults(t *testing.T) {
 
 // some runs tests of one package, and gives those that have not begun, and what
 // was said last.
-func (p *play) some(t *testing.T, b built, tests []string) (left []string, why string) {
+func (p *play) some(t *testing.T, b *built, tests []string) (left []string, why string) {
 	left = slices.Clone(tests)
 	settle := func(r result) {
 		if i := slices.Index(left, r.test); i >= 0 {
@@ -131,7 +134,7 @@ func (p *play) ipfw() string {
 }
 
 // give puts one result for some tests into the table, and is it as a test.
-func (p *play) give(t *testing.T, b built, tests []string, r result) {
+func (p *play) give(t *testing.T, b *built, tests []string, r result) {
 	for _, test := range tests {
 		row := line(p.way.name, b.pkg, test)
 		p.matrix.settle(p.kernel.Name, row, r)

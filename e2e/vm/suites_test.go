@@ -9,8 +9,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-
-	"github.com/ipfw/ipfw/e2e/lab"
 )
 
 // way is how packets get into the queue: what the guest cannot load leaves one.
@@ -63,7 +61,8 @@ const (
 		"JunkAtTheTunnelsPort|PeerKeepsToItsRules|PortsWhileNobodyJudges|OldDecisionsStayOld|ErrorsQuoteNothingProtected|FlowDoesNotChangeItsDevice"
 )
 
-// built is a suite ready to run.
+// built is a suite whose tests are known, and once build has been called one that
+// is ready to run.
 type built struct {
 	suite
 	binary string // in the folder that guests see
@@ -71,30 +70,23 @@ type built struct {
 	tests  []string
 }
 
-// build builds the suites and ipfw, once, for all guests, in a folder.
-func build(t *testing.T) (share string, all []built) {
+// listed gives the suites with their tests, as they are written down: to ask a test
+// binary takes as long as to build it.
+func listed(t *testing.T) (all []*built) {
 	t.Helper()
-	share = t.TempDir()
-	command := func(args ...string) string {
-		t.Helper()
-		cmd := exec.Command(args[0], args[1:]...)
-		var errs bytes.Buffer
-		cmd.Stderr = &errs
-		out, err := cmd.Output()
-		if err != nil {
-			t.Fatalf("%s: %v\n%s%s", strings.Join(args, " "), err, out, errs.String())
-		}
-		return strings.TrimSpace(string(out))
-	}
-	command("cp", lab.Binary(t), filepath.Join(share, "ipfw"))
 	for _, s := range suites() {
-		path := "github.com/ipfw/ipfw/" + s.pkg
-		b := built{suite: s, binary: strings.ReplaceAll(s.pkg, "/", "-") + ".test", dir: command("go", "list", "-f", "{{.Dir}}", path)}
-		command("go", "test", "-c", "-tags", "guest", "-o", filepath.Join(share, b.binary), path)
-		for test := range strings.Lines(command("env", "-u", "IPFW_LAB_AGENT", filepath.Join(share, b.binary), "-test.list", ".")) {
-			test = strings.TrimSpace(test)
-			if strings.HasPrefix(test, "Test") && matches(t, s.run, test, true) && !matches(t, s.skip, test, false) {
-				b.tests = append(b.tests, test)
+		b := &built{suite: s, binary: strings.ReplaceAll(s.pkg, "/", "-") + ".test"}
+		files := strings.Fields(command(t, "go", "list", "-tags", "guest", "-f", `{{.Dir}} {{join .TestGoFiles " "}} {{join .XTestGoFiles " "}}`, s.path()))
+		b.dir = files[0]
+		for _, f := range files[1:] {
+			text, err := os.ReadFile(filepath.Join(b.dir, f))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range testFunction.FindAllSubmatch(text, -1) {
+				if test := string(m[1]); matches(t, s.run, test, true) && !matches(t, s.skip, test, false) {
+					b.tests = append(b.tests, test)
+				}
 			}
 		}
 		if len(b.tests) == 0 {
@@ -102,7 +94,33 @@ func build(t *testing.T) (share string, all []built) {
 		}
 		all = append(all, b)
 	}
-	return share, all
+	return all
+}
+
+var testFunction = regexp.MustCompile(`(?m)^func (Test\w+)\(\w+ \*testing\.T\)`)
+
+// build builds the suite once, for all guests, into a folder.
+func (b *built) build(t *testing.T, share string) {
+	t.Helper()
+	to := filepath.Join(share, b.binary)
+	if _, err := os.Stat(to); err != nil {
+		command(t, "go", "test", "-c", "-tags", "guest", "-o", to, b.path())
+	}
+}
+
+func (s suite) path() string { return "github.com/ipfw/ipfw/" + s.pkg }
+
+// command runs a command, which must succeed, and gives what it prints.
+func command(t *testing.T, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(args[0], args[1:]...)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s%s", strings.Join(args, " "), err, out, errs.String())
+	}
+	return strings.TrimSpace(string(out))
 }
 
 // matches says whether a text fits a pattern, and otherwise of an empty one.
@@ -138,7 +156,7 @@ func chosen(t *testing.T) choice {
 
 // tests are those of a suite that are chosen for one way; n counts the rows of a
 // kernel.
-func (c choice) tests(t *testing.T, b built, w way, first bool, n *int) (tests []string) {
+func (c choice) tests(t *testing.T, b *built, w way, first bool, n *int) (tests []string) {
 	for _, test := range b.tests {
 		switch row := line(w.name, b.pkg, test); {
 		case !first && matches(t, b.onlyQueue, test, false):
