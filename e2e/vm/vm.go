@@ -64,8 +64,9 @@ type Config struct {
 // it takes a quarter of a minute.
 const bootLimit = 3 * lab.Patience
 
-// hostFolder is where the guest has Share.
-const hostFolder = "/run/ipfw-host"
+// hostFolder is where the guest has Share: not below /run, of which a lab.Guest in it
+// has one of its own.
+const hostFolder = "/mnt/ipfw-host"
 
 // guestInit is the second program of the guest, when its root is mounted: it makes
 // the rest and starts the agent. When the agent ends, the guest does.
