@@ -21,6 +21,7 @@ var foreignOptions = map[string]string{
 	"load-all": "swanctl", "initiate": "swanctl", "child": "swanctl", "list-certs": "swanctl",
 	"restore-mark": "iptables", "save-mark": "iptables", "mark": "iptables", "mask": "iptables",
 	"no-descriptions": "cobra's completion",
+	"ports":           "iptables", "chunk-types": "iptables", "ecn-tcp-ece": "iptables", "ahlen": "iptables", "hbh-len": "iptables", "ahres": "iptables",
 }
 
 var (
