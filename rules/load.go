@@ -140,6 +140,7 @@ func (l *loader) parse(s source) {
 		return
 	}
 	l.budget.body(body)
+	normalizeLocals(body)
 	for _, a := range sortedAttrs(body) {
 		l.fail(a.NameRange, "Argument outside of a block", "%q stands outside of every block: values that several rules share belong in a locals block.", a.Name)
 	}
@@ -177,6 +178,30 @@ func normalize(b *hclsyntax.Block) {
 	for _, in := range b.Body.Blocks {
 		normalize(in)
 	}
+}
+
+// normalizeLocals does what normalize does, with the names of locals.
+func normalizeLocals(body *hclsyntax.Body) {
+	hclsyntax.VisitAll(body, func(n hclsyntax.Node) hcl.Diagnostics {
+		switch n := n.(type) {
+		case *hclsyntax.Attribute:
+			n.Name = cty.NormalizeString(n.Name)
+		case *hclsyntax.ScopeTraversalExpr:
+			for i, step := range n.Traversal {
+				switch step := step.(type) {
+				case hcl.TraverseRoot: // a variable of a for expression
+					step.Name = cty.NormalizeString(step.Name)
+					n.Traversal[i] = step
+				case hcl.TraverseAttr:
+					step.Name = cty.NormalizeString(step.Name)
+					n.Traversal[i] = step
+				}
+			}
+		case *hclsyntax.ForExpr:
+			n.KeyVar, n.ValVar = cty.NormalizeString(n.KeyVar), cty.NormalizeString(n.ValVar)
+		}
+		return nil
+	})
 }
 
 // plainly says in fewer words what HCL says of braces.

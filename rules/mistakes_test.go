@@ -41,6 +41,7 @@ func mistakes() []mistake {
 		{kind: "five elements of one line", text: port(`["htpp", "80:90", 70000, "https", "90-80", "x y"]`)},
 		{kind: "a name used twice", text: port("80") + port("81")},
 		{kind: "a name used twice, in two forms of Unicode", text: strings.ReplaceAll(port("80"), "web", "caf\u00e9") + strings.ReplaceAll(port("81"), "web", "cafe\u0301")},
+		{kind: "a local defined twice, in two forms of Unicode", text: "locals {\n  caf\u00e9 = 80\n}\nlocals {\n  cafe\u0301 = 81\n}\n" + port("80")},
 		{kind: "a rule that another takes everything from", text: strings.ReplaceAll(someRule, "web", "all") + "}\n" + port("80")},
 		{kind: "a missing brace", text: someRule + "  local_port = 80\n\n" + strings.ReplaceAll(port("81"), "web", "db")},
 		{kind: "a missing brace at the end", text: someRule + "  local_port = 80\n"},
@@ -145,5 +146,13 @@ func TestDecided(t *testing.T) {
 	p := load(head + strings.ReplaceAll(someRule, "web", nfd) + "  local_port = 22\n}\ntest \"t\" {\n  expect \"bypass\" {\n    packet = \"in tcp 192.0.2.1 -> 192.0.2.2:22\"\n    rule   = \"" + nfc + "\"\n  }\n}\n")
 	if r := p.RunTests(); len(r) != 1 || !r[0].Pass {
 		t.Errorf("%+v", r)
+	}
+	of := func(name, used string) string {
+		return head + "locals {\n  " + name + " = { " + name + " = [22] }\n}\n" + someRule + "  local_port = [for " + name + " in local." + used + "." + used + " : " + used + "]\n}\n"
+	}
+	for _, text := range []string{of(nfc, nfc), of(nfc, nfd), of(nfd, nfc), of(nfd, nfd)} {
+		if got := string(load(text).Print()); got != plain {
+			t.Errorf("%s:\n%s\nwant\n%s", text, got, plain)
+		}
 	}
 }

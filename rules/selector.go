@@ -267,6 +267,9 @@ func parsePorts(s string) (engine.PortRange, error) {
 	if strings.Contains(s, ",") {
 		return engine.PortRange{}, fmt.Errorf("%q is not a port: write several as a list, as in [80, 443]", s)
 	}
+	if below, ok := strings.CutPrefix(s, "-"); ok && isNumber(below) {
+		return engine.PortRange{}, fmt.Errorf("there is no port %s: ports go from 0 to 65535", s)
+	}
 	if strings.HasPrefix(s, "-") || strings.Contains(s, ":") {
 		return engine.PortRange{}, fmt.Errorf("%q is not a port: write a number, \"8000-8099\" or an IANA service name", s)
 	}
