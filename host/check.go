@@ -61,7 +61,7 @@ func check(p *rules.Policy, files bool) (list []rules.Refusal) {
 			continue
 		}
 		for _, err := range x.Faults() {
-			refuse("ike", k.Name, "", err)
+			refuse("ike", k.Name, faulty(err), err)
 		}
 		ending(validitiesOf(k, x), time.Now(), func(v *validity, summary, text string) {
 			list = append(list, rules.Refusal{Kind: "ike", Name: k.Name, Argument: v.arg, Text: text, Warning: true, Summary: summary})
@@ -71,6 +71,14 @@ func check(p *rules.Policy, files bool) (list []rules.Refusal) {
 		checkManual(p, refuse)
 	}
 	return list
+}
+
+// faulty gives the argument of an ike block that an error is about, "" if it is none.
+func faulty(err error) string {
+	if f := (*ike.Fault)(nil); errors.As(err, &f) {
+		return f.Argument
+	}
+	return ""
 }
 
 // allThere says whether all files of an ike block are there.

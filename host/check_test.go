@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ipfw/ipfw/rules"
 )
@@ -141,6 +142,37 @@ ipsec %q {
 				}
 			}
 		})
+	}
+}
+
+// TestProofIsRefusedAtItsArgument: what does not fit of a certificate is told at the
+// line that is at fault, by a dry run and by the daemon.
+func TestProofIsRefusedAtItsArgument(t *testing.T) {
+	now := time.Now()
+	valid := [2]time.Time{now.AddDate(0, 0, -1), now.AddDate(1, 0, 0)}
+	for _, row := range []struct {
+		old, new string // in the policy
+		line     string
+		want     string
+	}{
+		{`"alpha.example.org"`, `"gamma.example.org"`, ":17", "local_id gamma.example.org is not in the certificate"},
+		{`"own.key"`, `"other/own.key"`, ":19", "private key does not belong to the certificate"},
+	} {
+		dir := t.TempDir()
+		if err := os.Mkdir(filepath.Join(dir, "other"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		lasting(t, filepath.Join(dir, "other"), valid, valid, valid)
+		path := filepath.Join(dir, "policy.hcl")
+		if err := os.WriteFile(path, []byte(strings.Replace(lasting(t, dir, valid, valid, valid), row.old, row.new, 1)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, dry := rules.Load([]string{path}, rules.LoadOptions{Check: CheckAll})
+		for who, err := range map[string]error{"dry run": dry.Err(), "daemon": daemonRefuses(path)} {
+			if err == nil || !strings.Contains(err.Error(), path+row.line) || !strings.Contains(err.Error(), row.want) {
+				t.Errorf("%s: %v, want %q at %s", who, err, row.want, row.line)
+			}
+		}
 	}
 }
 

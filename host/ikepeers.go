@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -37,7 +38,7 @@ func peersOf(p *rules.Policy) ([]ikePeer, error) {
 		case errors.As(err, &m):
 			return nil, err
 		case err != nil:
-			return nil, &misfit{"ike", k.Name, "", k.Place, err}
+			return nil, &misfit{"ike", k.Name, "", cmp.Or(k.Places[faulty(err)], k.Place), err}
 		case x != nil:
 			out = append(out, ikePeer{x, k})
 		}

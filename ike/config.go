@@ -240,74 +240,85 @@ func (p *Peer) Check() error {
 	return errors.Join(errs...)
 }
 
-// Faults is Check without the peer's name, one after the other.
+// Fault is what is wrong with a peer.
+type Fault struct {
+	// Argument is that of the policy's ike block which is wrong; "": more than one,
+	// or none.
+	Argument string
+	text     string
+}
+
+// Error says what is wrong.
+func (f *Fault) Error() string { return f.text }
+
+// Faults is Check without the peer's name, one after the other. Most are a *Fault.
 func (p *Peer) Faults() (errs []error) {
-	bad := func(format string, a ...any) { errs = append(errs, fmt.Errorf(format, a...)) }
+	bad := func(arg, format string, a ...any) { errs = append(errs, &Fault{arg, fmt.Sprintf(format, a...)}) }
 	if p.Key == nil && len(p.PSK) == 0 {
-		bad("has neither a private key nor a pre-shared key to show who we are")
+		bad("", "has neither a private key nor a pre-shared key to show who we are")
 	}
 	if p.Key != nil {
 		if err := checkKey(p.Key.Public()); err != nil {
-			bad("private key: %v", err)
+			bad("private_key", "private key: %v", err)
 		}
 		if len(p.Certificates) > 0 && !samePublic(p.Key.Public(), p.Certificates[0].PublicKey) {
-			bad("the private key does not belong to the certificate")
+			bad("private_key", "the private key does not belong to the certificate")
 		}
 		if p.LocalID.IsZero() && len(p.Certificates) == 0 {
-			bad("with a raw public key, local_id must be set")
+			bad("private_key", "with a raw public key, local_id must be set")
 		}
 	}
 	if err := CheckPattern(p.RemoteID); err != nil {
-		bad("remote_id: %v", err)
+		bad("remote_id", "remote_id: %v", err)
 	}
 	if id, _ := p.certifiedID(); len(p.Certificates) > 0 && !p.LocalID.IsZero() && id.IsZero() {
-		bad("local_id %s is not in the certificate, which speaks for %s", p.LocalID, identitiesOf(p.Certificates[0]))
+		bad("local_id", "local_id %s is not in the certificate, which speaks for %s", p.LocalID, identitiesOf(p.Certificates[0]))
 	}
 	if len(p.PSK) == 0 && len(p.CAs) == 0 && len(p.PublicKeys) == 0 {
-		bad("has no way to verify the peer: no ca, no public_keys, no psk_file")
+		bad("", "has no way to verify the peer: no ca, no public_keys, no psk_file")
 	}
 	if p.EAP && (p.Key == nil || len(p.Certificates) == 0 || len(p.CAs) == 0 || len(p.PublicKeys) > 0 || len(p.PPKs) > 0) {
-		bad("with EAP there must be a certificate, its key and a ca, and no public_keys and no ppk_file")
+		bad("remote_auth", "with EAP there must be a certificate, its key and a ca, and no public_keys and no ppk_file")
 	}
 	for _, k := range p.PublicKeys {
 		if err := checkKey(k); err != nil {
-			bad("public key: %v", err)
+			bad("public_keys", "public key: %v", err)
 		}
 	}
 	// Peers would refuse ours as we refuse theirs; by those of a CA every
 	// stranger's chain is verified.
 	for _, c := range p.Certificates {
 		if err := tooLong(c.PublicKey); err != nil {
-			bad("certificate of %s: %v: make one with an ECDSA key, or a shorter RSA key", c.Subject, err)
+			bad("certificate", "certificate of %s: %v: make one with an ECDSA key, or a shorter RSA key", c.Subject, err)
 		}
 	}
 	for _, c := range p.CAs {
 		if err := tooLong(c.PublicKey); err != nil {
-			bad("ca %s: %v: make a CA with an ECDSA key, or a shorter RSA key", c.Subject, err)
+			bad("ca", "ca %s: %v: make a CA with an ECDSA key, or a shorter RSA key", c.Subject, err)
 		}
 	}
 	if r := p.Retransmit; r.First < 0 || r.Tries < 0 || r.Factor != 0 && !(r.Factor >= 1 && r.Factor <= 100) {
-		bad("retransmissions must take longer each time, not less: %+v", r)
+		bad("retransmit_base", "retransmissions must take longer each time, not less: %+v", r)
 	}
 	if p.PPKID != "" && len(p.PPKs[p.PPKID]) == 0 || p.PPKRequired && len(p.PPKs) == 0 {
-		bad("the post-quantum pre-shared key is missing")
+		bad("ppk_file", "the post-quantum pre-shared key is missing")
 	}
 	if p.Childless && p.RequestIPv4 {
-		bad("asking for an address needs a child")
+		bad("request_address", "asking for an address needs a child")
 	}
 	lists := [][]Proposal{p.Proposals}
 	for _, c := range p.Children {
 		lists = append(lists, c.Proposals)
 		for _, t := range slices.Concat(c.LocalTS, c.RemoteTS) {
 			if !t.valid() {
-				bad("child %q: selector %s is not valid", c.Name, t)
+				bad("", "child %q: selector %s is not valid", c.Name, t)
 			}
 		}
 	}
 	for i, l := range lists {
 		for _, q := range l {
 			if (i == 0) != (q.Protocol == ProtoIKE) {
-				bad("proposal %s is of the wrong protocol", q)
+				bad("encryption", "proposal %s is of the wrong protocol", q)
 			}
 			if err := q.check(); err != nil {
 				errs = append(errs, err)

@@ -311,8 +311,9 @@ func indexOf(list []string, s string) int {
 	return -1
 }
 
+// upperFirst makes a sentence of an error's text.
 func upperFirst(s string) string {
-	if s == "" {
+	if first, _, _ := strings.Cut(s, " "); s == "" || strings.Contains(first, "_") { // an argument's name stays as it is
 		return s
 	}
 	return strings.ToUpper(s[:1]) + s[1:]
