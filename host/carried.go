@@ -66,7 +66,7 @@ func (d *daemon) countLocked(live bool) {
 		c.next = time.Now().Add(max(censusEvery, censusShare*time.Since(began)))
 	}
 	if err != nil && !c.told {
-		d.o.Logger.Warn("the kernel does not tell what it carries: counters of offloaded flows stand still", "error", err)
+		d.log.Warn("the kernel does not tell what it carries: counters of offloaded flows stand still", "error", err)
 	}
 	c.told = err != nil
 }

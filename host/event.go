@@ -53,6 +53,9 @@ const (
 	KindRoute Kind = "route"
 	// KindState is about a file of the daemon's own that is damaged.
 	KindState Kind = "state"
+	// KindWarning is what a part of the daemon cannot do, as its log says it: keep a file,
+	// say, or use something that the kernel lacks.
+	KindWarning Kind = "warning"
 	// KindKeys says that keys were asked for and given out.
 	KindKeys Kind = "keys"
 )
@@ -90,6 +93,7 @@ type Event struct {
 	Generation  uint64       `json:"generation,omitempty"` // of the policy in force, for start and reload
 	Count       uint64       `json:"count,omitempty"`
 
+	logged bool // the log has it already
 	caused bool // by what somebody has sent, beside those kinds of which all are
 }
 
@@ -275,7 +279,7 @@ func (e Event) String() string {
 
 // by says who decided.
 func (e Event) by() string {
-	s := "the default"
+	s := engine.DefaultNameOf(e.Packet.Direction)
 	switch {
 	case e.Rule != "":
 		s = fmt.Sprintf("rule %q", e.Rule)

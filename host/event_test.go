@@ -35,4 +35,9 @@ func TestAuditEvent(t *testing.T) {
 	if got, want := e.String(), `discard in tcp 10.0.0.7:50000 -> 10.0.0.5:445 by rule "files" (a.hcl:3), clear-text`; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
+	// A default has the name that flows, status, explain and replay give it.
+	e.Kind, e.Reason, e.Rule, e.Place = KindPacket, "default", "", ""
+	if got, want := e.String(), `discard in tcp 10.0.0.7:50000 -> 10.0.0.5:445 by (inbound default)`; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
 }

@@ -89,6 +89,7 @@ type daemon struct {
 	exchange *exchange
 	firewall firewall
 	ring     *ring
+	log      *slog.Logger // of the daemon's parts: their warnings are events, too
 	notify   notifier
 	started  time.Time
 	stop     context.CancelCauseFunc
@@ -158,7 +159,9 @@ func run(ctx context.Context, o Options, kernel opener) (err error) {
 	defer socket.Close()
 	// Without them it is not known of some connections who opened them, which
 	// open says as well.
-	openers := newOpeners(o.StateDir, o.Logger)
+	ring := newRing(ringSize)
+	log := newWarner(o.Logger, ring)
+	openers := newOpeners(o.StateDir, log)
 	if kernel.find != nil {
 		first.older, _ = kernel.find()
 		openers.recall(first.older)
@@ -186,7 +189,7 @@ func run(ctx context.Context, o Options, kernel opener) (err error) {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	d := &daemon{
-		o: o, loader: loader, ring: newRing(ringSize), notify: notifier{o.Logger},
+		o: o, loader: loader, ring: ring, log: log, notify: notifier{log},
 		started: time.Now(), stop: stop, current: first,
 		malformed: throttle{perSecond: malformedRate, burst: malformedBurst},
 		refused:   throttle{perSecond: malformedRate, burst: malformedBurst},
@@ -194,7 +197,7 @@ func run(ctx context.Context, o Options, kernel opener) (err error) {
 		openings:  throttle{perSecond: sampleRate, burst: sampleBurst},
 	}
 	d.find = kernel.find
-	d.keeper = newKeeper(newNumbers(o.StateDir, o.Logger), d.ring)
+	d.keeper = newKeeper(newNumbers(o.StateDir, log), d.ring)
 	d.exchange = newExchange(d)
 	d.engine = engine.New(&first.Engine, engine.Options{
 		SAD: d.keeper.sad, Outbound: d.keeper.outbound, PathReport: d.keeper.pathReport, ICMPError: d.exchange.icmpError,
@@ -226,7 +229,7 @@ func run(ctx context.Context, o Options, kernel opener) (err error) {
 	d.keeper.settle(nil, blocks, d.now())
 
 	first.decides = d.engine.Generation()
-	if d.firewall, err = kernel.open(first, o.Cores, o.Logger, d.exchange.heard); err != nil {
+	if d.firewall, err = kernel.open(first, o.Cores, log, d.exchange.heard); err != nil {
 		return err
 	}
 	openers.keep(d.firewall.Found())

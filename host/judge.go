@@ -132,6 +132,9 @@ func (d *daemon) logEvents(rd *ringReader) {
 				d.o.Logger.Warn("events lost: the log is too slow", "count", e.Seq-next)
 			}
 			next = e.Seq + 1
+			if e.logged {
+				continue
+			}
 			now, rate := int64(e.Time.Sub(d.started)), d.logRate.Load()
 			if e.byOthers() && !others.allowAt(rate, 1, now) || e.byPeers() && !peers.allowAt(rate, logPeersAtOnce, now) {
 				d.unlogged.Add(1)

@@ -101,7 +101,7 @@ func (a *app) eventText(e *host.Event) string {
 		return a.paint(yellow, text)
 	}
 	switch e.Kind {
-	case host.KindBadPolicy, host.KindOverflow, host.KindTable, host.KindRollback, host.KindSuppressed, host.KindKeys, host.KindValidity, host.KindRoute:
+	case host.KindBadPolicy, host.KindOverflow, host.KindTable, host.KindRollback, host.KindSuppressed, host.KindKeys, host.KindValidity, host.KindRoute, host.KindState, host.KindWarning:
 		return a.paint(yellow, text)
 	}
 	return text
