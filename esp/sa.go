@@ -167,7 +167,15 @@ func (sa *SA) String() string {
 	}
 	src, dst, _ := sa.Endpoints()
 	c := &sa.cfg
-	return fmt.Sprintf("%s %#08x %s %s %s %s -> %s", c.Suite.Protocol, c.SPI, c.Direction, c.Mode, c.Suite, src, dst)
+	return fmt.Sprintf("%s %#08x %s %s %s %s -> %s", c.Suite.Protocol, c.SPI, c.Direction, c.Mode, c.Suite, endText(src), endText(dst))
+}
+
+// endText gives an address of an SA; "any" for one that the SA leaves open.
+func endText(a netip.Addr) string {
+	if !a.IsValid() || a.IsUnspecified() {
+		return "any"
+	}
+	return a.String()
 }
 
 // GoString is String.

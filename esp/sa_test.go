@@ -137,6 +137,16 @@ func TestSecrets(t *testing.T) {
 	if want := "esp 0x00001001 out transport aes-256-cbc/hmac-sha2-256-128 192.0.2.1 -> 198.51.100.2"; sa.String() != want {
 		t.Errorf("%s, want %s", sa, want)
 	}
+	in := c
+	in.Direction, in.Dst, in.EncryptionKey, in.IntegrityKey = In, netip.Addr{}, c.EncryptionKey, c.IntegrityKey
+	open, err := New(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "esp 0x00001001 in transport aes-256-cbc/hmac-sha2-256-128 192.0.2.1 -> any"; open.String() != want {
+		t.Errorf("%s, want %s", open, want)
+	}
+	open.Close()
 	row, err := sa.WiresharkKeys(Wireshark44)
 	if want := fmt.Sprintf(`"IPv4","192.0.2.1","198.51.100.2","0x00001001","AES-CBC [RFC3602]","0x%x","HMAC-SHA-256-128 [RFC4868]","0x%x"`, enc, mac); row != want {
 		t.Errorf("%s %v", row, err)

@@ -158,9 +158,9 @@ func (e *NotRunningError) Error() string {
 	case e.Left.Owner != "":
 		return fmt.Sprintf("no ipfw is running at %s, but %s has its table: name its socket with --socket", e.Socket, e.Left.Owner)
 	case e.Left.Open:
-		return fmt.Sprintf("no ipfw is running at %s, and its table is still there: on_failure = \"open\" has it let pass what nobody judges. `ipfw run` or `systemctl start ipfw` takes it over, `ipfw open` removes it", e.Socket)
+		return fmt.Sprintf("no ipfw is running at %s, and its table is still there: on_failure = \"open\" has it let pass what nobody judges. `ipfw run` or its systemd unit takes it over, `ipfw open` removes it", e.Socket)
 	case e.Left.There:
-		return fmt.Sprintf("no ipfw is running at %s, and its table is still in force: nothing new passes but loopback. `ipfw run` or `systemctl start ipfw` takes it over, `ipfw open` removes it and opens the host", e.Socket)
+		return fmt.Sprintf("no ipfw is running at %s, and its table is still in force: nothing new passes but loopback. `ipfw run` or its systemd unit takes it over, `ipfw open` removes it and opens the host", e.Socket)
 	}
-	return fmt.Sprintf("no ipfw is running at %s: start it with `ipfw run` or `systemctl start ipfw`, or name its socket with --socket", e.Socket)
+	return fmt.Sprintf("no ipfw is running at %s: start it with `ipfw run` or its systemd unit, or name its socket with --socket", e.Socket)
 }

@@ -91,7 +91,7 @@ func TestSocketNeverRemovesAFile(t *testing.T) {
 func TestClientWithoutDaemon(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	_, err := NewClient(path).Status(t.Context())
-	want := "no ipfw is running at " + path + ": start it with `ipfw run` or `systemctl start ipfw`, or name its socket with --socket"
+	want := "no ipfw is running at " + path + ": start it with `ipfw run` or its systemd unit, or name its socket with --socket"
 	if err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}

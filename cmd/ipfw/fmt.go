@@ -51,6 +51,8 @@ func (a *app) fmt(paths []string, check, asJSON bool) error {
 		different, err := a.fmtFile(name, check)
 		var bad *policyError
 		switch {
+		case a.written() != nil:
+			return a.written()
 		case err != nil && asJSON:
 			failed = true
 			if errors.As(err, &bad) {

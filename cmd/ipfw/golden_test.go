@@ -172,6 +172,7 @@ func TestGolden(t *testing.T) {
 		{"replay", run{args: []string{"replay", "-c", "office.hcl", "--local", local, "-"}, stdin: capture}},
 		{"replay-top", run{args: []string{"replay", "-c", "office.hcl", "--local", local, "--top", "1", "-"}, stdin: capture}},
 		{"replay-forward", run{args: []string{"replay", "-c", "office.hcl", "--local", local, "--forward", "10.1.0.0/16", "-"}, stdin: capture}},
+		{"replay-one-packet", run{args: []string{"replay", "-c", "office.hcl", "--local", local, "-"}, stdin: onePacket(t)}},
 		{"replay-guess", run{args: []string{"replay", "-c", "office.hcl", "-"}, stdin: guessable(t)}},
 		{"replay-no-guess", run{args: []string{"replay", "-c", "office.hcl", "-"}, stdin: capture}},
 		{"replay-json", run{args: []string{"replay", "-c", "office.hcl", "--local", local, "--json", "-"}, stdin: capture}},

@@ -250,7 +250,7 @@ func matchNothing(n int) string {
 func (x *replayReport) untouched() bool { return len(x.Unhit) == len(x.Rules) }
 
 func (a *app) printTotals(x *replayReport) {
-	a.printf("%d packets, %s of traffic: %s %d, %s %d, %s %d\n", x.Capture.Packets, x.span.Round(time.Millisecond),
+	a.printf("%s, %s of traffic: %s %d, %s %d, %s %d\n", plural(x.Capture.Packets, "packet"), x.span.Round(time.Millisecond),
 		a.verdict(engine.Bypass), x.Verdicts["bypass"], a.verdict(engine.Discard), x.Verdicts["discard"],
 		a.verdict(engine.Protect), x.Verdicts["protect"])
 	if n := x.Reasons[engine.ReasonNeverOpened.String()]; n > 0 {

@@ -144,6 +144,13 @@ func guessable(t testing.TB) []byte {
 	return w.Bytes()
 }
 
+// onePacket is a capture of a single packet.
+func onePacket(t testing.TB) []byte {
+	w := newPcap()
+	w.add(t, tcp("203.0.113.9:40001", "198.51.100.10:5432", packet.SYN, 0))
+	return w.Bytes()
+}
+
 // TestReplayFile reads the same capture from a file, plain and compressed.
 func TestReplayFile(t *testing.T) {
 	capture := testCapture(t)
