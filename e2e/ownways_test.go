@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/ipfw/ipfw/e2e/lab"
@@ -59,6 +60,20 @@ func TestOwnSessionToAnotherInterfacesAddress(t *testing.T) {
 		!strings.Contains(out, lo[0]) || !strings.Contains(out, lo[1]) {
 		t.Fatalf("run is not refused: %v\n%s", err, out)
 	}
+	by := func(device string) string {
+		return strings.Replace(twoPorts(true, ""), "  local_port", "  interface = \""+device+"\"\n  local_port", 1)
+	}
+	// No flow says by which interface they have come. The routes do.
+	socket := l.Dir + "/first.sock"
+	first := server.Start(lab.Binary(t), "run", "-c", l.File("s0.hcl", by("s0")), "--socket", socket, "--state", "")
+	l.Eventually(waitLong, "a policy that names the interface by which they come is taken", func() bool {
+		_, err := server.Try(waitLong, lab.Binary(t), "status", "--socket", socket)
+		return err == nil
+	})
+	first.Signal(syscall.SIGTERM)
+	if err := first.Wait(waitLong); err != nil {
+		t.Fatalf("%v\n%s", err, first.Output())
+	}
 	d := server.IPFW(l.File("policy.hcl", twoPorts(true, "")))
 	w.refused(t, d, twoPorts(false, ""), lo...)
 	for i, s := range sessions {
@@ -68,9 +83,6 @@ func TestOwnSessionToAnotherInterfacesAddress(t *testing.T) {
 		s.conn.Close()
 	}
 
-	by := func(device string) string {
-		return strings.Replace(twoPorts(true, ""), "  local_port", "  interface = \""+device+"\"\n  local_port", 1)
-	}
 	s := mustOpen(t, client, "198.51.100.1:7002")
 	w.refused(t, d, by("v0"), "198.51.100.1:7002")
 	if out, err := w.reload(t, d, by("s0")); err != nil || !s.moves(waitLong) {
