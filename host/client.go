@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strconv"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -151,6 +152,9 @@ func (c *Client) do(ctx context.Context, method, path string, body any) (io.Read
 		var u *url.Error
 		if errors.As(err, &u) {
 			err = u.Err
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+			return nil, fmt.Errorf("the daemon at %s has ended before it answered: its log says why, and `ipfw status` what is in force", c.socket)
 		}
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -94,6 +95,34 @@ func TestClientWithoutDaemon(t *testing.T) {
 	want := "no ipfw is running at " + path + ": start it with `ipfw run` or its systemd unit, or name its socket with --socket"
 	if err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
+	}
+}
+
+// A daemon that ends while it is asked is told of as one.
+func TestClientOfADaemonThatEnds(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for unread := true; ; unread = !unread { // the client hears of an end, or of a reset
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if !unread {
+				_, _ = c.Read(make([]byte, 4096))
+			}
+			c.Close()
+		}
+	}()
+	for range 4 {
+		_, err = NewClient(path).Reload(t.Context(), ReloadRequest{})
+		if want := "the daemon at " + path + " has ended before it answered: its log says why, and `ipfw status` what is in force"; err == nil || err.Error() != want {
+			t.Errorf("got  %v\nwant %s", err, want)
+		}
 	}
 }
 
