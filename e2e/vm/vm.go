@@ -55,6 +55,8 @@ type Config struct {
 	// Without are modules that cannot be loaded, as where an administrator
 	// forbids them in /etc/modprobe.d.
 	Without []string
+	// Parameters are more words of the kernel's command line.
+	Parameters string
 	// Agent is the program that serves requests; "": the test binary, whose
 	// TestMain calls lab.Agent.
 	Agent string
@@ -196,7 +198,7 @@ func (m *Machine) arguments(initrd string) []string {
 		"-accel", "tcg,thread=multi", "-cpu", "max,la57=off", "-smp", fmt.Sprint(m.config.Processors), "-m", fmt.Sprint(m.config.Memory),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio",
 		"-kernel", filepath.Join(m.Kernel.folder(), "vmlinuz"), "-initrd", initrd,
-		"-append", "console=ttyS0 panic=-1 loglevel=5 mitigations=off",
+		"-append", strings.TrimSpace("console=ttyS0 panic=-1 loglevel=5 mitigations=off " + m.config.Parameters),
 		"-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap", "-device", "virtio-9p-pci,fsdev=root,mount_tag=host",
 		"-chardev", "socket,id=agent,fd=3", "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,name=agent",
 	}
