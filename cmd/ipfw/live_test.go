@@ -6,8 +6,10 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -270,6 +272,22 @@ func plain() *fakeDaemon {
 	s.Rules = s.Rules[:1]
 	s.Reasons = map[string]uint64{"rule": 10, "default": 7}
 	return f
+}
+
+// TestReasonsAreExplained: docs/policy.md says what each reason means that status has
+// no words for.
+func TestReasonsAreExplained(t *testing.T) {
+	text, err := os.ReadFile("../../docs/policy.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, _ := strings.Cut(string(text), "\n## Reasons\n")
+	list, _, _ = strings.Cut(list, "\n## ")
+	for r := engine.ReasonRule; int(r) < engine.Reasons; r++ {
+		if name := r.String(); !isProtectReason(name) && !strings.HasPrefix(name, "ipsec-") && !strings.Contains(list, "`"+name+"`") {
+			t.Errorf("docs/policy.md does not explain the reason %s", name)
+		}
+	}
 }
 
 // TestProtectReasons: every reason for which IPsec discards has words for it.
