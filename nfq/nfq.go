@@ -152,9 +152,6 @@ func (f *Firewall) open() (err error) {
 		return err
 	}
 	f.shortcut = openShortcut(f)
-	if f.proc, err = os.Open(procQueues); err != nil {
-		f.cfg.Logger.Warn("the kernel's queue counters cannot be read", "error", err)
-	}
 	for i := range f.cfg.Numbers() {
 		r, err := openReceiver(f.cfg.Receiver, queueConfig{
 			queue:      f.cfg.Queue + uint16(i),
@@ -169,6 +166,10 @@ func (f *Firewall) open() (err error) {
 		}
 		f.receivers = append(f.receivers, r)
 		f.stats = append(f.stats, new(queueStats))
+	}
+	// The first queue of all has the kernel load what makes this file.
+	if f.proc, err = os.Open(procQueues); err != nil {
+		f.cfg.Logger.Warn("the kernel's queue counters cannot be read", "error", err)
 	}
 	for range f.inject.ports() {
 		f.stats = append(f.stats, new(queueStats))
