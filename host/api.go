@@ -270,6 +270,11 @@ type QueueStatus struct {
 	// TableChangedBy is who has changed it last, and how, in words; absent if the
 	// kernel has not told, or nobody has.
 	TableChangedBy string `json:"table_changed_by,omitempty"`
+
+	// Flowtables are those of other programs, in words. What one of them carries
+	// between its devices passes by ipfw: it is not counted, and goes on when
+	// a new policy would discard it.
+	Flowtables []string `json:"flowtables,omitempty"`
 }
 
 // drops is how many packets were lost because the daemon was too slow.

@@ -28,6 +28,8 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -108,6 +110,7 @@ type daemon struct {
 	overflowed uint64    // queue drops already told
 	renewed    uint64    // changes of the table already told
 	notRenewed uint64    // ... and those that stayed
+	flowtables []string  // of others, as told
 	suppressed uint64    // malformed and refused packets without an event, so far
 
 	malformed throttle
@@ -368,6 +371,15 @@ func (d *daemon) watch() {
 		d.renewed = st.TableRenewed
 		d.ring.add(&Event{Kind: KindTable, Count: n,
 			Message: by + "; it has been put back, and until then the host may have been open"})
+	}
+	if !slices.Equal(st.Flowtables, d.flowtables) {
+		d.flowtables = st.Flowtables
+		message := "no flowtable of others is there any more"
+		if len(st.Flowtables) > 0 {
+			message = fmt.Sprintf("there are flowtables of others: %s; what they carry passes by this policy, is not counted, and goes on when a new policy would discard it: "+
+				"take the devices, or the flows that the policy is to hold, out of them", strings.Join(st.Flowtables, ", "))
+		}
+		d.ring.add(&Event{Kind: KindTable, Message: message})
 	}
 	if drops := st.drops(); drops > d.overflowed {
 		d.ring.add(&Event{Kind: KindOverflow, Count: drops - d.overflowed,

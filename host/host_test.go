@@ -32,6 +32,7 @@ type fakeKernel struct {
 	drops     uint64
 	renewed   uint64
 	changedBy string
+	fast      []string // flowtables of others
 	held      int
 	carried   []engine.Carried
 	sent      [][]byte

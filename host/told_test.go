@@ -337,3 +337,30 @@ func TestChangesOfTheTableAreTold(t *testing.T) {
 		t.Errorf("told: %v", told)
 	}
 }
+
+// TestFlowtablesAreTold: flowtables of others, which carry flows past the policy, are
+// an event when they come, when they change, and when they go.
+func TestFlowtablesAreTold(t *testing.T) {
+	d := start(t, shutPolicy)
+	for _, row := range []struct {
+		there []string
+		want  string
+	}{
+		{[]string{"ft of table fast (eth0)"}, "there are flowtables of others: ft of table fast (eth0); what they carry passes by this policy"},
+		{[]string{"ft of table fast (eth0)", "g of table y (eth1)"}, "flowtables of others: ft of table fast (eth0), g of table y (eth1);"},
+		{nil, "no flowtable of others is there any more"},
+	} {
+		d.kernel.mu.Lock()
+		d.kernel.fast = row.there
+		d.kernel.mu.Unlock()
+		stop := errors.New("found")
+		if err := d.Events(t.Context(), 1000, true, func(e Event) error {
+			if e.Kind == KindTable && strings.Contains(e.Message, row.want) {
+				return stop
+			}
+			return nil
+		}); err != stop {
+			t.Fatalf("%q is not told: %v", row.want, err)
+		}
+	}
+}

@@ -83,7 +83,8 @@ type Firewall struct {
 	guard      *guard
 	renewed    atomic.Uint64
 	notRenewed atomic.Uint64
-	changedBy  atomic.Pointer[string] // who has last changed the table, and how
+	changedBy  atomic.Pointer[string]   // who has last changed the table, and how
+	flowtables atomic.Pointer[[]string] // of others, in words
 
 	mu     sync.Mutex // orders Reload and Close; guards what they change
 	rules  *ruleset
@@ -191,7 +192,7 @@ func (f *Firewall) open() (err error) {
 	}
 	f.keepFound()
 	f.guard = guard
-	go guard.watch(f.cfg.Table, f.rules.raw.PID(), f.shortcut.undo, f.renew)
+	go guard.watch(f.cfg.Table, f.rules.raw.PID(), func() { f.shortcut.undo(); f.lookForFlowtables() }, f.renew)
 	return nil
 }
 

@@ -28,6 +28,8 @@ type Stats struct {
 	NotRenewed uint64 // times that failed; it is tried again
 	ChangedBy  string // who has changed it last, and how, in words; empty: nobody knows
 
+	Flowtables []string // of others, in words: what they carry passes by the forward hook
+
 	Waiting      uint64 // packets in the queues now
 	QueueDropped uint64 // dropped by the kernel: the queue, or the ring that ESP comes by, was full
 	UserDropped  uint64 // dropped by the kernel: the socket buffer was full
@@ -97,6 +99,9 @@ func (f *Firewall) counted() Stats {
 	s := Stats{Owned: f.rules.own, Renewed: f.renewed.Load(), NotRenewed: f.notRenewed.Load(), NotDirect: f.shortcut.because()}
 	if by := f.changedBy.Load(); by != nil {
 		s.ChangedBy = *by
+	}
+	if list := f.flowtables.Load(); list != nil {
+		s.Flowtables = *list
 	}
 	if why := f.portTaken.Load(); why != nil {
 		s.PortTaken = *why

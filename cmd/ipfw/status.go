@@ -236,6 +236,9 @@ func queueLine(q *host.QueueStatus) string {
 	if q.PortTaken != "" {
 		s += "\nESP in UDP and IKE go packet by packet: " + q.PortTaken
 	}
+	if len(q.Flowtables) > 0 {
+		s += "\nFlowtables of others carry flows past this policy: " + strings.Join(q.Flowtables, ", ")
+	}
 	if q.TableRenewed+q.TableNotRenewed > 0 {
 		by := ""
 		if q.TableChangedBy != "" {
