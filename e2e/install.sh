@@ -139,6 +139,39 @@ kernel() {
   rm -rf "$tmp"
 }
 
+# programs SUITE: a root of its own, to SUITE-programs, with those that e2e starts
+# beside ipfw in guests (lab.Programs), as the release has them, and all that they
+# need. Installed they would take over this machine's firewall at its next start.
+programs() {
+  local suite=$1 to=$unpacked/$1-programs tmp root file
+  [ ! -d "$to" ] || return 0
+  echo "install.sh: unpacking firewalld, ufw, fail2ban and others of $suite to $to"
+  extract "$suite" . firewalld ufw fail2ban dbus iptables nftables wireguard-tools iproute2 procps kmod \
+    base-passwd bash coreutils dash grep gzip hostname sed util-linux
+  root=$tmp/root
+  # What their installation would have made: one /usr, and what links name.
+  for file in bin sbin lib lib64; do
+    if [ -d "$root/$file" ] && [ ! -L "$root/$file" ]; then
+      mkdir -p "$root/usr/$file"
+      cp -a "$root/$file/." "$root/usr/$file"
+      rm -rf "${root:?}/$file"
+    fi
+    [ -e "$root/$file" ] || ln -s "usr/$file" "$root/$file"
+  done
+  ln -sf dash "$root/usr/bin/sh"
+  for file in iptables ip6tables; do
+    ln -sf xtables-nft-multi "$root/usr/sbin/$file"
+    ln -sf xtables-nft-multi "$root/usr/sbin/$file-save"
+    ln -sf xtables-nft-multi "$root/usr/sbin/$file-restore"
+  done
+  mkdir -p "$root"/{proc,sys,dev,run,tmp,root}
+  cp "$root/usr/share/base-passwd/passwd.master" "$root/etc/passwd"
+  cp "$root/usr/share/base-passwd/group.master" "$root/etc/group"
+  echo 'messagebus:x:100:65534::/:/bin/false' >>"$root/etc/passwd"
+  mv "$root" "$to"
+  rm -rf "$tmp"
+}
+
 # own: what is unpacked is of one who unpacks; of two at a time one waits.
 own() {
   mkdir -p "$unpacked"
@@ -150,7 +183,7 @@ own() {
 # kernels: of each release that e2e/vm boots.
 kernels() {
   own
-  for release in bookworm trixie forky; do kernel $release; done
+  for release in bookworm trixie forky; do kernel $release; programs $release; done
   rm -rf "$unpacked"/apt-*
 }
 

@@ -218,23 +218,27 @@ func trySuperPacket(t *testing.T, _ string) {
 	}
 }
 
-// What a device does for the kernel, as ETHTOOL_SGSO, ETHTOOL_STSO and ETHTOOL_STXCSUM of
-// linux/ethtool.h call it.
+// What a device does for the kernel, as ETHTOOL_SGSO, ETHTOOL_STSO, ETHTOOL_STXCSUM and
+// ETHTOOL_SGRO of linux/ethtool.h call it.
 const (
+	receiveOffload  = 0x2c
 	segmentation    = 0x24
 	tcpSegmentation = 0x1f
 	txChecksums     = 0x17
 )
 
 // switchOff has the kernel do itself what a device would do, as `ethtool -K DEV gso off`.
-func switchOff(dev string, features ...uint32) error {
+func switchOff(dev string, features ...uint32) error { return setFeatures(dev, 0, features...) }
+
+// setFeatures switches on (1) or off (0).
+func setFeatures(dev string, on uint32, features ...uint32) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
 	for _, command := range features {
-		value := [2]uint32{command, 0}
+		value := [2]uint32{command, on}
 		var request struct {
 			name [unix.IFNAMSIZ]byte
 			data unsafe.Pointer
