@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/ipfw/ipfw/e2e/lab"
 	"github.com/ipfw/ipfw/esp"
@@ -66,6 +67,7 @@ func TestXFRMDaemon(t *testing.T) {
 	})
 	m.wire = newXFRMWire(t, m.kernel.Wire)
 	for n, r := range rows {
+		begun := time.Now()
 		k := newXFRMKeys(r, n)
 		m.wire.begin(r, k)
 		if err := m.kernel.configure(r, k); err != nil {
@@ -89,6 +91,8 @@ func TestXFRMDaemon(t *testing.T) {
 		err = errors.Join(err, m.kernel.faults(before, m.kernel.stat(t)), m.replayToKernel(r, k))
 		if err != nil {
 			t.Errorf("%v: %v\n%s", r, err, d.Ask("status"))
+		} else {
+			t.Logf("%v: ok, in %v", r, time.Since(begun).Round(time.Millisecond))
 		}
 		d.Kill()
 	}

@@ -205,8 +205,9 @@ func (l *Lab) File(name, content string) string {
 
 // Patience is how long a test waits for what must come. It is no measure of how
 // long that takes: on a machine with ten times as much to do everything comes
-// ten times later, and a test that waits in vain has failed anyway.
-const Patience = 2 * time.Minute
+// ten times later, in a guest of e2e/vm another ten times, and a test that waits in
+// vain has failed anyway.
+const Patience = 4 * time.Minute
 
 // Eventually calls ok until it is true or the time is over.
 func (l *Lab) Eventually(limit time.Duration, what string, ok func() bool) {
