@@ -53,7 +53,7 @@ func TestBesideFlowtable(t *testing.T) {
 				return live[0].moves(waitLong) && live[1].moves(waitLong) && crossed(b.server) == was && was > 0
 			})
 			b.crosses("beside a flowtable", ports(80, "172.17.0.2", "fd72::2"), ports(81, "172.17.0.2", "fd72::2"))
-			if out := b.status(); !strings.Contains(out, "flowtable ft of table fast") {
+			if out := b.status(); !strings.Contains(out, "ft of table fast (br0, s0)") {
 				t.Errorf("status does not tell of the flowtable:\n%s", out)
 			}
 			// A policy that cuts them cannot be sure to (README's limits), but nothing
