@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/ipfw/ipfw/engine"
@@ -134,7 +135,7 @@ func (s *sessions) cut(own []nfq.Connection) (cut []string) {
 		if !ok {
 			continue
 		}
-		f := FlowChange{Direction: in.Dir.String(), Protocol: packet.TCP, Verdict: r.Verdict.String(),
+		f := FlowChange{Direction: in.Dir.String(), Protocol: Protocol(in.Packet.Protocol), Verdict: r.Verdict.String(),
 			Source: netip.AddrPortFrom(in.Packet.Src, in.Packet.SrcPort), Destination: netip.AddrPortFrom(in.Packet.Dst, in.Packet.DstPort)}
 		if rule := ruleAt(s.policy, r.Rule); rule != nil {
 			f.Rule, f.Place = rule.Name, rule.Place
@@ -198,6 +199,9 @@ func opening(c nfq.Connection, device string) engine.Input {
 	}
 	in.Packet = packet.Packet{Version: 4, Protocol: packet.TCP, HasPorts: true,
 		Src: src.Addr(), Dst: dst.Addr(), SrcPort: src.Port(), DstPort: dst.Port()}
+	if c.UDP {
+		in.Packet.Protocol = packet.UDP
+	}
 	if src.Addr().Is6() {
 		in.Packet.Version = 6
 	}
@@ -225,8 +229,8 @@ func wouldCut(cut []string, what, wayOut string) error {
 
 // refuseToCut says no to the start of a policy that would cut the session of whoever
 // starts it.
-func refuseToCut(first *loaded, find func() ([]nfq.Connection, error), ssh string) error {
-	own := ownSessions(find, os.Getpid(), ssh)
+func refuseToCut(first *loaded, k *look, ssh string) error {
+	own := k.ownSessions(os.Getpid(), ssh)
 	if len(own) == 0 {
 		return nil
 	}
@@ -237,23 +241,33 @@ func refuseToCut(first *loaded, find func() ([]nfq.Connection, error), ssh strin
 	return wouldCut(cut, "the policy", "start it with --confirm 60s, which takes it back unless you say `ipfw confirm` from a new session, or with --force")
 }
 
-// ownSessions gives the TCP connections over which whoever runs a process sits
-// at this host; see sessionsOf. ssh is what FindSSH gives, and adds one that is not
-// among them, as in a terminal multiplexer.
-func ownSessions(find func() ([]nfq.Connection, error), pid int, ssh string) []nfq.Connection {
+// ownSessions gives the connections over which whoever runs a process sits at this
+// host; see finder.of. ssh is what FindSSH gives, and adds one that is not among
+// them, as in a terminal multiplexer. Where nothing tells whom a UDP socket speaks
+// with, it is taken to be whoever has come by ssh: that is how mosh begins.
+func (k *look) ownSessions(pid int, ssh string) []nfq.Connection {
+	f := finder{proc: proc, datagrams: k.datagrams}
 	err := errors.New("nobody to ask")
-	var list []nfq.Connection
-	if find != nil {
-		list, err = find()
+	if k.connections != nil {
+		f.list, err = k.connections()
 	}
-	own := sessionsOf(pid, list)
+	own := f.of(pid)
 	c, ok := sshConnection(ssh)
+	own = slices.DeleteFunc(own, func(x nfq.Connection) bool { return !x.Remote.IsValid() && !ok })
+	for i := range own {
+		if x := &own[i]; !x.Remote.IsValid() {
+			x.Remote = netip.AddrPortFrom(c.Remote.Addr(), engine.AnyPort)
+			if x.Local.Addr().IsUnspecified() {
+				x.Local = netip.AddrPortFrom(c.Local.Addr(), x.Local.Port())
+			}
+		}
+	}
 	switch {
 	case !ok:
 	case err != nil: // all that is known
 		own = append(own, c)
 	default:
-		for _, x := range list { // one that is gone cannot be cut
+		for _, x := range f.list { // one that is gone cannot be cut
 			if x.Local == c.Local && x.Remote == c.Remote && !has(own, x) {
 				own = append(own, x)
 			}
@@ -264,7 +278,7 @@ func ownSessions(find func() ([]nfq.Connection, error), pid int, ssh string) []n
 
 func has(list []nfq.Connection, c nfq.Connection) bool {
 	for _, x := range list {
-		if x.Local == c.Local && x.Remote == c.Remote {
+		if x.Local == c.Local && x.Remote == c.Remote && x.UDP == c.UDP {
 			return true
 		}
 	}

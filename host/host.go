@@ -35,7 +35,6 @@ import (
 	"time"
 
 	"github.com/ipfw/ipfw/engine"
-	"github.com/ipfw/ipfw/nfq"
 	"github.com/ipfw/ipfw/packet"
 )
 
@@ -95,7 +94,7 @@ type daemon struct {
 	notify   notifier
 	started  time.Time
 	stop     context.CancelCauseFunc
-	find     func() ([]nfq.Connection, error) // nil: connections cannot be asked for
+	find     look
 
 	census     census
 	toldEnding time.Time // when it was last told of; the goroutine of serve only
@@ -134,7 +133,7 @@ const (
 // Run is the daemon. It returns when ctx ends, nil if it stopped as asked,
 // or when something fails. Errors are sentences for the administrator.
 func Run(ctx context.Context, o Options) error {
-	return run(ctx, o, opener{find: nfq.FindConnections, hold: holdKernel, open: openKernel})
+	return run(ctx, o, opener{find: lookAtKernel(), hold: holdKernel, open: openKernel})
 }
 
 // run is Run with its outer seam, the kernel.
@@ -165,12 +164,12 @@ func run(ctx context.Context, o Options, kernel opener) (err error) {
 	ring := newRing(ringSize)
 	log := newWarner(o.Logger, ring)
 	openers := newOpeners(o.StateDir, log)
-	if kernel.find != nil {
-		first.older, _ = kernel.find()
+	if kernel.find.connections != nil {
+		first.older, _ = kernel.find.connections()
 		openers.recall(first.older)
 	}
 	if o.Confirm == 0 && !o.Force {
-		if err := refuseToCut(first, kernel.find, o.SSHConnection); err != nil {
+		if err := refuseToCut(first, &kernel.find, o.SSHConnection); err != nil {
 			return err
 		}
 	}

@@ -270,7 +270,7 @@ func start(t *testing.T, text string, change ...func(*Options)) *testDaemon {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		d.done <- run(ctx, o, opener{find: d.kernel.find, hold: d.kernel.hold, open: d.kernel.open})
+		d.done <- run(ctx, o, opener{find: look{connections: d.kernel.find}, hold: d.kernel.hold, open: d.kernel.open})
 	}()
 	select {
 	case <-ready:

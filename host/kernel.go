@@ -69,10 +69,19 @@ type firewall interface {
 	SendKeepalive(*nfq.Datagram) error
 }
 
+// look is what the kernel tells of connections; nil: it cannot be asked.
+type look struct {
+	connections func() ([]nfq.Connection, error)                             // nfq.FindConnections
+	datagrams   func(want func(inode uint32) bool) ([]nfq.Connection, error) // nfq.FindDatagrams
+}
+
+func lookAtKernel() look {
+	return look{connections: nfq.FindConnections, datagrams: nfq.FindDatagrams}
+}
+
 // opener is the kernel's side before there is a firewall.
 type opener struct {
-	// find gives the TCP connections that there are; see nfq.FindConnections.
-	find func() ([]nfq.Connection, error)
+	find look
 	// hold shuts a host that has no table, until open; it says whether there
 	// was none.
 	hold func(first *loaded, cores int, log *slog.Logger) (bool, error)

@@ -49,7 +49,7 @@ func (d *daemon) reload(q ReloadRequest, caller int) (ReloadResult, error) {
 	}
 	previous := d.current
 	ready := d.engine.Prepare(&next.Engine)
-	cut := d.cutsOwn(ownSessions(d.find, caller, q.SSHConnection), ready)
+	cut := d.cutsOwn(d.find.ownSessions(caller, q.SSHConnection), ready)
 	if confirm == 0 && !q.Force {
 		if err := wouldCut(cut, "the new policy", "say `ipfw reload --confirm 60s`, which takes it back unless you say `ipfw confirm` from a new session, or `ipfw reload --force`"); err != nil {
 			return ReloadResult{}, err

@@ -31,10 +31,11 @@ func Shut(o Options) error {
 	defer socket.Close()
 	if !o.Force {
 		var own []string
-		for _, c := range ownSessions(nfq.FindConnections, os.Getpid(), o.SSHConnection) {
+		kernel := lookAtKernel()
+		for _, c := range kernel.ownSessions(os.Getpid(), o.SSHConnection) {
 			if !c.Local.Addr().IsLoopback() {
 				in := opening(c, "")
-				own = append(own, fmt.Sprintf("%s tcp %s", in.Dir, endsText(&in)))
+				own = append(own, fmt.Sprintf("%s %s %s", in.Dir, Protocol(in.Packet.Protocol), endsText(&in)))
 			}
 		}
 		if err := wouldCut(own, "this", "no new session gets in until a daemon runs; say `ipfw shut --force` if you have another way in"); err != nil {

@@ -3,7 +3,6 @@ package host
 import (
 	"context"
 	"fmt"
-	"os"
 	"time"
 )
 
@@ -74,11 +73,7 @@ func (c *Client) slow(text string) {
 // stateOf gives the letter of a process's state as in /proc/PID/stat, 0 if it
 // cannot be read: T is stopped by a signal, t by a debugger, which counts as T.
 func stateOf(pid int) byte {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0
-	}
-	f := statFields(b)
+	f := statFields(proc.read(pid, "stat"))
 	if len(f) == 0 || len(f[0]) != 1 {
 		return 0
 	}

@@ -126,7 +126,7 @@ func TestClientOfADaemonThatEnds(t *testing.T) {
 	}
 }
 
-func TestParentIn(t *testing.T) {
+func TestStatNumber(t *testing.T) {
 	for _, c := range []struct {
 		stat   string
 		parent int
@@ -138,11 +138,11 @@ func TestParentIn(t *testing.T) {
 		{"", 0},
 		{"12 (sh) S x", 0},
 	} {
-		if got := parentIn([]byte(c.stat)); got != c.parent {
+		if got := statNumber([]byte(c.stat), statParent); got != c.parent {
 			t.Errorf("%q: parent %d, want %d", c.stat, got, c.parent)
 		}
 	}
-	if got := parentOf(os.Getpid()); got != os.Getppid() {
+	if got := proc.stat(os.Getpid(), statParent); got != os.Getppid() {
 		t.Errorf("our own parent is %d, want %d", got, os.Getppid())
 	}
 }

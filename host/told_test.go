@@ -203,7 +203,7 @@ func TestStartKeepsItsCaller(t *testing.T) {
 		o.OnReady = func(Status) { cancel() }
 		row.change(&o)
 		k.running, k.held = make(chan struct{}), 0
-		err := run(ctx, o, opener{find: k.find, hold: k.hold, open: k.open})
+		err := run(ctx, o, opener{find: look{connections: k.find}, hold: k.hold, open: k.open})
 		cancel()
 		switch {
 		case row.runs && err != nil:

@@ -22,8 +22,10 @@ import (
 // Where that is not to be had (a FIN of ours counts as well; Linux before 4.19),
 // the other side has opened what ends at a port on which this host listens.
 
-// Connection is a TCP connection of this host that was there at the start.
+// Connection is a TCP connection of this host that was there at the start, or a flow
+// of UDP that FindDatagrams tells of.
 type Connection struct {
+	UDP           bool
 	Local, Remote netip.AddrPort
 	Opener        engine.Opener // OpenedByEither: it is not known
 	Cookie        uint64        // names the socket until the next boot, SO_COOKIE of socket(7)
@@ -99,30 +101,39 @@ type socket struct {
 // somebody listens.
 func dumpSockets(conn *netlink.Conn) (all map[[2]netip.AddrPort]socket, listens map[netip.AddrPort]bool, err error) {
 	all, listens = map[[2]netip.AddrPort]socket{}, map[netip.AddrPort]bool{}
+	err = eachSocket(conn, unix.IPPROTO_TCP, tcpConnected|1<<tcpListen, func(b []byte) {
+		local, remote, state, _ := parseSocket(b)
+		if state == tcpListen {
+			listens[local] = true
+			return
+		}
+		cookie := b[inetDiagCookie:]
+		all[[2]netip.AddrPort{local, remote}] = socket{openerOf(b),
+			uint64(binary.NativeEndian.Uint32(cookie)) | uint64(binary.NativeEndian.Uint32(cookie[4:]))<<32,
+			binary.NativeEndian.Uint32(b[inetDiagInode:])}
+	})
+	return all, listens, err
+}
+
+// eachSocket gives the struct inet_diag_msg, and the attributes behind it, of each
+// socket of a protocol that is in one of the states, of both families.
+func eachSocket(conn *netlink.Conn, protocol byte, states uint32, yield func([]byte)) error {
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
 		req := make([]byte, sizeofInetDiagReqV2)
-		req[0], req[1], req[2] = family, unix.IPPROTO_TCP, 1<<(inetDiagInfo-1)
-		binary.NativeEndian.PutUint32(req[4:], tcpConnected|1<<tcpListen)
+		req[0], req[1], req[2] = family, protocol, 1<<(inetDiagInfo-1)
+		binary.NativeEndian.PutUint32(req[4:], states)
 		msgs, err := conn.Execute(netlink.Message{
 			Header: netlink.Header{Type: sockDiagByFamily, Flags: netlink.Request | netlink.Dump}, Data: req})
 		if err != nil {
-			return nil, nil, err
+			return err
 		}
 		for _, m := range msgs {
-			local, remote, state, ok := parseSocket(m.Data)
-			switch {
-			case !ok:
-			case state == tcpListen:
-				listens[local] = true
-			default:
-				cookie := m.Data[inetDiagCookie:]
-				all[[2]netip.AddrPort{local, remote}] = socket{openerOf(m.Data),
-					uint64(binary.NativeEndian.Uint32(cookie)) | uint64(binary.NativeEndian.Uint32(cookie[4:]))<<32,
-					binary.NativeEndian.Uint32(m.Data[inetDiagInode:])}
+			if _, _, _, ok := parseSocket(m.Data); ok {
+				yield(m.Data)
 			}
 		}
 	}
-	return all, listens, nil
+	return nil
 }
 
 // parseSocket reads a struct inet_diag_msg: family, state, timer, retransmits, and

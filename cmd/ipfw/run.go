@@ -188,7 +188,7 @@ allows are cut; the others go on.
 
 A policy that would cut the session that you say this from is refused, unless
 --confirm or --force is given. The session is what this program and those above
-it have open: an ssh connection, a web console, an agent.
+it have open, or what has begun its login: ssh, mosh, a web console, an agent.
 
 With --confirm, the old policy comes back unless 'ipfw confirm' comes in time.
 
