@@ -20,8 +20,8 @@ func (sa *SA) alive(now int64) Fault {
 // reserve takes n sequence numbers, of which first is the lowest.
 func (sa *SA) reserve(n uint64) (first uint64, f Fault) {
 	last, f := sa.lastSeq, Exhausted
-	if h := sa.cfg.Hard.Packets; h != 0 && sa.start+h < last {
-		last, f = sa.start+h, Expired
+	if h := sa.cfg.Hard.Packets; h != 0 && sa.start.Load()+h < last {
+		last, f = sa.start.Load()+h, Expired
 	}
 	for {
 		seq := sa.seq.Load()
@@ -58,7 +58,7 @@ func (sa *SA) Due(now int64) (rekey bool, f Fault) {
 	if f := sa.alive(now); f != OK {
 		return false, f
 	}
-	if sa.cfg.Direction == Out && sa.cfg.Hard.Packets != 0 && sa.seq.Load()-sa.start >= sa.cfg.Hard.Packets {
+	if sa.cfg.Direction == Out && sa.cfg.Hard.Packets != 0 && sa.seq.Load()-sa.start.Load() >= sa.cfg.Hard.Packets {
 		return false, Expired
 	}
 	if s := sa.cfg.Soft.Time; s != 0 && now-sa.cfg.Created >= int64(s) {

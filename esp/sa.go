@@ -18,7 +18,6 @@ type SA struct {
 	win     window
 	lastSeq uint64 // the highest sequence number this SA may send
 	softSeq uint64 // a number from which it is time for another SA
-	start   uint64 // the number before the first that this SA sends
 
 	keys       sync.Mutex // guards the two
 	encryption Key
@@ -28,6 +27,7 @@ type SA struct {
 
 	_      [64]byte // keep the counters, which every packet writes, apart from what every packet reads
 	seq    atomic.Uint64
+	start  atomic.Uint64 // the number before the first that this SA sends
 	bytes  atomic.Uint64
 	count  atomic.Uint64 // packets opened; of an outbound SA seq says it
 	used   atomic.Int64
@@ -56,7 +56,7 @@ func New(c Config) (*SA, error) {
 		sa.win.init(c.ReplayWindow, c.ESN, c.NoReplayCheck, c.Sequence)
 	} else {
 		sa.seq.Store(c.Sequence)
-		sa.start = c.Sequence
+		sa.start.Store(c.Sequence)
 	}
 	sa.lastSeq = 1<<32 - 1
 	if c.ESN {
@@ -79,6 +79,30 @@ func (sa *SA) Close() {
 	defer sa.keys.Unlock()
 	sa.encryption.Wipe()
 	sa.integrity.Wipe()
+}
+
+// TakeOver makes an SA go on where another with the same keys and direction is, so
+// that no number is sent or taken twice. An inbound one that is taken over from takes
+// nothing more, until it takes over itself.
+func (sa *SA) TakeOver(from *SA) {
+	if sa.cfg.Direction == In {
+		sa.win.resume(from.win.end())
+		return
+	}
+	if seq, at := from.seq.Load(), sa.seq.Load(); seq > at && seq > from.start.Load() {
+		sa.start.Add(seq - at) // does not count as sent
+		sa.seq.Add(seq - at)
+	}
+}
+
+// End is Close, and gives the last sequence number: an inbound SA takes none after
+// it. Outbound, what other goroutines have in work may still be sent.
+func (sa *SA) End() uint64 {
+	sa.Close()
+	if sa.cfg.Direction == In {
+		return sa.win.end()
+	}
+	return sa.seq.Load()
 }
 
 // Closed reports whether Close was called.
@@ -142,7 +166,7 @@ func (sa *SA) Counters() (c Counters) {
 	c.Bytes, c.Used = sa.bytes.Load(), sa.used.Load()
 	if sa.cfg.Direction == Out {
 		c.Seq = sa.seq.Load()
-		c.Packets = c.Seq - sa.start
+		c.Packets = c.Seq - sa.start.Load()
 	} else {
 		c.Seq = sa.win.Top()
 		c.Packets = sa.count.Load()

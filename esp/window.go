@@ -16,12 +16,13 @@ const (
 // comes before authentication and changes nothing; Mark comes after, and is
 // the one that decides, because another core may have been faster.
 type window struct {
-	mu   sync.Mutex
-	size uint64 // packets
-	esn  bool
-	off  bool // no anti-replay: keys set by hand (RFC 4303 section 5)
-	top  uint64
-	ring []uint64 // a power of two of words, more than size/64
+	mu    sync.Mutex
+	size  uint64 // packets
+	esn   bool
+	off   bool // no anti-replay: keys set by hand (RFC 4303 section 5)
+	ended bool // another has taken over
+	top   uint64
+	ring  []uint64 // a power of two of words, more than size/64
 }
 
 // init makes the window; numbers up to top count as seen.
@@ -84,6 +85,8 @@ func (w *window) judge(seq uint64) Fault {
 	switch {
 	case w.off:
 		return OK
+	case w.ended:
+		return TooOld
 	case seq == 0: // the first number is 1: RFC 4303 section 3.3.3
 		return TooOld
 	case seq > w.top:
@@ -119,6 +122,24 @@ func (w *window) mark(seq uint64) Fault {
 	}
 	w.ring[seq/64&mask] |= 1 << (seq % 64)
 	return OK
+}
+
+// end makes the window take nothing more, and gives the highest number that has come.
+func (w *window) end() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = true
+	return w.top
+}
+
+// resume makes it take numbers again; those up to top count as seen.
+func (w *window) resume(top uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = false
+	if top > w.top {
+		w.init(int(w.size), w.esn, w.off, top)
+	}
 }
 
 // Top is the highest number that has come.

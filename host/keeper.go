@@ -54,7 +54,7 @@ type sa struct {
 
 // lingering is an SA that still serves what is under way.
 type lingering struct {
-	*esp.SA
+	*sa
 	until int64
 }
 
@@ -190,8 +190,18 @@ func (k *keeper) put(next blocks) error {
 		if err != nil || old.has(s) {
 			return
 		}
-		if was := k.sad.Inbound(s.Protocol(), s.SPI()); s.Direction() == esp.In && was != nil && k.ours(was) {
-			k.sad.Replace(was, s.SA)
+		for _, g := range k.going { // its keys were there before
+			if g.id == s.id {
+				s.TakeOver(g.SA)
+			}
+		}
+		old.each(func(_ *block, was *sa) {
+			if was.id == s.id {
+				s.TakeOver(was.SA)
+			}
+		})
+		if was := k.ours(k.sad.Inbound(s.Protocol(), s.SPI())); s.Direction() == esp.In && was != nil {
+			k.sad.Replace(was.SA, s.SA)
 			return
 		}
 		if e := k.sad.Insert(s.SA); e != nil {
@@ -205,10 +215,22 @@ func (k *keeper) put(next blocks) error {
 	return err
 }
 
-// ours says whether an inbound SA that is there came from a manual block.
-func (k *keeper) ours(was *esp.SA) bool {
-	found := slices.ContainsFunc(k.going, func(g lingering) bool { return g.SA == was })
-	k.blocks.Load().each(func(_ *block, s *sa) { found = found || s.SA == was })
+// ours finds an inbound SA that is there among those of manual blocks; nil: it is
+// none.
+func (k *keeper) ours(was *esp.SA) (found *sa) {
+	if was == nil {
+		return nil
+	}
+	for _, g := range k.going {
+		if g.SA == was {
+			return g.sa
+		}
+	}
+	k.blocks.Load().each(func(_ *block, s *sa) {
+		if s.SA == was {
+			found = s
+		}
+	})
 	return found
 }
 
@@ -222,16 +244,22 @@ func (k *keeper) undo(old, next blocks) {
 func (k *keeper) undoLocked(old, next blocks) {
 	k.blocks.Store(&old)
 	next.each(func(_ *block, s *sa) {
-		if !old.has(s) {
-			k.sad.Remove(s.SA)
-			s.Close()
+		if old.has(s) {
+			return
 		}
+		k.remove(s, true)
+		old.each(func(_ *block, was *sa) {
+			if was.id == s.id {
+				was.TakeOver(s.SA)
+			}
+		})
 	})
 	old.each(func(_ *block, s *sa) {
 		if s.Direction() == esp.In && !s.Closed() && k.sad.Inbound(s.Protocol(), s.SPI()) == nil {
 			_ = k.sad.Insert(s.SA) // its place has just been left
 		}
 	})
+	k.save() // of those that have gone on from others
 }
 
 // settle puts away the SAs of old that next does not have. Those of a block
@@ -243,10 +271,10 @@ func (k *keeper) settle(old, next blocks, now int64) {
 		switch {
 		case next.has(s) || s.Closed():
 		case next[b.Name] == nil:
-			k.sad.Remove(s.SA)
+			k.remove(s, true)
 			k.tell(s.SA, "is gone: the policy names it no more")
 		default:
-			k.going = append(k.going, lingering{s.SA, now + linger})
+			k.going = append(k.going, lingering{s, now + linger})
 			k.tell(s.SA, "is replaced")
 		}
 	})
@@ -338,7 +366,7 @@ func (k *keeper) tick(now int64) {
 	defer k.mu.Unlock()
 	k.going = slices.DeleteFunc(k.going, func(g lingering) bool {
 		if g.until <= now {
-			k.remove(g.SA)
+			k.remove(g.sa, false)
 		}
 		return g.until <= now
 	})
@@ -347,19 +375,36 @@ func (k *keeper) tick(now int64) {
 			return
 		}
 		if _, f := s.Due(now); f != esp.OK {
-			k.sad.Remove(s.SA)
+			k.remove(s, true)
 			k.tell(s.SA, "has reached the end of its lifetime: what needs it is discarded until its keys are changed")
 		}
 	})
 	k.save()
 }
 
-// remove takes out an SA whose place another may have taken.
-func (k *keeper) remove(s *esp.SA) {
-	if !k.sad.Remove(s) {
-		s.Close()
+// remove takes out an SA, whose place another may have taken, and keeps in mind where
+// it has ended: its keys may come back. last says that no other has had them since.
+// Where another has them now, its number counts, and what this one has sent lies before.
+func (k *keeper) remove(s *sa, last bool) {
+	k.sad.Remove(s.SA)
+	seq, another := s.End(), false
+	k.blocks.Load().each(func(_ *block, x *sa) { another = another || x != s && x.id == s.id })
+	if another || seq == 0 {
+		return
+	}
+	if s.Direction() == esp.Out {
+		seq = min(seq, noneLeft) + inWork
+		last = last && seq < noneLeft
+	}
+	if last {
+		k.numbers.exact(s.id, seq)
+	} else {
+		k.numbers.atLeast(s.id, seq)
 	}
 }
+
+// inWork is more than the workers can have in hand of packets whose SA has ended.
+const inWork = 1 << 20
 
 // save keeps the sequence numbers of SAs set by hand over a restart.
 func (k *keeper) save() {
@@ -379,7 +424,7 @@ func (k *keeper) close() {
 		k.sad.Remove(s)
 	}
 	for _, g := range k.going {
-		g.Close()
+		k.remove(g.sa, false)
 	}
 }
 

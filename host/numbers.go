@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // DefaultStateDir is where the daemon keeps what must outlive it.
@@ -21,12 +22,15 @@ const DefaultStateDir = "/var/lib/ipfw"
 //
 // Outbound the file is ahead of the SA, inbound it may be behind by what came
 // in the last second before a crash, which can then be played once more.
-// Nothing is kept without a folder.
+// Without a folder they are kept for as long as the daemon runs. Safe for
+// concurrent use.
 type numbers struct {
-	dir     string
-	log     *slog.Logger
-	saved   map[[32]byte]uint64
-	failing bool // it was said
+	dir string
+	log *slog.Logger
+
+	mu      sync.Mutex
+	saved   map[[32]byte]uint64 // what the files hold, or would
+	failing bool                // it was said
 }
 
 // ahead is how many numbers an outbound SA may use before its file is written
@@ -49,8 +53,10 @@ func (n *numbers) path(id [32]byte) string {
 // plays once more; only new keys help. A damaged file is set aside, and another says
 // the same to the next run.
 func (n *numbers) load(id [32]byte) (seq uint64, lost error) {
-	if n.dir == "" {
-		return 0, nil
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if seq, ok := n.saved[id]; ok || n.dir == "" {
+		return seq, nil
 	}
 	b, err := os.ReadFile(n.path(id))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -78,9 +84,8 @@ const noneLeft = 1<<64 - 1 - 2*ahead
 
 // save writes where an SA is, if it has moved on.
 func (n *numbers) save(id [32]byte, outbound bool, seq uint64) {
-	if n.dir == "" {
-		return
-	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	was, known := n.saved[id]
 	if outbound {
 		if known && seq+ahead/2 <= was {
@@ -93,7 +98,12 @@ func (n *numbers) save(id [32]byte, outbound bool, seq uint64) {
 	n.write(id, seq)
 }
 
+// write is called with n.mu held.
 func (n *numbers) write(id [32]byte, seq uint64) {
+	n.saved[id] = seq
+	if n.dir == "" {
+		return
+	}
 	err := os.MkdirAll(n.dir, 0o700)
 	if err == nil {
 		err = replaceFile(n.path(id), fmt.Appendln(nil, seq))
@@ -102,7 +112,6 @@ func (n *numbers) write(id [32]byte, seq uint64) {
 		n.log.Warn("sequence numbers of manual SAs are not kept: after a restart peers that look for replays may refuse what this host sends", "error", err)
 	}
 	n.failing = err != nil
-	n.saved[id] = seq
 }
 
 // replaceFile puts a file in the place of another, whole: after a loss of power
@@ -129,9 +138,20 @@ func replaceFile(path string, text []byte) (err error) {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-// exact writes where an outbound SA has ended, which costs no numbers.
+// exact writes where an SA has ended, which costs no numbers.
 func (n *numbers) exact(id [32]byte, seq uint64) {
-	if n.dir != "" && seq != 0 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if seq != 0 {
+		n.write(id, seq)
+	}
+}
+
+// atLeast writes where an SA has ended, unless what is written lies behind it.
+func (n *numbers) atLeast(id [32]byte, seq uint64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if seq > n.saved[id] {
 		n.write(id, seq)
 	}
 }

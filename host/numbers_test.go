@@ -1,6 +1,8 @@
 package host
 
 import (
+	"encoding/binary"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -92,5 +94,83 @@ func TestDamagedNumbersAreTold(t *testing.T) {
 	}
 	if e.Place == "" {
 		t.Error("the event does not say where the block stands")
+	}
+}
+
+// Keys that go and come back within one process go on where they were, with a folder
+// for the state and without: no number is sent twice, and none is taken twice. So too
+// where something else of the SA changes, and where a reload fails.
+func TestNumbersOutliveAReload(t *testing.T) {
+	for _, state := range []string{"", t.TempDir()} {
+		t.Run("state "+filepath.Base(state), func(t *testing.T) {
+			keys := keyFile(t, "1")
+			policy := protectPolicy(0x1001, keys, "replay_window = 64")
+			swap := strings.NewReplacer(`"4097"`, `"4098"`, `"4098"`, `"4097"`, "203.0.113.9", "198.51.100.10", "203.0.113", "198.51.100")
+			d := start(t, policy, func(o *Options) { o.StateDir = state })
+			peer := start(t, swap.Replace(policy))
+			reload := func(text string) {
+				t.Helper()
+				d.write(t, text)
+				if _, err := d.Reload(t.Context(), ReloadRequest{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			last := uint32(0)
+			var wires [][]byte
+			both := func(when string) {
+				t.Helper()
+				r, out := d.kernel.packet(t, engine.Out, toPeer("203.0.113.9"))
+				if out.Replace == nil {
+					t.Fatalf("%s: %v (%v)", when, r.Verdict, r.Reason)
+				}
+				seq := binary.BigEndian.Uint32(out.Replace[24:])
+				if seq <= last {
+					t.Errorf("%s: number %d after %d", when, seq, last)
+				}
+				last = seq
+				in := func(b []byte) string {
+					r, _ := d.kernel.bytes(t, engine.In, append([]byte(nil), b...), func(in *engine.Input) { in.Arriving = true })
+					return r.Reason.String()
+				}
+				for i, b := range wires {
+					if got := in(b); got != "ipsec-replay" {
+						t.Errorf("%s: packet %d once more: %s", when, i+1, got)
+					}
+				}
+				back := toPeer("198.51.100.10")
+				back.Src = toPeer("203.0.113.9").Dst
+				_, out = peer.kernel.packet(t, engine.Out, back)
+				if out.Replace == nil {
+					t.Fatal("the peer does not seal")
+				}
+				wires = append(wires, append([]byte(nil), out.Replace...))
+				if got := in(wires[len(wires)-1]); got != "flow" && got != "rule" {
+					t.Errorf("%s: a new packet: %s", when, got)
+				}
+			}
+			both("first")
+			both("again")
+			for i := range 2 {
+				reload(shutPolicy)
+				reload(policy)
+				both("away and back")
+				if i == 0 && last > 3*inWork {
+					t.Errorf("away and back costs %d numbers", last)
+				}
+			}
+			both("going on")
+			reload(protectPolicy(0x1001, keys, "replay_window = 128"))
+			both("another window")
+			d.kernel.refuse = errors.New("no")
+			d.write(t, policy)
+			if _, err := d.Reload(t.Context(), ReloadRequest{}); err == nil {
+				t.Fatal("the kernel's refusal is lost")
+			}
+			d.kernel.refuse = nil
+			both("a reload that failed")
+			reload(protectPolicy(0x1001, keyFile(t, "2"), "replay_window = 128"))
+			reload(protectPolicy(0x1001, keys, "replay_window = 128"))
+			both("other keys and back")
+		})
 	}
 }
