@@ -159,7 +159,7 @@ func (x *exchange) ending(now time.Time) []Diagnostic {
 func (d *daemon) tellEnding(now time.Time) {
 	d.toldEnding = now
 	if list := d.exchange.ending(now); len(list) > 0 {
-		d.ring.add(&Event{Kind: KindValidity, Count: uint64(len(list)), Diagnostics: list,
+		d.ring.add(&Event{Kind: KindValidity, Count: uint64(len(list)), Diagnostics: rules.Shorten(list),
 			Message: "certificates or revocation lists do not hold, or not for long"})
 	}
 }

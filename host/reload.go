@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ipfw/ipfw/engine"
+	"github.com/ipfw/ipfw/rules"
 )
 
 // pending is a start or a reload that is not confirmed: the way back and when
@@ -63,7 +64,7 @@ func (d *daemon) reload(q ReloadRequest, caller int) (ReloadResult, error) {
 		d.ring.add(&Event{Kind: KindBadPolicy, Generation: d.current.generation, Message: err.Error()})
 		return ReloadResult{}, err
 	}
-	res.Warnings = append(res.Warnings, d.exchange.ending(time.Now())...)
+	res.Warnings = append(res.Warnings, rules.Shorten(d.exchange.ending(time.Now()))...)
 	d.ring.add(&Event{Kind: KindReload, Generation: next.generation, Diagnostics: res.Warnings,
 		Message: fmt.Sprintf("%s: %s; %s; %s", strings.Join(d.o.Paths, " "), next.summary(), &res.Changes, &res.Flows)})
 	d.tellRoutes(next)

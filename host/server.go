@@ -15,6 +15,7 @@ import (
 
 	"github.com/ipfw/ipfw/engine"
 	"github.com/ipfw/ipfw/esp"
+	"github.com/ipfw/ipfw/rules"
 )
 
 // maxConfirm is the longest time to wait for a confirmation.
@@ -152,7 +153,7 @@ func (d *daemon) warningsNow() []Diagnostic {
 	d.mu.Lock()
 	current := d.current
 	d.mu.Unlock()
-	return append(d.exchange.ending(time.Now()), unrouted(current.Policy, d.firewall.HasRoute)...)
+	return rules.Shorten(append(d.exchange.ending(time.Now()), unrouted(current.Policy, d.firewall.HasRoute)...))
 }
 
 // serveFlows writes the flows, one on a line. Those that come and go while

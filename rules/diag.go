@@ -112,25 +112,6 @@ func (d *Diagnostics) sortByPlace(order map[string]int) {
 	})
 }
 
-// maxErrors is how many errors are told: a file that is no policy has one in
-// every line.
-const maxErrors = 20
-
-// shorten keeps the first errors, and says how many more there are.
-func (d *Diagnostics) shorten() {
-	n := 0
-	d.list = slices.DeleteFunc(d.list, func(h *hcl.Diagnostic) bool {
-		if h.Severity == hcl.DiagError {
-			n++
-		}
-		return n > maxErrors && h.Severity == hcl.DiagError
-	})
-	if n > maxErrors {
-		d.list = append(d.list, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: fmt.Sprintf("And %d more", n-maxErrors),
-			Detail: "They are not shown: put right those above first, or name the file that is the policy."})
-	}
-}
-
 // noTextDiag is the one error of a file that is no text.
 func noTextDiag(name string, err error) *hcl.Diagnostic {
 	return &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Not a policy", Detail: shown(name) + ": " + err.Error() + "."}

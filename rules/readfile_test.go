@@ -105,3 +105,42 @@ func TestManyErrors(t *testing.T) {
 		t.Errorf("fmt tells %d errors", d.Len())
 	}
 }
+
+// So it is with warnings, of each kind: rules that no packet can reach do not hide that
+// another expects what never comes. What is printed does not grow with their number.
+func TestManyWarnings(t *testing.T) {
+	printed := func(n int) (list []Diagnostic, bytes int) {
+		t.Helper()
+		var b strings.Builder
+		b.WriteString(shut)
+		for i := range n {
+			fmt.Fprintf(&b, "rule \"r%d\" {\n  action = \"bypass\"\n  direction = \"in\"\n  related_to = [\"r%d\"]\n}\n", i, (i+1)%n)
+		}
+		for i := range 3 {
+			fmt.Fprintf(&b, "rule \"all%d\" {\n  action = \"discard\"\n  direction = \"in\"\n}\n", i)
+		}
+		p, d := Load([]string{"-"}, LoadOptions{Stdin: strings.NewReader(b.String())})
+		if p == nil {
+			t.Fatal(d.Err())
+		}
+		var out strings.Builder
+		if err := d.WriteText(&out, 0, false); err != nil {
+			t.Fatal(err)
+		}
+		if len(p.Warnings) != d.Len() {
+			t.Errorf("%d warnings in the policy, %d diagnostics", len(p.Warnings), d.Len())
+		}
+		return p.Warnings, out.Len()
+	}
+	few, size := printed(100)
+	many, same := printed(1000)
+	last := many[len(many)-1]
+	if len(few) != maxErrors+2+1 || len(many) != len(few) || last.Severity != "warning" || last.Summary != "And 980 more" ||
+		!strings.Contains(last.Detail, `980 of "`+many[0].Summary+`"`) || same > size+size/10 {
+		t.Errorf("of 100: %d warnings, %d bytes; of 1000: %d warnings, %d bytes, the last %v", len(few), size, len(many), same, last)
+	}
+	list := Shorten(append(many[:maxErrors:maxErrors], many[:5]...))
+	if end := list[len(list)-1]; len(list) != maxErrors+1 || end.Summary != "And 5 more" {
+		t.Errorf("Shorten: %d, the last %v", len(list), end)
+	}
+}
