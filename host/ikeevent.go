@@ -86,6 +86,9 @@ func (x *exchange) blame(e *ike.Event, out *IKEEvent) {
 		if e.Failure == ike.WrongKey && e.Setting == "public_keys" && k.ike != nil && k.ike.Name == e.Peer {
 			out.File = filepath.Join(k.ike.PublicKeys, out.RemoteID+".pub")
 		}
+		if e.Failure == ike.BadCertificate && e.Setting == "ca" && k.ike != nil && k.ike.Name == e.Peer {
+			out.File = k.ike.CA
+		}
 	}
 }
 

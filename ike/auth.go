@@ -211,7 +211,7 @@ func (p *Peer) verifyPeer(c *claim, prfID uint16, now time.Time) *authError {
 	// RFC 4945 section 5.1.3.12: IKE asks for no extended key usage.
 	until, err := p.verifyChain(c.shown, now, x509.ExtKeyUsageAny)
 	if err != nil {
-		return noTrust(c, err)
+		return p.noTrust(c, err)
 	}
 	if !c.id.inCertificate(leaf) {
 		return authFail(BadCertificate, "remote_id", "the certificate does not speak for %s, but for %s", c.id, identitiesOf(leaf))

@@ -45,10 +45,12 @@ type pki struct {
 	n    int64
 }
 
-func newPKI(t testing.TB) *pki {
+func newPKI(t testing.TB) *pki { t.Helper(); return newNamedPKI(t, "test CA") }
+
+func newNamedPKI(t testing.TB, name string) *pki {
 	t.Helper()
 	p := &pki{key: newKey(t, "ecdsa")}
-	p.cert = p.sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "test CA"}, IsCA: true, BasicConstraintsValid: true,
+	p.cert = p.sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, SubjectKeyId: []byte{1}}, p.key.Public(), nil)
 	return p
 }

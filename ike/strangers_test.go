@@ -176,7 +176,7 @@ func TestLongKeys(t *testing.T) {
 		}
 	}
 	// The longest that is taken is.
-	if ev, _ := lastAuth(t, 1, longChain(t, "a.example", key.Public(), 4, 4096), key); ev.Failure != BadCertificate || !strings.Contains(ev.Detail, "unknown authority") {
+	if ev, _ := lastAuth(t, 1, longChain(t, "a.example", key.Public(), 4, 4096), key); ev.Failure != BadCertificate || !strings.Contains(ev.Detail, "it is signed by ") {
 		t.Errorf("RSA keys of 4,096 bits: %v", ev)
 	}
 }

@@ -1,8 +1,6 @@
 package ike
 
 import (
-	"crypto/x509"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -199,22 +197,6 @@ func (c *Core) refusal(sa *ikeSA, n notify, props []Proposal, o *childOffer) Eve
 		ev.Ours = sidesText(o.tsi, o.tsr)
 	}
 	return ev
-}
-
-// noTrust tells why the certificate of a peer is not good, and which of our own
-// files may be at fault for it: none where it is the peer's that has ended.
-func noTrust(c *claim, err error) *authError {
-	var invalid x509.CertificateInvalidError
-	var list crlError
-	switch {
-	case errors.As(err, &list):
-		return authFail(BadCertificate, "crl", "certificate of %s: %v", c.id, err)
-	case errors.As(err, &invalid) && invalid.Reason == x509.Expired && slices.ContainsFunc(c.shown.certs, invalid.Cert.Equal):
-		return authFail(BadCertificate, "", "certificate of %s: %v; it is the peer's to renew, or a clock is wrong", c.id, err)
-	case errors.As(err, &invalid) && invalid.Reason != x509.Expired:
-		return authFail(BadCertificate, "", "certificate of %s: %v; it is the peer's to change", c.id, err)
-	}
-	return authFail(BadCertificate, "ca", "certificate of %s: %v", c.id, err)
 }
 
 // crlError is what a revocation list says, or that it says no more.

@@ -1,6 +1,7 @@
 package ike
 
 import (
+	"crypto/x509"
 	"net/netip"
 	"strings"
 	"testing"
@@ -146,12 +147,16 @@ func TestWhoIsTold(t *testing.T) {
 			told{WrongKeyByPeer, "certificate", []string{"our own certificate has ended"}}},
 		"another CA": {func(t *testing.T, ca *pki, a, b *Peer) {
 			withCerts(t, ca, a, b, "ecdsa")
-			other := *b
-			withCerts(t, newPKI(t), &other, &Peer{LocalID: b.LocalID}, "ecdsa")
-			b.CAs = other.CAs
+			b.CAs = []*x509.Certificate{newNamedPKI(t, "Other CA").cert, newNamedPKI(t, "Third CA").cert}
 		},
 			told{WrongKeyByPeer, "remote_id, local_id, certificate", []string{there("2")}},
-			told{BadCertificate, "ca", []string{"unknown authority"}}},
+			told{BadCertificate, "ca", []string{"it is signed by CN=test CA", "(key identifier ", ", and we trust CN=Other CA (SHA-256 fingerprint ", ", CN=Third CA (SHA-256", "add the peer's CA to ca"}}},
+		"another CA of the same name": {func(t *testing.T, ca *pki, a, b *Peer) {
+			withCerts(t, ca, a, b, "ecdsa")
+			b.CAs = []*x509.Certificate{newPKI(t).cert}
+		},
+			told{WrongKeyByPeer, "remote_id, local_id, certificate", []string{there("2")}},
+			told{BadCertificate, "ca", []string{"it is signed by CN=test CA", "a CA of that name with another key than ours", "we trust CN=test CA"}}},
 		"ports": {func(_ *testing.T, _ *pki, a, b *Peer) {
 			a.Children[0].Mode, b.Children[0].Mode = Transport, Transport
 			a.Children[0].LocalTS, a.Children[0].RemoteTS = ports(445), tcp
