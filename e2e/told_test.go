@@ -193,7 +193,7 @@ func TestToldWhatFails(t *testing.T) {
 		{name: "the callee has another public key", set: func(l *lab.Lab, _, _ *toldSide) { swap(l, "server", "client") },
 			client: []string{"private_key", there}, server: []string{"the signature does not fit the key; look at public_keys in ", "peers/client.pub"}},
 		{name: "the caller has another public key", set: func(l *lab.Lab, _, _ *toldSide) { swap(l, "client", "server") },
-			client: []string{"the signature does not fit the key; look at public_keys in ", "peers/server.pub"}, server: []string{"authentication-refused-by-peer", here}},
+			client: []string{"the signature does not fit the key; look at public_keys in ", "peers/server.pub"}, server: []string{"authentication-refused-by-peer", "has given the IKE SA up at once: it was told of as up, because", here}},
 		{name: "a pre-shared key with a public key", set: func(l *lab.Lab, c, s *toldSide) {
 			raw := s.ike
 			proofs(psk, psk)(l, c, s)

@@ -71,7 +71,12 @@ func (c *Core) serveInformational(sa *ikeSA, m *opened, ns notifies, d Datagram)
 		c.planProof(sa)
 	}
 	if n, ok := ns.failure(); ok {
-		c.fail(sa, c.peerError(sa, n))
+		ev := c.peerError(sa, n)
+		if n.kind == nAuthFailed && !sa.began && sa.state == stUp && c.now.Sub(sa.up) < atOnce {
+			ev.Detail = "the caller has given the IKE SA up at once: it was told of as up, because who is called has to answer before it hears this (RFC 7296 section 2.21.2); " + ev.Detail
+		}
+		c.fail(sa, ev)
+		sa.ending = "the peer has refused it, see above"
 		// These end the IKE SA without a Delete (RFC 7296 section 2.21.2):
 		// so an initiator tells that it does not accept our AUTH.
 		ended = ended || n.kind == nAuthFailed || n.kind == nInvalidSyntax || n.kind == nUnsupportedCritical

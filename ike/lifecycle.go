@@ -233,7 +233,7 @@ func (c *Core) destroy(sa *ikeSA, failed bool) {
 		}
 	}
 	if wasUp && sa.next == nil && !sa.surplus {
-		c.event(sa, Event{Kind: IKEDown})
+		c.event(sa, Event{Kind: IKEDown, Detail: sa.ending})
 	}
 	c.forget(sa)
 	if sa.peer != nil && sa.next == nil {

@@ -95,6 +95,7 @@ type ikeSA struct {
 	authLife        time.Duration
 	renews, renewal *ikeSA
 
+	ending                            string // why it ends, for people; empty: nothing is said
 	created, up                       time.Time
 	rekeyAt, heard, aliveAt, expireAt time.Time
 	counted                           netip.Prefix  // half-open is counted for this

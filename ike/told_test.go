@@ -151,6 +151,12 @@ func TestWhoIsTold(t *testing.T) {
 		},
 			told{WrongKeyByPeer, "remote_id, local_id, certificate", []string{there("2")}},
 			told{BadCertificate, "ca", []string{"it is signed by CN=test CA", "(key identifier ", ", and we trust CN=Other CA (SHA-256 fingerprint ", ", CN=Third CA (SHA-256", "add the peer's CA to ca"}}},
+		"the caller trusts another CA": {func(t *testing.T, ca *pki, a, b *Peer) {
+			withCerts(t, ca, a, b, "ecdsa")
+			a.CAs = []*x509.Certificate{newNamedPKI(t, "Other CA").cert}
+		},
+			told{BadCertificate, "ca", []string{"it is signed by CN=test CA", "we trust CN=Other CA"}},
+			told{WrongKeyByPeer, "local_id, certificate", []string{"the caller has given the IKE SA up at once: it was told of as up", there("1")}}},
 		"another CA of the same name": {func(t *testing.T, ca *pki, a, b *Peer) {
 			withCerts(t, ca, a, b, "ecdsa")
 			b.CAs = []*x509.Certificate{newPKI(t).cert}
