@@ -25,7 +25,7 @@ func TestStatusWithoutADaemon(t *testing.T) {
 		}
 	}
 	none := l.Dir + "/none.sock"
-	if out, err := server.Try(waitLong, lab.Binary(t), "status", "--socket", none); err == nil || strings.Contains(out, "its table") {
+	if out, err := server.Try(waitLong, lab.Binary(t), "status", "--socket", none); err == nil || !strings.Contains(out, "ipfw filters nothing") {
 		t.Errorf("without a table: %v\n%s", err, out)
 	}
 	d := server.IPFW(policy)
@@ -33,7 +33,10 @@ func TestStatusWithoutADaemon(t *testing.T) {
 	d.Kill()
 	shut := []string{"its table is still in force: nothing new passes", "`ipfw run`", "`ipfw open` removes it"}
 	status(d.Socket, shut...)
-	server.Run(lab.Binary(t), "open", "--socket", d.Socket)
+	if out := server.Run(lab.Binary(t), "open", "--socket", d.Socket); !strings.Contains(out, "ipfw filters nothing") {
+		t.Errorf("open says %q", out)
+	}
+	status(d.Socket, "its table is not there: ipfw filters nothing", "`ipfw run`")
 	server.Run(lab.Binary(t), "shut", "--force", "-c", policy, "--socket", d.Socket)
 	status(d.Socket, shut...)
 	server.Run(lab.Binary(t), "open", "--socket", d.Socket)

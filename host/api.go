@@ -89,6 +89,9 @@ type PolicyText struct {
 	Text string `json:"text"`
 	// Places are those of the rules in the files, by the rules' names.
 	Places map[string]string `json:"places"`
+	// IPsecPlaces and IKEPlaces are those of the ipsec and ike blocks.
+	IPsecPlaces map[string]string `json:"ipsec_places"`
+	IKEPlaces   map[string]string `json:"ike_places"`
 }
 
 // Unconfirmed is a start or a reload that waits for `ipfw confirm`.

@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/ipfw/ipfw/nfq"
 )
 
 // Client talks to a running daemon over its control socket. Its errors are
@@ -24,6 +26,8 @@ type Client struct {
 	// Slow, if it is set, hears a sentence when the daemon takes its time, and how
 	// long this goes on waiting.
 	Slow func(text string)
+	// Left looks for the table where no daemon answers; see NotRunningError.
+	Left func() (Left, error)
 
 	socket string
 	daemon atomic.Int32 // its process, as far as it can be seen from here; 0: unknown
@@ -38,10 +42,10 @@ func NewClient(socket string) *Client {
 	if socket == "" {
 		socket = DefaultSocket
 	}
-	c := &Client{socket: socket, silent: 5 * time.Second, long: time.Minute}
+	c := &Client{socket: socket, silent: 5 * time.Second, long: time.Minute, Left: nfq.FindLeft}
 	c.http.Transport = &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			conn, err := dialControl(ctx, socket)
+			conn, err := dialControl(ctx, socket, c.Left)
 			if err == nil {
 				if cred, err := peer(conn); err == nil {
 					c.daemon.Store(cred.Pid)

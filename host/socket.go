@@ -128,7 +128,8 @@ func lockFile(path string) (*os.File, error) {
 }
 
 // dialControl connects to a daemon's socket; its errors are sentences.
-func dialControl(ctx context.Context, path string) (net.Conn, error) {
+// left looks for the table without a daemon.
+func dialControl(ctx context.Context, path string, left func() (Left, error)) (net.Conn, error) {
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "unix", path)
 	switch {
@@ -138,7 +139,9 @@ func dialControl(ctx context.Context, path string) (net.Conn, error) {
 		return nil, fmt.Errorf("no permission for the control socket %s: run this as root (sudo)", path)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		e := &NotRunningError{Socket: path}
-		e.Left, _ = nfq.FindLeft() // who may not know is told less
+		if l, err := left(); err == nil { // who may not know is told less
+			e.Left = &l
+		}
 		return nil, e
 	default:
 		return nil, fmt.Errorf("control socket: %w", err)
@@ -148,19 +151,41 @@ func dialControl(ctx context.Context, path string) (net.Conn, error) {
 // NotRunningError says that no daemon answers at a socket.
 type NotRunningError struct {
 	Socket string
-	// Left is the nftables table as it is, as far as the caller may know.
-	Left nfq.Left
+	// Left is the nftables table as it is; nil: the caller may not know.
+	Left *Left
+}
+
+// Left is what is there of the nftables table when nobody answers.
+type Left = nfq.Left
+
+// Table says in a word what the table does without a daemon: "none", nothing is
+// filtered; "shut", nothing new passes; "open", all does that nobody judges; "other", a
+// daemon with another socket has it. Empty: the caller may not know.
+func (e *NotRunningError) Table() string {
+	switch {
+	case e.Left == nil:
+		return ""
+	case e.Left.Owner != "":
+		return "other"
+	case e.Left.Open:
+		return "open"
+	case e.Left.There:
+		return "shut"
+	}
+	return "none"
 }
 
 // Error says so, what is in force all the same, and what to do.
 func (e *NotRunningError) Error() string {
-	switch {
-	case e.Left.Owner != "":
+	switch e.Table() {
+	case "other":
 		return fmt.Sprintf("no ipfw is running at %s, but %s has its table: name its socket with --socket", e.Socket, e.Left.Owner)
-	case e.Left.Open:
+	case "open":
 		return fmt.Sprintf("no ipfw is running at %s, and its table is still there: on_failure = \"open\" has it let pass what nobody judges. `ipfw run` or its systemd unit takes it over, `ipfw open` removes it", e.Socket)
-	case e.Left.There:
+	case "shut":
 		return fmt.Sprintf("no ipfw is running at %s, and its table is still in force: nothing new passes but loopback. `ipfw run` or its systemd unit takes it over, `ipfw open` removes it and opens the host", e.Socket)
+	case "none":
+		return fmt.Sprintf("no ipfw is running at %s, and its table is not there: ipfw filters nothing. Start it with `ipfw run` or its systemd unit, or name its socket with --socket", e.Socket)
 	}
 	return fmt.Sprintf("no ipfw is running at %s: start it with `ipfw run` or its systemd unit, or name its socket with --socket", e.Socket)
 }

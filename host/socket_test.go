@@ -91,10 +91,25 @@ func TestSocketNeverRemovesAFile(t *testing.T) {
 
 func TestClientWithoutDaemon(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
-	_, err := NewClient(path).Status(t.Context())
-	want := "no ipfw is running at " + path + ": start it with `ipfw run` or its systemd unit, or name its socket with --socket"
-	if err == nil || err.Error() != want {
-		t.Errorf("got  %v\nwant %s", err, want)
+	for _, row := range []struct {
+		left  Left
+		err   error
+		table string
+		want  string
+	}{
+		{err: errors.New("no"), want: ": start it with `ipfw run` or its systemd unit, or name its socket with --socket"},
+		{table: "none", want: ", and its table is not there: ipfw filters nothing. Start it with `ipfw run` or its systemd unit, or name its socket with --socket"},
+		{left: Left{There: true}, table: "shut", want: ", and its table is still in force: nothing new passes but loopback. `ipfw run` or its systemd unit takes it over, `ipfw open` removes it and opens the host"},
+		{left: Left{There: true, Open: true}, table: "open", want: ", and its table is still there: on_failure = \"open\" has it let pass what nobody judges. `ipfw run` or its systemd unit takes it over, `ipfw open` removes it"},
+		{left: Left{There: true, Owner: "process 7"}, table: "other", want: ", but process 7 has its table: name its socket with --socket"},
+	} {
+		c := NewClient(path)
+		c.Left = func() (Left, error) { return row.left, row.err }
+		_, err := c.Status(t.Context())
+		var no *NotRunningError
+		if want := "no ipfw is running at " + path + row.want; !errors.As(err, &no) || err.Error() != want || no.Table() != row.table {
+			t.Errorf("got  %v\nwant %s", err, want)
+		}
 	}
 }
 

@@ -29,6 +29,9 @@ type app struct {
 	// secrets.go. Nil: they may go anywhere.
 	shelter, lockMemory func() error
 
+	// left looks for the table where no daemon answers; nil: as host.Client does.
+	left func() (host.Left, error)
+
 	// stdoutTTY and stderrTTY say that a person is looking: colour on the
 	// first, a progress bar on the second.
 	stdoutTTY, stderrTTY bool
@@ -174,6 +177,9 @@ func (a *app) printJSON(v any) error {
 func (a *app) client(socket string) *host.Client {
 	c := host.NewClient(socket)
 	c.Slow = func(text string) { a.warnf("%s", text) }
+	if a.left != nil {
+		c.Left = a.left
+	}
 	return c
 }
 

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ipfw/ipfw/host"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -22,6 +24,7 @@ type run struct {
 	env            map[string]string
 	tty            bool
 	user           int // the effective user; 0: root
+	left           host.Left
 	stdout, stderr bytes.Buffer
 	exit           int
 }
@@ -32,6 +35,7 @@ func (r *run) do() *run {
 		stdin: bytes.NewReader(r.stdin), stdout: &r.stdout, stderr: &r.stderr,
 		stdoutTTY: r.tty, stderrTTY: r.tty, euid: r.user,
 		getenv: func(k string) string { return r.env[k] },
+		left:   func() (host.Left, error) { return r.left, nil },
 		now: func() time.Time {
 			clock = clock.Add(100 * time.Millisecond)
 			return clock

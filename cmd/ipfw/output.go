@@ -60,6 +60,10 @@ func (a *app) written() error {
 // failure is what every command prints with --json in place of an answer.
 type failure struct {
 	Error string `json:"error"`
+	// Table is what ipfw's table does where no daemon answers: "none", it is not
+	// there, and ipfw filters nothing; "shut", nothing new passes; "open", all does that
+	// nobody judges; "other", a daemon with another socket has it. Absent: it is not known.
+	Table string `json:"table,omitempty"`
 	// Diagnostics are those of a policy that is not good.
 	Diagnostics []rules.Diagnostic `json:"diagnostics,omitempty"`
 }
@@ -101,6 +105,10 @@ func (a *app) fail(cmd *cobra.Command, args []string, err error, code int) {
 	isPolicy, text := errors.As(err, &policy), strings.TrimRight(err.Error(), "\n")
 	if wantsJSON(cmd, args) && a.written() == nil {
 		f := failure{Error: text}
+		var none *host.NotRunningError
+		if errors.As(err, &none) {
+			f.Table = none.Table()
+		}
 		switch {
 		case isPolicy:
 			f.Error, f.Diagnostics = "the policy is not good", policy.diags.All()

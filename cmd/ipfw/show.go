@@ -44,7 +44,7 @@ since. It is printed as it is evaluated, with ipfw's own rules, as 'ipfw validat
 }
 
 // running loads the policy that the daemon enforces, with the places that its
-// rules had in the files.
+// blocks had in the files.
 func (a *app) running(ctx context.Context, socket string) (*rules.Policy, error) {
 	client := a.client(socket)
 	defer client.Close()
@@ -60,6 +60,12 @@ func (a *app) running(ctx context.Context, socket string) (*rules.Policy, error)
 		r := &p.Engine.Rules[i]
 		r.Place = text.Places[r.Name]
 		r.Essential = r.Place == ""
+	}
+	for i := range p.IPsec {
+		p.IPsec[i].Place = text.IPsecPlaces[p.IPsec[i].Name]
+	}
+	for i := range p.IKE {
+		p.IKE[i].Place = text.IKEPlaces[p.IKE[i].Name]
 	}
 	return p, nil
 }

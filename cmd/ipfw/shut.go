@@ -53,7 +53,7 @@ over the network, such as ssh, it wants --force: no other gets in afterwards.`,
 	return c
 }
 
-func newOpenCmd(*app) *cobra.Command {
+func newOpenCmd(a *app) *cobra.Command {
 	var o host.Options
 	c := &cobra.Command{
 		Use:   "open",
@@ -66,7 +66,11 @@ it, and its table goes with it.`,
 			if err := needNetAdmin("it talks to the kernel's packet filter"); err != nil {
 				return err
 			}
-			return host.Unshut(o)
+			if err := host.Unshut(o); err != nil {
+				return err
+			}
+			a.printf("The table is not there any more: ipfw filters nothing. `ipfw run` or its systemd unit is the way back.\n")
+			return nil
 		},
 	}
 	socketFlag(c, &o.Socket)
