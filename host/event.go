@@ -263,6 +263,9 @@ func (e Event) String() string {
 		if e.Packet.Sequence != 0 {
 			fmt.Fprintf(&b, ", sequence number %d", e.Packet.Sequence)
 		}
+		if e.Count > 0 {
+			fmt.Fprintf(&b, "; %d more like it since the last are not shown", e.Count)
+		}
 	case KindMalformed:
 		b.WriteString("discard a malformed packet (" + e.Reason + ")")
 	default:

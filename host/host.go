@@ -114,6 +114,7 @@ type daemon struct {
 
 	malformed throttle
 	refused   throttle      // packets that IPsec has refused: auditable events
+	repeats   repeats       // of them, those that say the same as one before
 	logRate   atomic.Uint32 // of the policy in force; 0: no limit
 	logWhat   atomic.Uint32 // rules.LogWhat of the policy in force
 	discards  throttle      // packets that are discarded, and get an event all the same

@@ -54,13 +54,14 @@ func (d *daemon) Unseal(in *engine.Input, b []byte, u *engine.Unsealed) engine.R
 // audit writes the event of a packet that IPsec has refused. Of one that had
 // been opened, it is the inner packet that says what was wrong.
 func (d *daemon) audit(p *engine.Policy, in, inner *engine.Input, r *engine.Result) {
-	if !d.refused.allow(in.Now) {
-		return
-	}
 	if inner != nil && r.Reason == engine.ReasonWrongSA && inner.SA != "" {
 		in = inner
 	}
-	e := Event{Kind: KindIPsec, Verdict: r.Verdict.String(), Reason: r.Reason.String(), Packet: packetOf(in)}
+	more, ok := d.repeats.tell(in, r.Reason, d.engine.Generation())
+	if !ok || !d.refused.allow(in.Now) {
+		return
+	}
+	e := Event{Kind: KindIPsec, Count: more, Verdict: r.Verdict.String(), Reason: r.Reason.String(), Packet: packetOf(in)}
 	if d.engine.Policy() == p {
 		if rule := ruleAt(p, r.Rule); rule != nil {
 			e.Rule, e.Place = rule.Name, rule.Place
