@@ -136,12 +136,15 @@ func (a *app) replay(ctx context.Context, o *replayOptions, path string) error {
 		r.each = a.packetPrinter(&policy.Engine, o.json)
 	}
 	err = r.run(c)
+	if n := r.skipped[otherLink]; err == nil && n > 0 && n == r.frames {
+		err = fmt.Errorf("none of its packets can be read, they are of %s: capture on an interface that has Ethernet or plain IP (tcpdump -D lists them), or by \"any\"", linkTypes(r.links))
+	}
 	bar.clear()
 	if ctx.Err() != nil { // Ctrl-C is how one ends a capture that goes on
 		a.warnf("interrupted: this is what was read until then")
 		err = nil
 	}
-	if r.frames > 0 || err == nil {
+	if err == nil || r.frames > r.skipped[otherLink] {
 		report := r.report()
 		if perr := a.printReport(report, o); perr != nil {
 			return perr

@@ -15,8 +15,8 @@ type replayReport struct {
 	Capture struct {
 		Packets uint64    `json:"packets"`
 		Bytes   uint64    `json:"bytes"`
-		First   time.Time `json:"first"`
-		Last    time.Time `json:"last"`
+		First   time.Time `json:"first,omitzero"` // of no packet: absent
+		Last    time.Time `json:"last,omitzero"`
 	} `json:"capture"`
 	Local     []string          `json:"local"`
 	Verdicts  map[string]uint64 `json:"verdicts"`  // what policy says: bypass, discard, protect
@@ -36,6 +36,7 @@ type replayReport struct {
 	policy *engine.Policy
 	rows   []outcomeRow
 	span   time.Duration
+	links  []uint16
 }
 
 // replayEnd ends what `ipfw replay --packets --json` prints.
@@ -71,7 +72,10 @@ func (r *replayer) report() *replayReport {
 		Malformed: map[string]uint64{}, Skipped: map[string]uint64{}, Unhit: []ruleRef{}, policy: p,
 	}
 	x.Capture.Packets, x.Capture.Bytes = r.frames, r.bytes
-	x.Capture.First, x.Capture.Last = time.Unix(0, r.first).UTC(), time.Unix(0, r.in.Now).UTC()
+	x.links = r.links
+	if r.frames > 0 {
+		x.Capture.First, x.Capture.Last = time.Unix(0, r.first).UTC(), time.Unix(0, r.in.Now).UTC()
+	}
 	x.span = time.Duration(r.in.Now - r.first)
 	for _, l := range r.side.local {
 		x.Local = append(x.Local, l.String())
@@ -158,6 +162,10 @@ func (a *app) printReport(x *replayReport, o *replayOptions) error {
 		return a.printJSON(replayEnd{x})
 	case o.json:
 		return a.printJSON(x)
+	}
+	if x.Capture.Packets == 0 {
+		a.printf("The capture holds no packet, so nothing of the policy was tried: nothing was captured, or a filter kept everything out.\n")
+		return nil
 	}
 	a.printFlows(x)
 	a.printHits(x)
@@ -274,12 +282,37 @@ func (a *app) printTotals(x *replayReport) {
 	if words != nil {
 		a.printf("Not judged: %s\n", strings.Join(words, ", "))
 	}
+	if len(x.links) > 0 {
+		a.printf("Frames of %s cannot be read: capture on an interface that has Ethernet or plain IP (tcpdump -D lists them), or by \"any\".\n", linkTypes(x.links))
+	}
+	if x.Verdicts["bypass"]+x.Verdicts["discard"]+x.Verdicts["protect"] == 0 {
+		a.printf("No packet of this capture was judged, so nothing of the policy was tried.\n")
+	}
 	if x.Skipped[skipNames[elsewhere]] > 0 {
 		a.printf("Packets from elsewhere to elsewhere are judged for the networks that --forward names.\n")
 	}
 	if x.MidStream > 0 {
 		a.printf("%s open before the capture began, judged as if the first packet in it had opened it.\n", wasWere(x.MidStream, "TCP flow"))
 	}
+}
+
+// linkTypes names kinds of link by their numbers (LINKTYPE_ of tcpdump.org).
+func linkTypes(list []uint16) string {
+	const most = 8
+	s := "link type "
+	if len(list) > 1 {
+		s = "link types "
+	}
+	for i, l := range list[:min(most, len(list))] {
+		if i > 0 {
+			s += ", "
+		}
+		s += fmt.Sprint(l)
+	}
+	if n := len(list) - most; n > 0 {
+		s += fmt.Sprintf(" and %d more", n)
+	}
+	return s
 }
 
 // table aligns columns by tabs.

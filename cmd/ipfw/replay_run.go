@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"io"
+	"slices"
 
 	"github.com/ipfw/ipfw/capture"
 	"github.com/ipfw/ipfw/engine"
@@ -26,6 +27,7 @@ type replayer struct {
 	bytes   uint64 // on the wire
 	first   int64
 	skipped [skipReasons]uint64
+	links   []uint16 // link types that cannot be read
 	faults  [packet.Faults]uint64
 	judged  [3]uint64 // packets by what policy says of them
 
@@ -83,7 +85,11 @@ func (r *replayer) frame(f *capture.Frame) error {
 	d, err := f.Datagram()
 	switch {
 	case errors.Is(err, capture.ErrLinkType):
-		return err
+		r.skipped[otherLink]++
+		if !slices.Contains(r.links, f.Link) {
+			r.links = append(r.links, f.Link)
+		}
+		return nil
 	case errors.Is(err, capture.ErrHeaderCut):
 		r.skipped[cutHeader]++
 		return nil

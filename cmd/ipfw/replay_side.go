@@ -26,10 +26,11 @@ const (
 	cutHeader      // the capture holds too little of the packet
 	loopback       // between two addresses of the host: ipfw leaves it alone
 	elsewhere      // neither from nor to the host, nor forwarded by it
+	otherLink      // of a kind of link that capture does not read
 	skipReasons
 )
 
-var skipNames = [skipReasons]string{"", "not-ip", "cut-by-capture", "local-to-local", "elsewhere"}
+var skipNames = [skipReasons]string{"", "not-ip", "cut-by-capture", "local-to-local", "elsewhere", "unknown-link-type"}
 
 // direction tells the way of a packet, or why it is none of the host's.
 func (s *side) direction(src, dst netip.Addr, way capture.Way) (engine.Direction, skip) {
