@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -45,6 +46,9 @@ type Trial struct {
 func ParseTrial(line string) (Trial, error) {
 	words := strings.Fields(line)
 	var t Trial
+	if err := noDirection(line, words); err != nil {
+		return t, err
+	}
 	if len(words) < 5 {
 		return t, fmt.Errorf("%q is not a packet; write one as \"in tcp 203.0.113.9:40000 -> 198.51.100.10:443\"", line)
 	}
@@ -106,6 +110,21 @@ func ParseTrial(line string) (Trial, error) {
 		t.Spec.TCPFlags = packet.ACK
 	}
 	return t, nil
+}
+
+// noDirection is for a line that begins with the protocol or an address: it says what
+// is missing, and how the line would be good.
+func noDirection(line string, words []string) error {
+	if len(words) == 0 || slices.Contains([]string{"in", "out", "forward"}, words[0]) {
+		return nil
+	}
+	if _, ok := packet.ProtocolNumber(words[0]); ok && slices.Contains(words, "->") {
+		return fmt.Errorf("%q does not say which way the packet goes: put in, out or forward before the protocol, as in \"in tcp 203.0.113.9:40000 -> 198.51.100.10:443\"", line)
+	}
+	if slices.Contains(words[:min(2, len(words))], "->") {
+		return fmt.Errorf("%q says neither which way the packet goes nor its protocol: put both before the source, as in \"in tcp 203.0.113.9:40000 -> 198.51.100.10:443\"", line)
+	}
+	return nil
 }
 
 // parseICMPType reads a name, a number or "type/code".

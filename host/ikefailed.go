@@ -17,7 +17,7 @@ import (
 
 // IKEFailure is the last failure with a peer with which nothing has come up since, or
 // what is known of one that has not answered yet (What is "silent"); without a Peer,
-// the last with somebody whom no ike block is for.
+// the last with somebody at Remote whom no ike block is for, for ten minutes.
 type IKEFailure struct {
 	// Ago is how many seconds it is since.
 	Ago     float64 `json:"ago_seconds"`
@@ -32,6 +32,10 @@ type lastFailures struct {
 	last map[string]failedAt
 }
 
+// strangerFor is how long the last failure with somebody whom no ike block is for is
+// shown: nothing can come up with it that would end that.
+const strangerFor = 10 * time.Minute
+
 type failedAt struct {
 	at    time.Time
 	event *IKEEvent
@@ -41,6 +45,9 @@ type failedAt struct {
 func (l *lastFailures) note(now time.Time, e *IKEEvent) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if s, ok := l.last[""]; ok && e.Peer != "" && e.Remote.IsValid() && e.Remote.Addr() == s.event.Remote.Addr() {
+		delete(l.last, "") // the stranger of before is known now, whatever has become of it
+	}
 	switch was, ok := l.last[e.Peer]; {
 	case e.Failure != "", e.What == ike.Silent.String():
 		if l.last == nil {
@@ -63,7 +70,7 @@ func (l *lastFailures) list(now time.Time, b blocks) (out []IKEFailure) {
 			known[x.ike.Name] = true
 		}
 	}
-	maps.DeleteFunc(l.last, func(name string, _ failedAt) bool { return !known[name] })
+	maps.DeleteFunc(l.last, func(name string, f failedAt) bool { return !known[name] || name == "" && now.Sub(f.at) > strangerFor })
 	for _, name := range slices.Sorted(maps.Keys(l.last)) {
 		f := l.last[name]
 		out = append(out, IKEFailure{Ago: now.Sub(f.at).Seconds(), Message: f.event.String(), IKEEvent: *f.event})

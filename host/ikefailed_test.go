@@ -151,6 +151,17 @@ func TestLastFailures(t *testing.T) {
 	want(":unknown-peer:0 b:selectors-do-not-overlap:2")
 	up("b", "y")
 	want(":unknown-peer:0")
+	// A stranger is shown for a while, or until its address is a peer's.
+	at = at.Add(strangerFor)
+	want(":unknown-peer:600")
+	at = at.Add(time.Second)
+	want("")
+	here, there := netip.MustParseAddrPort("192.0.2.66:500"), netip.MustParseAddrPort("192.0.2.67:500")
+	l.note(at, &IKEEvent{What: "failed", Failure: "unknown-peer", Remote: here})
+	l.note(at, &IKEEvent{What: "child-up", Peer: "a", Child: "x", Remote: there})
+	want(":unknown-peer:0")
+	l.note(at, &IKEEvent{What: "ike-up", Peer: "a", Remote: netip.AddrPortFrom(here.Addr(), 4500)})
+	want("")
 }
 
 // A failure about selectors names the rule and its arguments, not the ipsec block

@@ -185,6 +185,8 @@ func TestGolden(t *testing.T) {
 		{"replay-answers", run{args: []string{"replay", "-c", "profile:workstation", "--local", "192.168.1.7,fe80::7", "--on-link", "192.168.1.0/24", "--packets", "-"}, stdin: answersCapture(t)}},
 		{"replay-answers-unsure", run{args: []string{"replay", "-c", "profile:workstation", "--local", "192.168.1.7,fe80::7", "--packets", "-"}, stdin: answersCapture(t)}},
 		{"replay-bad-on-link", run{args: []string{"replay", "-c", "profile:workstation", "--on-link", "192.168.1", "-"}}},
+		{"explain-no-direction", run{args: []string{"explain", "-c", "office.hcl", "tcp 203.0.113.9 -> 198.51.100.10:80"}}},
+		{"explain-no-protocol", run{args: []string{"explain", "-c", "office.hcl", "203.0.113.9 -> 198.51.100.10:80"}}},
 		{"replay-empty", run{args: []string{"replay", "-c", "office.hcl", "--local", local, "-"}, stdin: linksCapture()}},
 		{"replay-empty-json", run{args: []string{"replay", "-c", "profile:web-server", "--local", local, "--json", "-"}, stdin: linksCapture()}},
 		{"replay-unknown-link", run{args: []string{"replay", "-c", "office.hcl", "--local", local, "-"}, stdin: linksCapture(147, 147)}},
