@@ -9,10 +9,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strconv"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/ipfw/ipfw/nfq"
@@ -143,9 +143,11 @@ func (c *Client) do(ctx context.Context, method, path string, body any) (io.Read
 		return nil, err
 	}
 	ctx, fail := context.WithCancelCause(ctx)
+	var connected atomic.Bool
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }}
 	answered := make(chan struct{})
 	go c.watch(method, path, answered, fail)
-	res, err := c.http.Do(req.WithContext(ctx))
+	res, err := c.http.Do(req.WithContext(httptrace.WithClientTrace(ctx, trace)))
 	close(answered)
 	if err != nil {
 		defer fail(nil)
@@ -157,7 +159,8 @@ func (c *Client) do(ctx context.Context, method, path string, body any) (io.Read
 		if errors.As(err, &u) {
 			err = u.Err
 		}
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		// net/http has many words for this, some of them without a type.
+		if connected.Load() && ctx.Err() == nil {
 			return nil, fmt.Errorf("the daemon at %s has ended before it answered: its log says why, and `ipfw status` what is in force", c.socket)
 		}
 		return nil, err
