@@ -96,11 +96,12 @@ func (l *Lab) newCharon(release, name, settings, plugins, vici string) (*Charon,
 	return c, []string{"sh", "-c", mount + "exec " + strings.Join(run, " ") + " /usr/lib/ipsec/charon"}
 }
 
-// ready waits until swanctl gets an answer.
+// ready waits until swanctl gets an answer. One that came while the daemon was
+// starting has been seen to hang, so each try has an end of its own.
 func (c *Charon) ready() *Charon {
 	c.lab.Helper()
-	for end := time.Now().Add(Patience); ; time.Sleep(50 * time.Millisecond) {
-		out, err := c.Try("--stats")
+	for end := time.Now().Add(2 * Patience); ; time.Sleep(50 * time.Millisecond) {
+		out, err := c.tryFor(Patience/4, "--stats")
 		if err == nil {
 			return c
 		}
@@ -111,16 +112,28 @@ func (c *Charon) ready() *Charon {
 }
 
 // Charon starts the daemon in a host, with the host's own mounts and /run.
-func (h *Host) Charon(settings string) *Charon { h.lab.Helper(); return h.charon(swanOld, settings) }
+func (h *Host) Charon(settings string) *Charon {
+	h.lab.Helper()
+	return h.charon(swanOld, settings, charonPlugins+" kernel-libipsec")
+}
 
 // CharonKEM is Charon of a release that has ML-KEM (FIPS 203, RFC 9370).
-func (h *Host) CharonKEM(settings string) *Charon { h.lab.Helper(); return h.charon(swanNew, settings) }
+func (h *Host) CharonKEM(settings string) *Charon {
+	h.lab.Helper()
+	return h.charon(swanNew, settings, charonPlugins+" kernel-libipsec")
+}
 
-func (h *Host) charon(release, settings string) *Charon {
+// CharonESP is Charon that leaves ESP to the host's kernel, which must have it.
+func (h *Host) CharonESP(settings string) *Charon {
+	h.lab.Helper()
+	return h.charon(swanOld, settings, charonPlugins)
+}
+
+func (h *Host) charon(release, settings, plugins string) *Charon {
 	l := h.lab
 	l.Helper()
 	vici := filepath.Join(l.Dir, h.Name+"-vici")
-	c, cmd := l.newCharon(release, h.Name, settings, charonPlugins+" kernel-libipsec", vici)
+	c, cmd := l.newCharon(release, h.Name, settings, plugins, vici)
 	cmd[2] = "mount -t tmpfs tmpfs /run && " + cmd[2]
 	within := c.within
 	c.launch = func() {
@@ -206,8 +219,10 @@ func (c *Charon) Again() {
 
 // Try runs swanctl, where the daemon's files are. What it warns of as it looks
 // for plugins is left out.
-func (c *Charon) Try(args ...string) (string, error) {
-	out, err := c.try(Patience, slices.Concat(c.within, args, []string{"--uri", c.uri})...)
+func (c *Charon) Try(args ...string) (string, error) { return c.tryFor(Patience, args...) }
+
+func (c *Charon) tryFor(limit time.Duration, args ...string) (string, error) {
+	out, err := c.try(limit, slices.Concat(c.within, args, []string{"--uri", c.uri})...)
 	var keep strings.Builder
 	for line := range strings.Lines(out) {
 		if !strings.HasPrefix(line, "plugin '") {
