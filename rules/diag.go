@@ -92,9 +92,16 @@ func (d Diagnostics) Err() error {
 }
 
 // WriteText prints every diagnostic with its piece of source, in lines of at
-// most width columns (0: no limit), in colour when asked.
+// most width columns (0: no limit), in colour when asked. Of a long line of source
+// it shows what is around the place.
 func (d Diagnostics) WriteText(w io.Writer, width uint, color bool) error {
-	return hcl.NewDiagnosticTextWriter(w, d.files, width, color).WriteDiagnostics(d.list)
+	for _, h := range d.list {
+		files, h := narrow(d.files, h)
+		if err := hcl.NewDiagnosticTextWriter(w, files, width, color).WriteDiagnostic(h); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // sortByPlace puts diagnostics in the order of the files and lines, those
