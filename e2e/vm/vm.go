@@ -83,6 +83,7 @@ mount -t devpts devpts /dev/pts
 mount -t tmpfs shm /dev/shm
 mount -t cgroup2 cgroup /sys/fs/cgroup
 mount --bind %[2]s %[1]s
+ln -sfn /proc/self/fd /dev/fd # as udev does: bash's <(...) wants it
 mkdir -p /dev/net # as kmod static-nodes does: opening it loads the module
 [ -e /dev/net/tun ] || mknod /dev/net/tun c 10 200
 ln -sfn %[3]s /lib/modules/$(uname -r)
