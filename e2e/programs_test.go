@@ -27,6 +27,7 @@ func startNginx(t *testing.T, l *lab.Lab, h *lab.Host, ports ...int) {
 	conf := l.File("nginx.conf", fmt.Sprintf(`user root; daemon off; master_process off; pid %[1]s/nginx.pid; error_log %[1]s/nginx.err;
 events { worker_connections 4096; }
 http {
+  send_timeout 10m; client_header_timeout 10m; # a minute ends transfers on a busy machine
   access_log off; client_body_temp_path %[1]s/a; proxy_temp_path %[1]s/b; fastcgi_temp_path %[1]s/c; uwsgi_temp_path %[1]s/d; scgi_temp_path %[1]s/e;
   server {
 %[2]s    root %[1]s/www;
