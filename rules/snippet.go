@@ -28,16 +28,12 @@ func narrow(files map[string]*hcl.File, d *hcl.Diagnostic) (map[string]*hcl.File
 	}
 	file, subject := files[d.Subject.Filename], *d.Subject
 	src := file.Bytes
-	if subject.Start.Byte > len(src) || subject.End.Byte > len(src) || subject.End.Byte < subject.Start.Byte {
+	if subject.Start.Line < 1 || subject.End.Byte < subject.Start.Byte || subject.End.Byte > len(src) || longest(src, d) <= maxSource {
 		return files, d
 	}
-	start := bytes.LastIndexByte(src[:subject.Start.Byte], '\n') + 1
-	end := len(src)
+	start, end := bytes.LastIndexByte(src[:subject.Start.Byte], '\n')+1, len(src)
 	if i := bytes.IndexByte(src[subject.Start.Byte:], '\n'); i >= 0 {
 		end = subject.Start.Byte + i
-	}
-	if longest(src, d) <= maxSource {
-		return files, d
 	}
 	from, to := runeAt(src, max(start, subject.Start.Byte-maxSource/4)), runeAt(src, min(end, subject.Start.Byte+maxSource*3/4))
 	before, after := "", ""
