@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/ipfw/ipfw/packet"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,12 +21,9 @@ const (
 // that somebody puts into one is forwarded from the ingress hook of its device on, by
 // the kernel alone: no chain of the forward hook sees its packets any more.
 func (r *ruleset) flowtables() ([]string, error) {
-	msgs, err := r.raw.Execute(netlink.Message{
-		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETFLOWTABLE, Flags: netlink.Request | netlink.Dump},
-		Data:   []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0},
-	})
+	msgs, err := r.dump(unix.NFT_MSG_GETFLOWTABLE, "flowtables")
 	if err != nil {
-		return nil, fmt.Errorf("list nftables flowtables: %w", err)
+		return nil, err
 	}
 	var list []string
 	for _, m := range msgs {

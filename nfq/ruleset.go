@@ -177,15 +177,24 @@ type tableState struct {
 	owner  uint32 // the netlink port of the socket that it belongs to; 0: nobody's
 }
 
-// tables gives the tables of the name. The library's list has no owner, and
-// flags in the wrong byte order.
-func (r *ruleset) tables(name string) ([]tableState, error) {
+// dump gives all objects of a kind, of every family.
+func (r *ruleset) dump(get netlink.HeaderType, kind string) ([]netlink.Message, error) {
 	msgs, err := r.raw.Execute(netlink.Message{
-		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETTABLE, Flags: netlink.Request | netlink.Dump},
+		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | get, Flags: netlink.Request | netlink.Dump},
 		Data:   []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, 0},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list nftables tables: %w", err)
+		return nil, fmt.Errorf("list nftables %s: %w", kind, err)
+	}
+	return msgs, nil
+}
+
+// tables gives the tables of the name. The library's list has no owner, and
+// flags in the wrong byte order.
+func (r *ruleset) tables(name string) ([]tableState, error) {
+	msgs, err := r.dump(unix.NFT_MSG_GETTABLE, "tables")
+	if err != nil {
+		return nil, err
 	}
 	var there []tableState
 	for _, m := range msgs {
