@@ -140,7 +140,7 @@ ike "work" {
 	})
 	a.run(t)
 	try()
-	if n := strings.Count(ann.Run("ip", "rule"), "proto 73"); n != 4 {
+	if n := strings.Count(ann.Run("ip", "rule"), "proto 73"); n != 5 {
 		t.Errorf("%d rules after a start over what a killed daemon had left:\n%s", n, ann.Run("ip", "rule"))
 	}
 	a.daemon.Signal(syscall.SIGTERM)

@@ -77,24 +77,28 @@ func (t *tunnel) assign(a netip.Addr, kind uint16) error {
 	return err
 }
 
-// route sends what goes to a network by the device, or does so no more.
+// route sends what goes to a network by the device, or does so no more; from is the
+// source for it, the zero Addr: any.
 func (t *tunnel) route(kind uint16, from netip.Addr, to netip.Prefix, table uint32) error {
 	index, err := t.index()
 	if err != nil {
 		return err
 	}
-	attrs, err := netlink.MarshalAttributes([]netlink.Attribute{
+	list := []netlink.Attribute{
 		{Type: unix.RTA_DST, Data: to.Addr().AsSlice()},
-		{Type: unix.RTA_PREFSRC, Data: from.AsSlice()},
 		{Type: unix.RTA_OIF, Data: binary.NativeEndian.AppendUint32(nil, index)},
 		{Type: unix.RTA_TABLE, Data: binary.NativeEndian.AppendUint32(nil, table)},
-	})
+	}
+	if from.IsValid() {
+		list = append(list, netlink.Attribute{Type: unix.RTA_PREFSRC, Data: from.AsSlice()})
+	}
+	attrs, err := netlink.MarshalAttributes(list)
 	if err != nil {
 		return err
 	}
 	// struct rtmsg: family, lengths of destination and source, TOS, table,
 	// protocol, scope, type, flags
-	body := []byte{family(from), byte(to.Bits()), 0, 0, unix.RT_TABLE_UNSPEC, unix.RTPROT_STATIC, unix.RT_SCOPE_LINK, unix.RTN_UNICAST, 0, 0, 0, 0}
+	body := []byte{family(to.Addr()), byte(to.Bits()), 0, 0, unix.RT_TABLE_UNSPEC, unix.RTPROT_STATIC, unix.RT_SCOPE_LINK, unix.RTN_UNICAST, 0, 0, 0, 0}
 	h := netlink.Header{Type: netlink.HeaderType(kind), Flags: netlink.Request | netlink.Acknowledge}
 	if kind == unix.RTM_NEWROUTE {
 		h.Flags |= netlink.Create | netlink.Replace

@@ -23,7 +23,8 @@ import (
 //
 // The kernel routes what comes in when the whole hook is done. Behind mangle
 // there are those who ask for a route by the mark (fib, of firewalld's reverse
-// path filter), and behind everybody it is the kernel that does.
+// path filter), and behind everybody it is the kernel that does. Only for the former,
+// what came by our device has bits of ours between the two: see reversepath.go.
 //
 //	chain output_clean {                         # before our own chain
 //		type route hook output priority filter - 1; policy accept;
@@ -50,13 +51,14 @@ func (t *tableSpec) prerouting() (cs []chainSpec) {
 	chain := func(name string, p nftables.ChainPriority, rules [][]expr.Any) {
 		cs = append(cs, chainSpec{name: name, hook: nftables.ChainHookPrerouting, priority: p, policy: nftables.ChainPolicyAccept, rules: rules})
 	}
-	last := [][]expr.Any{t.clean()}
+	first, last := [][]expr.Any{t.clean()}, [][]expr.Any{t.clean()}
 	if t.protect {
 		chain("arriving", priorityRaw, t.arriving())
 		chain("opened", priorityRaw+1, t.inPlace())
+		first = append(first, t.wayBack())
 		last = append(last, t.notMoved()...)
 	}
-	chain("prerouting_clean", priorityMangle+1, [][]expr.Any{t.clean()})
+	chain("prerouting_clean", priorityMangle+1, first)
 	chain("prerouting_last", priorityLast, last)
 	return cs
 }
@@ -68,10 +70,14 @@ func (t *tableSpec) rerouting() []chainSpec {
 	if t.sendMark != 0 { // alone it says who has sent the packet
 		first = append([]expr.Any{meta(expr.MetaKeyMARK), and(uint32(t.marks)), unequal(native32(t.sendMark))}, first...)
 	}
-	chain := func(name string, p nftables.ChainPriority, rule []expr.Any) chainSpec {
-		return chainSpec{name: name, hook: nftables.ChainHookOutput, priority: p, policy: nftables.ChainPolicyAccept, rules: [][]expr.Any{rule}, route: true}
+	chain := func(name string, p nftables.ChainPriority, rules ...[]expr.Any) chainSpec {
+		return chainSpec{name: name, hook: nftables.ChainHookOutput, priority: p, policy: nftables.ChainPolicyAccept, rules: rules, route: true}
 	}
-	return []chainSpec{chain("output_clean", priorityFilter-1, first), chain("output_last", priorityLast, t.clean())}
+	before := [][]expr.Any{first}
+	if t.protect {
+		before = [][]expr.Any{t.notBack(), first}
+	}
+	return []chainSpec{chain("output_clean", priorityFilter-1, before...), chain("output_last", priorityLast, t.clean())}
 }
 
 // clean takes our bits off a packet that has some.

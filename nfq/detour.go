@@ -3,6 +3,7 @@ package nfq
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -31,9 +32,9 @@ type detour struct {
 }
 
 const (
-	detourTable    = 4301
-	detourRule     = 4301 // the first of five priorities
-	detourProtocol = 73   // who has made the rule, FRA_PROTOCOL
+	detourTable  = 4301
+	detourRule   = 4301 // the first of five priorities
+	ruleProtocol = 73   // who has made the rule, FRA_PROTOCOL
 )
 
 // ipRule is one rule of the routing policy.
@@ -42,13 +43,15 @@ type ipRule struct {
 	priority uint32
 	from, to netip.Prefix // the zero Prefix: any
 	table    uint32
-	specific bool // a default route does not count (suppress_prefixlength 0)
+	specific bool   // a default route does not count (suppress_prefixlength 0)
+	mark     uint32 // of packets whose marks have ...
+	mask     uint32 // ... these bits so; 0: of any
 }
 
 // rulesFor are the rules of a family that the detours need.
 func rulesFor(v6 bool, detours map[netip.Addr]detour) (list []ipRule) {
 	rule := func(n uint32, from, to netip.Prefix, table uint32, specific bool) {
-		list = append(list, ipRule{v6, detourRule + n, from, to, table, specific})
+		list = append(list, ipRule{v6: v6, priority: detourRule + n, from: from, to: to, table: table, specific: specific})
 	}
 	host := func(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 	var any netip.Prefix
@@ -165,8 +168,10 @@ const (
 	fraDst         = 1
 	fraSrc         = 2
 	fraPriority    = 6
+	fraMark        = 10
 	fraSuppressLen = 14
 	fraTable       = 15
+	fraMask        = 16
 	fraProtocol    = 21
 	frToTable      = 1
 )
@@ -180,9 +185,12 @@ func (t *tunnel) rule(kind uint16, r *ipRule) error {
 		body[0] = unix.AF_INET6
 	}
 	number := func(n uint32) []byte { return binary.NativeEndian.AppendUint32(nil, n) }
-	attrs := []netlink.Attribute{{Type: fraPriority, Data: number(r.priority)}, {Type: fraProtocol, Data: []byte{detourProtocol}}}
+	attrs := []netlink.Attribute{{Type: fraPriority, Data: number(r.priority)}, {Type: fraProtocol, Data: []byte{ruleProtocol}}}
 	if r.table != 0 {
 		attrs = append(attrs, netlink.Attribute{Type: fraTable, Data: number(r.table)})
+	}
+	if r.mask != 0 {
+		attrs = append(attrs, netlink.Attribute{Type: fraMark, Data: number(r.mark)}, netlink.Attribute{Type: fraMask, Data: number(r.mask)})
 	}
 	if r.specific {
 		attrs = append(attrs, netlink.Attribute{Type: fraSuppressLen, Data: number(0)})
@@ -210,6 +218,17 @@ func (t *tunnel) rule(kind uint16, r *ipRule) error {
 // maxStale bounds how many rules of a predecessor are looked for.
 const maxStale = 4096
 
+// clearRules removes the rules that a daemon which was killed has left in the network
+// namespace of the caller's thread.
+func clearRules() error {
+	c, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
+	if err != nil {
+		return fmt.Errorf("route netlink socket: %w", err)
+	}
+	(&tunnel{conn: c}).clearRules()
+	return c.Close()
+}
+
 // clearRules removes what a daemon that was killed has left.
 func (t *tunnel) clearRules() {
 	for _, v6 := range []bool{false, true} {
@@ -220,5 +239,6 @@ func (t *tunnel) clearRules() {
 				}
 			}
 		}
+		_ = t.noWayBack(v6)
 	}
 }

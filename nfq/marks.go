@@ -38,6 +38,10 @@ const minMaskBits = 8
 //	4     expected    packet    on its way up and with reply: see expectations
 //	5-7   generation  both      ... as long as the table's generation is this one
 //
+// reply and injected together, and alone, say of a packet in the prerouting hook,
+// behind mangle, that it came by our device, for those who ask for its way back with
+// the mark: see reversepath.go.
+//
 // injected and queued together say opened, on a packet that came out of an SA
 // before connection tracking. The input chain writes it on what comes by our
 // device, and lets it pass; its connection becomes admitted like one that the
@@ -74,6 +78,7 @@ func (m marks) injected() uint32 { return m.bit(1) }
 func (m marks) queued() uint32   { return m.bit(2) }
 func (m marks) admitted() uint32 { return m.bit(3) }
 func (m marks) opened() uint32   { return m.injected() | m.queued() }
+func (m marks) back() uint32     { return m.reply() | m.injected() }
 
 // again says whether a message is about a packet that came out of an SA and is
 // not Arriving any more, and whether its destination is another since then. In

@@ -146,7 +146,7 @@ func (f *Firewall) open() (err error) {
 	if f.inject, err = openInjector(mark, sends, readers); err != nil {
 		return err
 	}
-	if f.tunnel, err = openTunnel(f.cfg.Table); err != nil {
+	if f.tunnel, err = openTunnel(f.cfg.Table, f.marks, f.inject.raw6 >= 0); err != nil {
 		return err
 	}
 	if f.intake, err = openIntake(readers); err != nil {
@@ -213,6 +213,7 @@ func (f *Firewall) install(cfg *Config, fresh bool) error {
 		if err := f.tunnel.up(); err != nil {
 			return err
 		}
+		f.tunnel.showBack(f.cfg.Logger)
 	}
 	bySocket, err := f.takePorts(cfg)
 	if err != nil {

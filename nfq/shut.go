@@ -129,6 +129,9 @@ func Remove(cfg Config) (err error) {
 		if _, err := r.refuseForeignTable(cfg.Table); err != nil {
 			return privileged(err)
 		}
-		return privileged(r.remove(cfg.Table))
+		if err := r.remove(cfg.Table); err != nil {
+			return privileged(err)
+		}
+		return clearRules()
 	})
 }

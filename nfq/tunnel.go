@@ -35,6 +35,8 @@ type tunnel struct {
 	way     sync.Mutex
 	detours map[netip.Addr]detour
 	rules   map[ipRule]bool // in force
+
+	back reversePath
 }
 
 // Device is the device by which opened packets come in, of a Firewall with the
@@ -43,8 +45,9 @@ const Device = DefaultTable + "0"
 
 func deviceName(table string) string { return table[:min(len(table), unix.IFNAMSIZ-2)] + "0" }
 
-func openTunnel(table string) (*tunnel, error) {
-	t := &tunnel{name: deviceName(table), ctl: -1, detours: map[netip.Addr]detour{}, rules: map[ipRule]bool{}}
+// openTunnel gets ready to make it. ipv6 says that the host has that.
+func openTunnel(table string, m marks, ipv6 bool) (*tunnel, error) {
+	t := &tunnel{name: deviceName(table), ctl: -1, detours: map[netip.Addr]detour{}, rules: map[ipRule]bool{}, back: reversePath{marks: m, ipv6: ipv6}}
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -62,6 +65,10 @@ func openTunnel(table string) (*tunnel, error) {
 		return nil, errors.Join(err, t.close())
 	}
 	if t.conn, err = netlink.Dial(unix.NETLINK_ROUTE, nil); err != nil {
+		return nil, errors.Join(fmt.Errorf("route netlink socket: %w", err), t.close())
+	}
+	t.clearRules()
+	if t.back.news, err = netlink.Dial(unix.NETLINK_ROUTE, nil); err != nil {
 		return nil, errors.Join(fmt.Errorf("route netlink socket: %w", err), t.close())
 	}
 	return t, nil
@@ -112,7 +119,6 @@ func (t *tunnel) up() error {
 		return fmt.Errorf("device %s: %w", t.name, err)
 	}
 	t.made = true
-	t.clearRules()
 	return nil
 }
 
@@ -143,11 +149,14 @@ func (t *tunnel) writev(iov []unix.Iovec) error {
 }
 
 func (t *tunnel) close() error {
-	var errs []error
+	errs := []error{t.back.close()}
 	t.way.Lock()
 	clear(t.detours)
 	if t.conn != nil {
 		errs = append(errs, t.syncRules())
+		for _, v6 := range t.back.families() {
+			errs = append(errs, t.noWayBack(v6))
+		}
 	}
 	t.way.Unlock()
 	if t.file != nil {

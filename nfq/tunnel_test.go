@@ -32,7 +32,7 @@ func TestNoTUN(t *testing.T) {
 					return err
 				}
 			}
-			tun, err := openTunnel("ipfw")
+			tun, err := openTunnel("ipfw", marks(DefaultMask), true)
 			if err != nil {
 				return err
 			}
