@@ -1,7 +1,9 @@
 package nfq
 
 import (
+	"bytes"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -289,5 +291,39 @@ func TestReversePathMarkOfOthers(t *testing.T) {
 				t.Errorf("%v, mark %#x: judged as leaving by %q", to, mark, seen)
 			}
 		}
+	}
+}
+
+// That the way back cannot be shown is told; that a host without IPv6 on the device has
+// none to be shown is not.
+func TestReversePathTold(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.do(func() { sysctl(t, "ipv6/conf/default/disable_ipv6", "1") })
+	var log bytes.Buffer // read when nobody writes it any more
+	cfg := Config{Protect: true, Logger: slog.New(slog.NewTextHandler(&log, nil))}
+	fw := h.start(cfg, pass)
+	if got := h.backs(false); !slices.Contains(got, "back") {
+		t.Errorf("IPv4: rules for %v", got)
+	}
+	if got := h.backs(true); slices.Contains(got, "back") {
+		t.Errorf("IPv6, which is off: rules for %v", got)
+	}
+	h.try(func() error {
+		link, err := netlink.LinkByName(Device)
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetDown(link)
+	})
+	for range 2 { // and not again and again
+		h.try(func() error { return fw.Reload(cfg) })
+	}
+	fw.stop()
+	if err := fw.Close(false); err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(log.String(), "reverse path filters of other programs"); n != 1 || !strings.Contains(log.String(), "IPv4: default route of table 4302: ") {
+		t.Errorf("told %d times of a device that is down:\n%s", n, log.String())
 	}
 }
