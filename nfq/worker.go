@@ -74,6 +74,7 @@ func (w *worker) judge(m *message, now int64) answer {
 		w.count(m, false)
 		return answer{}
 	}
+	mended := fault == packet.OK && w.mend(m)
 	r := w.handler.Handle(in, &w.out, fault)
 	a := answer{}
 	switch {
@@ -85,7 +86,9 @@ func (w *worker) judge(m *message, now int64) answer {
 	case r.Verdict == engine.Protect:
 		a = w.sealed(m)
 	case r.Verdict == engine.Bypass:
-		a = w.passed(m, &r)
+		if a = w.passed(m, &r); mended {
+			w.out.Replace, a.replace = in.Packet.Bytes[:in.Packet.Len], true
+		}
 	case r.Verdict == engine.Discard && r.Offload != 0:
 		w.refused(m, &r)
 	case r.Verdict == engine.Discard && r.Reject:
@@ -97,6 +100,12 @@ func (w *worker) judge(m *message, now int64) answer {
 		w.count(m, a.accept)
 	}
 	return a
+}
+
+// mend gives a packet back the checksum that the kernel has spoilt in queueing it.
+func (w *worker) mend(m *message) bool {
+	p := &w.in.Packet
+	return p.Protocol == packet.SCTP && !p.Fragment && len(p.Bytes) >= p.Len && p.Len <= maxPayload && packet.MendSCTP(p.Bytes[p.Transport:p.Len])
 }
 
 func (w *worker) count(m *message, accepted bool) {

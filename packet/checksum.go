@@ -92,9 +92,7 @@ func SetChecksum(segment []byte, src, dst netip.Addr, proto uint8) bool {
 		if len(segment) < sctpHeader {
 			return false
 		}
-		// CRC32c, least significant byte first: RFC 9260, appendix A.
-		clear(segment[8:12])
-		binary.LittleEndian.PutUint32(segment[8:], crc32.Checksum(segment, crc32.MakeTable(crc32.Castagnoli)))
+		setCRC32c(segment)
 		return true
 	default:
 		return false
@@ -118,4 +116,35 @@ func SetChecksum(segment []byte, src, dst netip.Addr, proto uint8) bool {
 	}
 	be.PutUint16(segment[at:], sum)
 	return true
+}
+
+// setCRC32c fills in the checksum of an SCTP packet, least significant byte first:
+// RFC 9260, appendix A.
+func setCRC32c(segment []byte) {
+	clear(segment[8:12])
+	binary.LittleEndian.PutUint32(segment[8:], crc32.Checksum(segment, crc32.MakeTable(crc32.Castagnoli)))
+}
+
+// MendSCTP gives an SCTP packet its CRC32c where it has the Internet checksum in
+// its place, and reports whether it has changed it. Linux before 6.11 makes such
+// packets: a queue that is not to see open checksums has those of SCTP, which a
+// network card would fill in, filled in as if they were those of TCP. A right
+// CRC32c stays, and so does any other wrong one: who has damaged that is not known.
+func MendSCTP(segment []byte) bool {
+	// The card's field was zero, and two bytes of it have been written.
+	if len(segment) < sctpHeader || segment[10] != 0 || segment[11] != 0 {
+		return false
+	}
+	was := be.Uint16(segment[8:])
+	be.PutUint16(segment[8:], 0)
+	sum := Checksum(segment, 0)
+	be.PutUint16(segment[8:], was)
+	if sum == 0 {
+		sum = 0xffff
+	}
+	if sum != was {
+		return false
+	}
+	setCRC32c(segment)
+	return binary.BigEndian.Uint16(segment[8:]) != was || segment[10] != 0 || segment[11] != 0
 }

@@ -1,8 +1,10 @@
 package packet
 
 import (
+	"cmp"
 	"hash/crc32"
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -74,5 +76,32 @@ func TestSetChecksum(t *testing.T) {
 	clear(b[8:12])
 	if want := crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)); sum != want {
 		t.Errorf("SCTP: %08x, want %08x", sum, want)
+	}
+}
+
+// What Linux before 6.11 makes of an open checksum of SCTP gets the right one;
+// everything else stays.
+func TestMendSCTP(t *testing.T) {
+	for n := range 2000 {
+		right := build(t, Spec{Protocol: SCTP, Tag: uint32(n), Payload: []byte("abcdef")[:n%7]})[20:]
+		b := slices.Clone(right)
+		if MendSCTP(b) || !slices.Equal(b, right) {
+			t.Fatalf("a right one was changed: %x, was %x", b, right)
+		}
+		clear(b[8:12])
+		be.PutUint16(b[8:], cmp.Or(slowChecksum(b, 0), 0xffff))
+		if !MendSCTP(b) || !slices.Equal(b, right) {
+			t.Fatalf("not mended: %x, want %x", b, right)
+		}
+		b[len(b)-1] ^= 1
+		wrong := slices.Clone(b)
+		if MendSCTP(b) || !slices.Equal(b, wrong) {
+			t.Fatalf("a wrong one of others was changed: %x, was %x", b, wrong)
+		}
+	}
+	for n := range sctpHeader {
+		if MendSCTP(make([]byte, n)) {
+			t.Errorf("%d bytes were mended", n)
+		}
 	}
 }
