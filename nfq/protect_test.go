@@ -289,7 +289,7 @@ func TestProtect(t *testing.T) {
 					if got := a.reach("udp", to, 7, patience); got != "open" {
 						t.Errorf("udp to %v: %s", to, got)
 					}
-					if err := a.bulk(to, 4<<20); err != nil {
+					if err := a.bulk(to, 1<<20); err != nil {
 						t.Errorf("tcp to %v: %v", to, err)
 					}
 				}

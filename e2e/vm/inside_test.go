@@ -81,18 +81,14 @@ func (m *Machine) again(t *testing.T, line func(string)) {
 	name, _, _ := strings.Cut(t.Name(), "/")
 	end := result{how: "FAIL", took: "no end"}
 	out := newReading(func(r result) { end = r })
-	rest := ""
-	err = m.Stream(suiteLimit, "/", []string{lab.KernelVariable + "=" + m.Kernel.Name, lab.BuiltEnv + "=" + m.Shared("ipfw")}, func(s string) {
-		out.take(s)
-		lines := strings.Split(rest+s, "\n")
-		rest = lines[len(lines)-1]
-		for _, l := range lines[:len(lines)-1] {
-			t.Log("| " + l)
-			if line != nil {
-				line(l)
-			}
+	out.each = func(l string) {
+		t.Log("| " + l)
+		if line != nil {
+			line(l)
 		}
-	}, self, "-test.v", "-test.timeout", (suiteLimit - time.Minute).String(), "-test.run", "^"+name+"$")
+	}
+	err = m.Stream(suiteLimit, "/", []string{lab.KernelVariable + "=" + m.Kernel.Name, lab.BuiltEnv + "=" + m.Shared("ipfw")}, out.take,
+		self, "-test.v", "-test.timeout", (suiteLimit - time.Minute).String(), "-test.run", "^"+name+"$")
 	if f := m.Faults(); len(f) > 0 {
 		t.Errorf("the kernel says of itself:\n%s", strings.Join(f, "\n"))
 	}

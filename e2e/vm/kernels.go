@@ -25,7 +25,7 @@ type Kernel struct {
 // the kernel or of that module.
 type Feature struct{ Name, Option, Module, Symbol string }
 
-// Features, of which Kernels says who has them. TestKernelsHave holds that to the
+// Features, of which Kernels says who has them. TestKernels holds that to the
 // kernels themselves.
 var (
 	QueueExpression = Feature{"the nftables queue expression", "CONFIG_NFT_QUEUE", "nft_queue", ""}

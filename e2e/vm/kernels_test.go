@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -54,6 +55,7 @@ type play struct {
 	share  string
 	matrix *matrix
 	m      *Machine // nil: none is running
+	deaths int      // by the emulator's fault
 }
 
 func (p *play) run(t *testing.T) {
@@ -73,16 +75,31 @@ func (p *play) run(t *testing.T) {
 				}
 				t.Logf("Linux %s, booted in %v", p.m.Release, p.m.Booted.Round(time.Second))
 			}
-			before := len(left)
+			before, deaths := len(left), p.deaths
 			var why string
-			if left, why = p.some(t, b, left); len(left) == before {
+			if left, why = p.some(t, b, left); len(left) == before && p.deaths == deaths {
 				p.give(t, b, left, result{how: "FAIL", took: "did not run", output: why})
 				break
 			}
 		}
 	}
 	if p.m != nil {
+		p.features(t)
 		p.faults(t)
+	}
+}
+
+// features holds Kernels to the kernel: it looks whether modules load and symbols
+// are there. It comes last, for modules are to be loaded by those who need them.
+func (p *play) features(t *testing.T) {
+	if !strings.HasPrefix(p.m.Release, p.kernel.Major+".") {
+		t.Errorf("Linux %s is not the %s that e2e/vm knows: see what it has, and change Kernels", p.m.Release, p.kernel.Major)
+	}
+	for _, f := range features() {
+		want := slices.Contains(p.kernel.Has, f) && !slices.Contains(p.way.without, f.Module)
+		if got := p.m.has(f); got != want {
+			t.Errorf("%v: has it: %v, Kernels says %v", f, got, want)
+		}
 	}
 }
 
@@ -104,21 +121,31 @@ func (p *play) some(t *testing.T, b *built, tests []string) (left []string, why 
 		}
 	}
 	out := newReading(settle)
+	if os.Getenv("IPFW_KERNELS") != "" { // make kernels, for hours
+		out.each = func(l string) { t.Log("| " + l) }
+	}
 	err := p.m.Stream(suiteLimit, b.dir, []string{lab.KernelVariable + "=" + p.kernel.Name, p.ipfw()}, out.take,
-		p.m.Shared(b.binary), "-test.v", "-test.timeout", (suiteLimit - time.Minute).String(), "-test.run", "^("+strings.Join(tests, "|")+")$")
+		p.m.Shared(b.binary), "-test.v", "-test.parallel", strconv.Itoa(b.parallel()), "-test.timeout", (suiteLimit - time.Minute).String(), "-test.run", "^("+strings.Join(tests, "|")+")$")
 	open := out.open()
 	if err != nil {
 		why = fmt.Sprintf("%s\n%v", strings.Join(out.loose, "\n"), err)
+	}
+	_, dead := p.m.Try(lab.Patience, "true")
+	switch {
+	case dead != nil && p.m.stale() && p.deaths < bootTries: // the emulator's fault, not the tests'
+		p.deaths++
+		t.Logf("once more from %d tests before the end of %s: %v", len(left), b.pkg, dead)
+		open = nil
+	case len(open) == 0 && len(left) > 0:
+		t.Logf("%s ended before its last test: %s", b.pkg, why)
+	case dead != nil:
+		p.faults(t)
 	}
 	for _, r := range open {
 		r.output += "\n" + why
 		settle(r)
 	}
-	if len(open) == 0 && len(left) > 0 {
-		t.Logf("%s ended before its last test: %s", b.pkg, why)
-	}
-	if _, err := p.m.Try(lab.Patience, "true"); err != nil {
-		p.faults(t)
+	if dead != nil {
 		p.m = nil
 	}
 	return left, why

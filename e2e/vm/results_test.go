@@ -40,6 +40,7 @@ type reading struct {
 	output  map[string][]string // of tests that have begun and not ended
 	loose   []string            // what no test has said
 	ended   func(result)
+	each    func(line string) // nil: nobody wants to see them
 }
 
 func newReading(ended func(result)) *reading {
@@ -51,6 +52,9 @@ func (r *reading) take(part string) {
 	lines := strings.Split(r.rest+part, "\n")
 	r.rest = lines[len(lines)-1]
 	for _, l := range lines[:len(lines)-1] {
+		if r.each != nil {
+			r.each(l)
+		}
 		r.line(l)
 	}
 }

@@ -39,7 +39,7 @@ type suite struct {
 func suites() []suite {
 	return []suite{
 		{pkg: "e2e", run: "^Test(" + wholeHosts + ")$", onlyQueue: "^Test(" + anyWay + ")$", short: "^TestDemo$"},
-		{pkg: "nfq", skip: "^TestFigure", short: "^(TestQueueOverflow|TestSenderNoAllocs|TestWaiterTakesTurns)$"},
+		{pkg: "nfq", skip: "^TestFigure", onlyQueue: "^TestNativeQueueExpression$", short: "^(TestQueueOverflow|TestSenderNoAllocs|TestWaiterTakesTurns)$"},
 		{pkg: "host", skip: "^TestFigure", onlyQueue: ".", short: "^$"},
 		{pkg: "e2e/peers", run: "^TestStrongSwanKernel$", onlyQueue: ".", short: "^$"},
 		{pkg: "e2e/attack", run: "^Test(" + attacks + ")$", onlyQueue: ".", short: "^$"},
@@ -106,6 +106,15 @@ func (b *built) build(t *testing.T, share string) {
 	if _, err := os.Stat(to); err != nil {
 		command(t, "go", "test", "-c", "-tags", "guest", "-o", to, b.path())
 	}
+}
+
+// parallel is how many tests run at a time. Those of whole hosts wait for most of
+// their time; the others keep the guest's two processors busy.
+func (s suite) parallel() int {
+	if s.pkg == "e2e" {
+		return 4
+	}
+	return 2
 }
 
 func (s suite) path() string { return "github.com/ipfw/ipfw/" + s.pkg }

@@ -29,6 +29,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -120,8 +121,11 @@ func Start(t testing.TB, k Kernel, share string, c Config) (*Machine, error) {
 	lab.Need(t, "qemu-system-x86_64")
 	for tries := 1; ; tries++ {
 		m, err := start(t, k, share, c)
-		if err == nil || tries == bootTries || !stale.MatchString(err.Error()) {
-			return m, err
+		if err == nil {
+			return m, nil
+		}
+		if tries == bootTries || !m.stale() {
+			return nil, err
 		}
 		t.Logf("once more, for that is the emulator's fault: %v", err)
 	}
@@ -134,16 +138,21 @@ const bootTries = 3
 
 var stale = regexp.MustCompile(`Oops: int3|int3: 0000`)
 
-// start is one try of Start.
+// stale says that the kernel has died so.
+func (m *Machine) stale() bool {
+	return slices.ContainsFunc(m.console.lines(), stale.MatchString)
+}
+
+// start is one try of Start; the machine is never nil.
 func start(t testing.TB, k Kernel, share string, c Config) (*Machine, error) {
 	t.Helper()
 	m := &Machine{Kernel: k, config: c.withDefaults(), ended: make(chan struct{})}
 	start := time.Now()
 	if err := m.boot(t, share); err != nil {
-		return nil, fmt.Errorf("booting %s: %w", k.Name, err)
+		return m, fmt.Errorf("booting %s: %w", k.Name, err)
 	}
 	if err := m.Await(bootLimit); err != nil {
-		return nil, err
+		return m, err
 	}
 	m.Booted = time.Since(start)
 	release, err := m.Try(lab.Patience, "uname", "-r")
