@@ -203,7 +203,7 @@ func (b *beside) holds(when string) {
 // rules is all that ipfw must leave as it was, without counters.
 func (b *beside) rules() string {
 	var all strings.Builder
-	for _, command := range []string{"nft -s list ruleset", "ip rule", "ip -6 rule", "ip route show table all", "ip xfrm policy", "ip xfrm state", "ip link"} {
+	for _, command := range []string{"nft -s list ruleset", "ip rule", "ip -6 rule", "ip route show table all", "ip xfrm policy", "ip link"} {
 		out, err := b.server.Try(waitLong, strings.Fields(command)...)
 		fmt.Fprintf(&all, "# %s\n%s", command, out)
 		if err != nil {

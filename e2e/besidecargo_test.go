@@ -47,9 +47,13 @@ print("whole")
 // Transport mode carries SCTP, and tunnels that the kernel makes: GRE and IP-in-IP.
 // All that two hosts say to each other is protected.
 func TestBesideCargo(t *testing.T) {
+	t.Parallel()
 	lab.Need(t, "tcpdump", "ping", python)
 	for _, native := range []bool{true, false} {
-		t.Run(fmt.Sprintf("native=%v", native), func(t *testing.T) { tryCargo(t, native) })
+		t.Run(fmt.Sprintf("native=%v", native), func(t *testing.T) {
+			t.Parallel()
+			tryCargo(t, native)
+		})
 	}
 }
 

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -41,6 +42,7 @@ func (b *beside) move(clientDev, serverDev string) {
 
 // The hosts' addresses are on devices of every kind, over the veth pair.
 func TestBesideDevices(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		name string
 		make func(b *beside)
@@ -69,8 +71,21 @@ func TestBesideDevices(t *testing.T) {
 			needsDevice(b.t, b.server, "CONFIG_MACVLAN", "link", "s0", "name", "mac0", "type", "macvlan", "mode", "private")
 			b.move("c0", "mac0")
 		}},
+		{"vrf", func(b *beside) {
+			needsDevice(b.t, b.server, "CONFIG_NET_VRF", "red", "type", "vrf", "table", "10")
+			b.server.Run("ip", "link", "set", "red", "up")
+			// A link that gets a master loses its IPv6 addresses.
+			b.server.Sysctl("net.ipv6.conf.s0.keep_addr_on_down", "1")
+			b.server.Run("ip", "link", "set", "s0", "master", "red")
+			// The programs are in no VRF, and hear all of them.
+			b.server.Sysctl("net.ipv4.tcp_l3mdev_accept", "1")
+			b.server.Sysctl("net.ipv4.udp_l3mdev_accept", "1")
+			b.server.Run("ip", "addr", "replace", "fd77::1/64", "dev", "s0", "nodad")
+			b.move("c0", "s0")
+		}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
 			b := besidePair(t)
 			row.make(b)
 			b.run()
@@ -78,8 +93,27 @@ func TestBesideDevices(t *testing.T) {
 	}
 }
 
+// The link is slow, loses and reorders packets (netem on both ends): what is
+// protected comes whole, in TCP and, where a program sends again, in UDP.
+func TestBesideNetem(t *testing.T) {
+	t.Parallel()
+	b := besidePair(t)
+	for h, dev := range map[*lab.Host]string{b.client: "c0", b.server: "s0"} {
+		args := strings.Fields("tc qdisc add dev " + dev + " root netem delay 20ms 5ms loss 1% reorder 25% 50% limit 10000")
+		if out, err := h.Try(waitLong, args...); err != nil {
+			t.Skip("this kernel has not netem (CONFIG_NET_SCH_NETEM): " + strings.TrimSpace(out))
+		}
+	}
+	b.run(change{"2 MiB at once", func() {
+		for _, addr := range besideAddresses {
+			b.carries("netem", "tcp", netip.AddrPortFrom(addr, portSealed), 2<<20)
+		}
+	}, false})
+}
+
 // Links of every length carry what is allowed and what is protected.
 func TestBesideMTU(t *testing.T) {
+	t.Parallel()
 	b := besidePair(t)
 	b.start()
 	for _, mtu := range []string{"1280", "1400", "9000", "1500"} {
@@ -94,6 +128,7 @@ func TestBesideMTU(t *testing.T) {
 
 // The kernel's offloads are switched off and on while connections live.
 func TestBesideOffloads(t *testing.T) {
+	t.Parallel()
 	b := besidePair(t)
 	b.start()
 	ends := map[*lab.Host]string{b.client: "c0", b.server: "s0"}

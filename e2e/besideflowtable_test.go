@@ -38,8 +38,10 @@ func crossed(h *lab.Host) (n int) {
 // A flowtable beside ipfw: what ipfw lets through it carries past ipfw, and ipfw
 // says so; what ipfw discards it never gets.
 func TestBesideFlowtable(t *testing.T) {
+	t.Parallel()
 	for _, priority := range []string{"filter - 10", "filter + 10"} {
 		t.Run(priority, func(t *testing.T) {
+			t.Parallel()
 			b := besideBox(t, "br0")
 			flowtable(t, b.Lab, b.server, priority, "s0", "br0")
 			before := b.rules()
@@ -70,5 +72,31 @@ func TestBesideFlowtable(t *testing.T) {
 			}
 			b.ends(before)
 		})
+	}
+}
+
+// What goes through a tunnel is carried past by no flowtable, neither sealed nor
+// in the clear.
+func TestBesideFlowtableOfTunnel(t *testing.T) {
+	t.Parallel()
+	lab.Need(t, "tcpdump")
+	for way, ipsec := range map[string]lab.Manual{"native": {}, "udp": {Extra: `  encapsulation = "udp"`}} {
+		for _, priority := range []string{"filter - 10", "filter + 10"} {
+			t.Run(way+" "+priority, func(t *testing.T) {
+				t.Parallel()
+				s := newSite(t, siteOptions{far: true, ipsec: ipsec})
+				flowtable(t, s.Lab, s.gateway, priority, "lan0", "a0")
+				for _, h := range []*lab.Host{s.lan, s.far} {
+					if err := h.Do(func() error { return lab.Serve(7) }); err != nil {
+						t.Fatal(err)
+					}
+				}
+				wire := s.wire.Capture("sw0", "net 10.2.0.0/16 or net fd00:2::/64")
+				s.works(t, "with a flowtable")
+				if n := wire.Count(""); n > 0 {
+					t.Errorf("%d packets in the clear on the wire:\n%s", n, wire.Text(""))
+				}
+			})
+		}
 	}
 }

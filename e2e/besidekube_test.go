@@ -11,6 +11,7 @@ import (
 // two endpoints by chance, a port of the node, a mark for what is to be masqueraded,
 // and one service whose endpoint ipfw's policy does not let be reached.
 func TestBesideKubeProxy(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		name string
 		load func(b *behind)
@@ -96,6 +97,7 @@ COMMIT
 		}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
 			b := besideBox(t, "cni0")
 			row.load(b)
 			before := b.rules()

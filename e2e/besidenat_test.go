@@ -140,6 +140,7 @@ func ports(port int, v4, v6 string) []string {
 // Docker's rules as its engine writes them by iptables (up to 28), and as it does by
 // nftables (29): a published port, isolation, masquerading, forwarding shut.
 func TestBesideDocker(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		name string
 		load func(b *behind)
@@ -221,6 +222,7 @@ COMMIT
 		}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
 			b := besideBox(t, "docker0")
 			row.load(b)
 			before := b.rules()
@@ -243,6 +245,7 @@ func (b *beside) ends(before string) {
 // libvirt's rules of its default network, as it writes them by iptables and, from
 // 10.4 on, by nftables: guests get out and are translated, nobody gets in.
 func TestBesideLibvirt(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		name string
 		load func(b *behind)
@@ -301,6 +304,7 @@ COMMIT
 		}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
 			b := besideBox(t, "virbr0")
 			row.load(b)
 			before := b.rules()

@@ -4,8 +4,11 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
+
+	"github.com/ipfw/ipfw/e2e/lab"
 )
 
 // passing are the ports that the rules of others let through.
@@ -13,6 +16,7 @@ var passing = []int{portOpen, portShut, portSealed}
 
 // firewalld as its release has it, with a reverse path filter of IPv6. It reloads.
 func TestBesideFirewalld(t *testing.T) {
+	t.Parallel()
 	b := besidePair(t)
 	b.theirs = true
 	p := b.server.Programs(suite())
@@ -45,6 +49,7 @@ func TestBesideFirewalld(t *testing.T) {
 
 // ufw as its release has it, by the iptables of the release.
 func TestBesideUFW(t *testing.T) {
+	t.Parallel()
 	b := besidePair(t)
 	b.theirs = true
 	p := b.server.Programs(suite())
@@ -67,6 +72,7 @@ func TestBesideUFW(t *testing.T) {
 
 // fail2ban as its release has it, with its action for nftables: a ban by its client.
 func TestBesideFail2ban(t *testing.T) {
+	t.Parallel()
 	b := besidePair(t)
 	b.theirs = true
 	p := b.server.Programs(suite())
@@ -105,4 +111,16 @@ port = %d
 		change{"the ban is over", func() { ban("unbanip"); b.theirs = false }, true},
 		change{"banned again", func() { ban("banip"); b.theirs = true }, false},
 	)
+}
+
+// wg-quick with the kernel's own WireGuard, and a strict reverse path filter.
+func TestBesideKernelWireGuard(t *testing.T) {
+	t.Parallel()
+	lab.Need(t, "wg-quick", "wg", "curl")
+	l := lab.New(t)
+	h := l.Host("probe")
+	if out, err := h.Try(waitLong, "ip", "link", "add", "wg0", "type", "wireguard"); err != nil {
+		t.Skip("this kernel has not WireGuard (CONFIG_WIREGUARD): " + strings.TrimSpace(out))
+	}
+	wgQuick(t, os.DevNull)
 }

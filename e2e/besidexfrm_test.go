@@ -20,6 +20,7 @@ import (
 // nothing. One that protects takes all ESP for this host for its own, and discards
 // what it has no SA for.
 func TestBesideXFRMPolicies(t *testing.T) {
+	t.Parallel()
 	vm.Need(t, vm.ESP)
 	lab.Need(t, "tcpdump", "ping")
 	l, client, server := lab.Pair(t)

@@ -41,9 +41,11 @@ func TestWgQuickWithStrictReversePath(t *testing.T) {
 	lab.EachOffload(t, tryWgQuick)
 }
 
-func tryWgQuick(t *testing.T, _ string) {
+func tryWgQuick(t *testing.T, _ string) { wgQuick(t, buildWireguard(t, t.TempDir())) }
+
+// wgQuick is that with a program, where the kernel has no WireGuard.
+func wgQuick(t *testing.T, program string) {
 	l, client, server := lab.Pair(t)
-	program := buildWireguard(t, l.Dir)
 	server.Run("ip", "addr", "add", "203.0.113.2/32", "dev", "lo")
 	server.Run("ip", "route", "add", "10.77.0.2/32", "dev", "s0", "src", "203.0.113.2")
 	client.Run("ip", "route", "add", "default", "via", "10.77.0.1")
