@@ -168,7 +168,7 @@ func (r *ruleset) ownerOf(name string) (string, error) {
 }
 
 // ownerGoes is how long the end of an owner that no process has open is waited for.
-const ownerGoes = 2 * time.Second
+const ownerGoes = 10 * time.Second
 
 // tableState is a table as the kernel tells it.
 type tableState struct {
