@@ -13,11 +13,11 @@ import (
 // on as its sealed self, or is dropped, and what was made of it is sent in its
 // place. A packet that has arrived sealed goes on as what it held.
 //
-//	output   -- one for one ----> verdict with the sealed packet
+//	output   -- one for one ----> verdict with the sealed packet, if replaceable
 //	output   -- else -----------> sender: UDP or raw socket, marked; drop
 //	forward  -------------------> sender; drop
-//	arriving -- for this host --> verdict with the opened packet, marked opened
-//	arriving -- to be forwarded, or of the other family --> TUN device; drop
+//	arriving -- for this host --> verdict with the opened packet, marked opened, if replaceable
+//	arriving -- to be forwarded, or not replaceable --> TUN device; drop
 //	arriving -- fragment, the last missing: the whole datagram, in one of these ways, or its pieces by the TUN device
 //	opened, at the forward hook > verdict
 
@@ -27,8 +27,7 @@ func (w *worker) sealed(m *message) answer {
 	if out.Replace != nil {
 		// What is not cut up yet would be cut up sealed, and in the forward
 		// hook the kernel would send it where the clear one was to go.
-		if m.hook == unix.NF_INET_LOCAL_OUT && m.info&skbGSO == 0 && len(out.Replace) <= maxPayload &&
-			out.Replace[0]>>4 == m.payload[0]>>4 {
+		if m.hook == unix.NF_INET_LOCAL_OUT && m.info&skbGSO == 0 && w.replaceable(m.payload, out.Replace) {
 			w.stats.sealed.Add(1)
 			return answer{accept: true, replace: true}
 		}
@@ -58,7 +57,7 @@ func (w *worker) opened(m *message, r *engine.Result) answer {
 		return answer{}
 	}
 	b := w.out.Replace
-	if b[0]>>4 == m.payload[0]>>4 && len(b) <= maxPayload && w.out.Opened().Dir != engine.Forward {
+	if w.out.Opened().Dir != engine.Forward && w.replaceable(m.payload, b) {
 		w.stats.opened.Add(1)
 		return answer{accept: true, replace: true, setMark: true, mark: m.mark&^uint32(w.fw.marks) | w.fw.marks.opened()}
 	}

@@ -86,7 +86,7 @@ func (w *worker) judge(m *message, now int64) answer {
 	case r.Verdict == engine.Protect:
 		a = w.sealed(m)
 	case r.Verdict == engine.Bypass:
-		if a = w.passed(m, &r); mended {
+		if a = w.passed(m, &r); mended && w.replaceable(m.payload, in.Packet.Bytes[:in.Packet.Len]) {
 			w.out.Replace, a.replace = in.Packet.Bytes[:in.Packet.Len], true
 		}
 	case r.Verdict == engine.Discard && r.Offload != 0:
@@ -105,7 +105,7 @@ func (w *worker) judge(m *message, now int64) answer {
 // mend gives a packet back the checksum that the kernel has spoilt in queueing it.
 func (w *worker) mend(m *message) bool {
 	p := &w.in.Packet
-	return p.Protocol == packet.SCTP && !p.Fragment && len(p.Bytes) >= p.Len && p.Len <= maxPayload && packet.MendSCTP(p.Bytes[p.Transport:p.Len])
+	return p.Protocol == packet.SCTP && !p.Fragment && len(p.Bytes) >= p.Len && packet.MendSCTP(p.Bytes[p.Transport:p.Len])
 }
 
 func (w *worker) count(m *message, accepted bool) {

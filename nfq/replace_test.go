@@ -1,0 +1,55 @@
+package nfq
+
+import (
+	"testing"
+
+	"github.com/ipfw/ipfw/packet"
+)
+
+// What may take the place of what, by the rules of Linux 7.2.
+func TestMayReplace(t *testing.T) {
+	t.Parallel()
+	v4 := func(change func(b []byte)) []byte {
+		b := append([]byte{0x45, 0, 0, 24, 0, 1, 0, 0, 64, packet.TCP, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2}, 1, 2, 3, 4)
+		change(b)
+		return b
+	}
+	v6 := func(next byte) []byte {
+		b := make([]byte, 48)
+		b[0], b[5], b[6] = 0x60, 8, next
+		return b
+	}
+	options := func(o byte) []byte {
+		b := v4(func(b []byte) { b[0] = 0x46 })
+		b[20] = o
+		return b
+	}
+	plain := v4(func([]byte) {})
+	for _, row := range []struct {
+		what     string
+		was, now []byte
+		want     bool
+	}{
+		{"IPv4, another protocol", plain, v4(func(b []byte) { b[9] = packet.ESP }), true},
+		{"IPv4, other addresses", plain, v4(func(b []byte) { b[12], b[16] = 11, 11 }), true},
+		{"IPv4, DF set", plain, v4(func(b []byte) { b[6] = 0x40 }), true},
+		{"IPv4, longer", plain, append(v4(func(b []byte) { b[3] = 124 }), make([]byte, 100)...), true},
+		{"IPv4, more fragments", plain, v4(func(b []byte) { b[6] = 0x20 }), false},
+		{"IPv4, a fragment", plain, v4(func(b []byte) { b[7] = 1 }), false},
+		{"IPv4, options of the first gone", options(1), plain, false},
+		{"IPv4, options are new", plain, options(1), false},
+		{"IPv4, the same options", options(1), options(1), true},
+		{"IPv4, other options", options(1), options(0), false},
+		{"IPv4 by IPv6", plain, v6(packet.TCP), false},
+		{"IPv6 by IPv4", v6(packet.TCP), plain, false},
+		{"IPv6, sealed", v6(packet.TCP), v6(packet.ESP), false},
+		{"IPv6, opened", v6(packet.ESP), v6(packet.UDP), false},
+		{"IPv6, what it carries", v6(packet.SCTP), v6(packet.SCTP), true},
+		{"IPv6, extension headers", v6(packet.AH), v6(packet.AH), false},
+		{"too long for a verdict", plain, make([]byte, maxPayload+1), false},
+	} {
+		if got := mayReplace(row.was, row.now); got != row.want {
+			t.Errorf("%s: %v, want %v", row.what, got, row.want)
+		}
+	}
+}
