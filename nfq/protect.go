@@ -57,7 +57,7 @@ func (w *worker) opened(m *message, r *engine.Result) answer {
 		return answer{}
 	}
 	b := w.out.Replace
-	if w.out.Opened().Dir != engine.Forward && w.replaceable(m.payload, b) {
+	if w.out.Opened().Dir != engine.Forward && (w.replaceable(m.payload, b) || onLink(b)) {
 		w.stats.opened.Add(1)
 		return answer{accept: true, replace: true, setMark: true, mark: m.mark&^uint32(w.fw.marks) | w.fw.marks.opened()}
 	}

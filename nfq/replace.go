@@ -2,6 +2,7 @@ package nfq
 
 import (
 	"bytes"
+	"net/netip"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -32,6 +33,13 @@ func mayReplace(was, now []byte) bool {
 	n := int(was[0]&0xf) * 4
 	const dontFragment = 0x40 // of the flags, which may change
 	return was[0] == now[0] && (was[6]^now[6])&^dontFragment == 0 && was[7] == now[7] && bytes.Equal(was[20:n], now[20:n])
+}
+
+// onLink says that a packet is for an IPv6 address of the link that it has come by,
+// and of no other: by another device the kernel would not take it, so it goes on in
+// its place or not at all, and since Linux 7.2 it is not at all.
+func onLink(b []byte) bool {
+	return b[0]>>4 == 6 && netip.AddrFrom16([16]byte(b[24:40])).IsLinkLocalUnicast()
 }
 
 // extends says whether a next header is an extension header to the kernel (its

@@ -1,9 +1,15 @@
 package nfq
 
 import (
+	"fmt"
+	"net"
+	"net/netip"
 	"testing"
 
+	"github.com/ipfw/ipfw/esp"
 	"github.com/ipfw/ipfw/packet"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // What may take the place of what, by the rules of Linux 7.2.
@@ -51,5 +57,39 @@ func TestMayReplace(t *testing.T) {
 		if got := mayReplace(row.was, row.now); got != row.want {
 			t.Errorf("%s: %v, want %v", row.what, got, row.want)
 		}
+	}
+}
+
+// Addresses of a link alone are protected too, up to Linux 7.1.
+func TestProtectOnLink(t *testing.T) {
+	t.Parallel()
+	var major, minor int
+	if _, err := fmt.Sscanf(kernelRelease(), "%d.%d", &major, &minor); err != nil || major > 7 || major == 7 && minor > 1 {
+		t.Skip("this kernel has not verdicts that open IPv6 packets (up to Linux 7.1)")
+	}
+	for _, proto := range []esp.Protocol{esp.ESP, esp.AH} {
+		t.Run(fmt.Sprint(proto), func(t *testing.T) {
+			t.Parallel()
+			a, b := pair(t)
+			ends := []netip.Addr{addrOf("fe80::a"), addrOf("fe80::b")}
+			for i, h := range []*testHost{a, b} {
+				h.try(func() error {
+					link, err := netlink.LinkByName("eth0")
+					if err != nil {
+						return err
+					}
+					return netlink.AddrAdd(link, &netlink.Addr{IPNet: &net.IPNet{IP: ends[i].AsSlice(), Mask: net.CIDRMask(64, 128)}, Flags: unix.IFA_F_NODAD})
+				})
+			}
+			s := sealing{proto, esp.Transport, true, false}
+			a.protect(Config{}, sealer(t, s, ends[0], ends[1], ends[:1], ends[1:], 0x1001, 0x1002, false))
+			fw := b.protect(Config{}, sealer(t, s, ends[1], ends[0], ends[1:], ends[:1], 0x1002, 0x1001, false))
+			if err := a.ping(ends[1].WithZone("eth0"), 1400); err != nil {
+				t.Error(err)
+			}
+			if st := fw.Stats(); st.Sealed == 0 || st.Opened == 0 {
+				t.Errorf("counters: %+v", st)
+			}
+		})
 	}
 }
