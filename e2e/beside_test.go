@@ -37,11 +37,12 @@ type beside struct {
 	*lab.Lab
 	t              *testing.T
 	client, server *lab.Host
-	a, b           *lab.Daemon // of the client and the server
-	policy         string      // more lines of the server's policy
-	serverPolicy   string      // all of it
-	theirs         bool        // others shut portTheirs
-	dev            string      // by which the client sends
+	a, b           *lab.Daemon   // of the client and the server
+	policy         string        // more lines of the server's policy
+	serverPolicy   string        // all of it
+	theirs         bool          // others shut portTheirs
+	dev            string        // by which the client sends
+	programs       *lab.Programs // of others, on the server; nil: none
 	add            addedUp
 }
 
@@ -204,7 +205,11 @@ func (b *beside) holds(when string) {
 func (b *beside) rules() string {
 	var all strings.Builder
 	for _, command := range []string{"nft -s list ruleset", "ip rule", "ip -6 rule", "ip route show table all", "ip xfrm policy", "ip link"} {
-		out, err := b.server.Try(waitLong, strings.Fields(command)...)
+		try := b.server.Try
+		if b.programs != nil { // an nft reads what it has written itself
+			try = b.programs.Try
+		}
+		out, err := try(waitLong, strings.Fields(command)...)
 		fmt.Fprintf(&all, "# %s\n%s", command, out)
 		if err != nil {
 			fmt.Fprintf(&all, "%v\n", err)

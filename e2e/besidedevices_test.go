@@ -71,18 +71,6 @@ func TestBesideDevices(t *testing.T) {
 			needsDevice(b.t, b.server, "CONFIG_MACVLAN", "link", "s0", "name", "mac0", "type", "macvlan", "mode", "private")
 			b.move("c0", "mac0")
 		}},
-		{"vrf", func(b *beside) {
-			needsDevice(b.t, b.server, "CONFIG_NET_VRF", "red", "type", "vrf", "table", "10")
-			b.server.Run("ip", "link", "set", "red", "up")
-			// A link that gets a master loses its IPv6 addresses.
-			b.server.Sysctl("net.ipv6.conf.s0.keep_addr_on_down", "1")
-			b.server.Run("ip", "link", "set", "s0", "master", "red")
-			// The programs are in no VRF, and hear all of them.
-			b.server.Sysctl("net.ipv4.tcp_l3mdev_accept", "1")
-			b.server.Sysctl("net.ipv4.udp_l3mdev_accept", "1")
-			b.server.Run("ip", "addr", "replace", "fd77::1/64", "dev", "s0", "nodad")
-			b.move("c0", "s0")
-		}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -91,6 +79,44 @@ func TestBesideDevices(t *testing.T) {
 			b.run()
 		})
 	}
+}
+
+// The server's link is in a VRF. ipfw judges what comes by it, by the name of the
+// VRF. It protects nothing there, for what it sends and what it has opened goes by
+// the main table: README's limits tell of it. Then nothing crosses in the clear.
+func TestBesideVRF(t *testing.T) {
+	t.Parallel()
+	b := besidePair(t)
+	needsDevice(b.t, b.server, "CONFIG_NET_VRF", "red", "type", "vrf", "table", "10")
+	b.server.Run("ip", "link", "set", "red", "up")
+	// A link that gets a master loses its IPv6 addresses.
+	b.server.Sysctl("net.ipv6.conf.s0.keep_addr_on_down", "1")
+	b.server.Run("ip", "link", "set", "s0", "master", "red")
+	// The programs are in no VRF, and hear all of them.
+	b.server.Sysctl("net.ipv4.tcp_l3mdev_accept", "1")
+	b.server.Sysctl("net.ipv4.udp_l3mdev_accept", "1")
+	b.server.Run("ip", "addr", "replace", "fd77::1/64", "dev", "s0", "nodad")
+	b.move("c0", "s0")
+	before := b.rules()
+	b.start()
+	wire := b.client.Capture(b.dev, "")
+	for _, addr := range besideAddresses {
+		b.carries("in a VRF", "tcp", netip.AddrPortFrom(addr, portOpen), 4000)
+		was := counted(t, b.b, "default")
+		if b.connects(netip.AddrPortFrom(addr, portShut)) {
+			t.Errorf("%v is open", addr)
+		}
+		if counted(t, b.b, "default") == was {
+			t.Errorf("what is discarded is not counted:\n%s", b.status())
+		}
+		if b.connects(netip.AddrPortFrom(addr, portSealed)) {
+			t.Errorf("%v is protected: README's limits say that it is not", addr)
+		}
+	}
+	if n := wire.Count(fmt.Sprintf("port %d", portSealed)); n > 0 {
+		t.Errorf("%d packets of what is to be protected crossed in the clear:\n%s", n, wire.Text(""))
+	}
+	b.ends(before)
 }
 
 // The link is slow, loses and reorders packets (netem on both ends): what is

@@ -20,6 +20,7 @@ func TestBesideFirewalld(t *testing.T) {
 	b := besidePair(t)
 	b.theirs = true
 	p := b.server.Programs(suite())
+	b.programs = p
 	p.Run("dbus-uuidgen", "--ensure=/etc/machine-id")
 	p.Start("dbus-daemon", "--system", "--nofork")
 	b.Eventually(waitLong, "the bus is there", func() bool {
@@ -27,7 +28,7 @@ func TestBesideFirewalld(t *testing.T) {
 		return err == nil
 	})
 	daemon := p.Start("firewalld", "--nofork", "--nopid")
-	b.Eventually(waitLong, "firewalld runs", func() bool {
+	b.Eventually(3*waitLong, "firewalld runs", func() bool {
 		out, _ := p.Try(waitLong, "firewall-cmd", "--state")
 		return strings.TrimSpace(out) == "running"
 	})
@@ -53,6 +54,7 @@ func TestBesideUFW(t *testing.T) {
 	b := besidePair(t)
 	b.theirs = true
 	p := b.server.Programs(suite())
+	b.programs = p
 	// Debian's installation copies these.
 	p.Run("sh", "-c", "cp /usr/share/ufw/iptables/*.rules /usr/share/ufw/*.init /usr/share/ufw/ufw.conf /etc/ufw/")
 	for _, port := range passing {
@@ -76,6 +78,7 @@ func TestBesideFail2ban(t *testing.T) {
 	b := besidePair(t)
 	b.theirs = true
 	p := b.server.Programs(suite())
+	b.programs = p
 	p.File("/var/log/fail2ban.log", "")
 	p.File("/var/log/app.log", "")
 	p.File("/etc/fail2ban/jail.d/zz-test.local", fmt.Sprintf(`[DEFAULT]
@@ -91,7 +94,7 @@ port = %d
 `, portTheirs))
 	p.File("/etc/fail2ban/filter.d/app.local", "[Definition]\nfailregex = refused <HOST>$\n")
 	daemon := p.Start("fail2ban-server", "-f", "start")
-	b.Eventually(waitLong, "fail2ban runs", func() bool {
+	b.Eventually(3*waitLong, "fail2ban runs", func() bool {
 		if daemon.Wait(0) == nil {
 			t.Fatalf("fail2ban ended:\n%s", daemon.Output())
 		}

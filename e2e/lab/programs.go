@@ -67,10 +67,15 @@ func (p *Programs) in(args []string) []string {
 	return append([]string{"chroot", p.root, "/usr/bin/env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8"}, args...)
 }
 
-// Run runs one of them, which must succeed, and gives what it printed.
+// Run runs one of them, which must succeed, and gives what it printed. Those that
+// are written in Python, and start others, take long in a guest.
 func (p *Programs) Run(args ...string) string {
 	p.host.lab.Helper()
-	return p.host.Run(p.in(args)...)
+	out, err := p.host.Try(3*Patience, p.in(args)...)
+	if err != nil {
+		p.host.lab.Fatalf("%s: %v\n%s", args[0], err, out)
+	}
+	return out
 }
 
 // Try runs one and gives what it printed, and how it ended.

@@ -90,6 +90,7 @@ mkdir -p /dev/net # as kmod static-nodes does: opening it loads the module
 ln -sfn %[3]s /lib/modules/$(uname -r)
 for m in %[4]s; do echo "install $m /bin/false"; done >/etc/modprobe.d/zz-ipfw-guest.conf
 sysctl -q -w vm.panic_on_oom=1 kernel.panic_on_oops=1
+sysctl -q -w net.core.fb_tunnels_only_for_init_net=1 # what one test loads gives the others no devices
 ip link set lo up
 until [ -c /dev/vport*p1 ]; do sleep 0.05; done
 cd /
