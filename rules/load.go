@@ -121,19 +121,23 @@ func (l *loader) parse(s source) {
 		l.diags.list = append(l.diags.list, noTextDiag(s.name, err))
 		return
 	}
-	text, diags := unfold(s.name, s.src)
-	if diags.HasErrors() {
-		l.partial = true
-		l.diags.list = append(l.diags.list, diags...)
-		return
+	text, file := inPieces(s.name, s.src, pieceSize)
+	if file == nil {
+		var diags hcl.Diagnostics
+		if text, diags = unfold(s.name, s.src); diags.HasErrors() {
+			l.partial = true
+			l.diags.list = append(l.diags.list, diags...)
+			return
+		}
+		l.texts[s.name] = text
+		file, diags = hclsyntax.ParseConfig(text.src, s.name, hcl.InitialPos)
+		l.report(l.plainly(untilString(diags), file))
+		l.partial = l.partial || diags.HasErrors()
+		if file == nil {
+			return
+		}
 	}
 	l.texts[s.name] = text
-	file, diags := hclsyntax.ParseConfig(text.src, s.name, hcl.InitialPos)
-	l.report(l.plainly(untilString(diags), file))
-	l.partial = l.partial || diags.HasErrors()
-	if file == nil {
-		return
-	}
 	l.diags.files[s.name] = &hcl.File{Body: file.Body, Bytes: shown, Nav: file.Nav}
 	body, ok := file.Body.(*hclsyntax.Body)
 	if !ok {
