@@ -3,6 +3,7 @@ package rules
 import (
 	"fmt"
 	"math/bits"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -354,8 +355,9 @@ func (l *loader) evaluated() {
 				l.fail(at, "Name used twice", "%q is the name of one of ipfw's own rules: choose another, or write essentials = false.", r.Name)
 			}
 		}
-		p.rules = append(own, p.rules...)
+		p.rules = slices.Concat(own, p.rules)
 	}
+	p.Engine.Rules = make([]engine.Rule, 0, len(p.rules))
 	for _, r := range p.rules {
 		if !r.disabled && len(r.empty) == 0 {
 			p.Engine.Rules = append(p.Engine.Rules, r.Rule)
