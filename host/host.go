@@ -73,6 +73,9 @@ type Options struct {
 	// for packets, which Go's scheduler takes for work: GOMAXPROCS should leave
 	// room for both.
 	Cores int
+	// LimitMemory has Go's runtime collect garbage earlier where the host has little
+	// memory, by a limit as GOMEMLIMIT is one.
+	LimitMemory bool
 	// OnReady is called once, when packets are judged.
 	OnReady func(Status)
 }
@@ -147,6 +150,11 @@ func run(ctx context.Context, o Options, kernel opener) (err error) {
 	}
 	if o.Cores == 0 {
 		o.Cores = runtime.GOMAXPROCS(0)
+	}
+	if o.LimitMemory {
+		limited, end := context.WithCancel(ctx)
+		defer end()
+		limitMemory(limited, ownMemoryShare("/"))
 	}
 	loader := newLoader(o)
 	first, bad := loader.load(o.SSHConnection)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -76,9 +75,3 @@ func (l *loader) load(ssh string) (*loaded, *PolicyError) {
 	}
 	return &loaded{Policy: p, at: time.Now()}, nil
 }
-
-// giveBack returns to the system what reading a policy took and nobody needs
-// any more, which of a long policy is far more than what stays. By itself it
-// would stay until as much again has been allocated, and the packet path
-// allocates nothing.
-func giveBack() { debug.FreeOSMemory() }

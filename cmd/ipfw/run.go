@@ -84,6 +84,7 @@ new connection: that proves that you can still get in.`,
 			}
 			o.Cores = runtime.GOMAXPROCS(0)
 			runtime.GOMAXPROCS(2 * o.Cores)
+			o.LimitMemory = a.getenv("GOMEMLIMIT") == ""
 			err = host.Run(ctx, o)
 			var bad *host.PolicyError
 			if errors.As(err, &bad) && bad.Diagnostics.Len() > 0 {
