@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // binaryDir is where binary has put it; "": not built.
@@ -91,26 +93,44 @@ func (h *Host) IPFW(policy string, args ...string) *Daemon {
 // IPFWUnder is IPFW for a daemon that another program starts, as setpriv does.
 func (h *Host) IPFWUnder(starter []string, policy string, args ...string) *Daemon {
 	h.lab.Helper()
-	d := h.startIPFW(starter, policy, args...)
-	h.lab.Eventually(Patience, "ipfw is ready", func() bool {
+	d := h.StartIPFWUnder(starter, policy, args...)
+	d.Ready(Patience)
+	return d
+}
+
+// Ready waits until the daemon says that it is ready. It is not asked before its
+// socket is there, nor all the time then: each question is a program that takes
+// a slow host's one processor from who is to answer.
+func (d *Daemon) Ready(limit time.Duration) {
+	l := d.host.lab
+	l.Helper()
+	end := time.Now().Add(limit)
+	for pause := 20 * time.Millisecond; ; {
+		if _, err := os.Stat(d.Socket); err == nil {
+			if _, err = d.host.Try(limit, d.host.program(), "status", "--socket", d.Socket); err == nil {
+				return
+			}
+			pause = min(2*pause, 5*time.Second)
+		}
+		if time.Now().After(end) {
+			l.Fatalf("not within %v: ipfw is ready\n%s", limit, d.Output())
+		}
 		select {
 		case <-d.done:
-			h.lab.Fatalf("ipfw ended: %v\n%s", d.err, d.Output())
-		default:
+			l.Fatalf("ipfw ended: %v\n%s", d.err, d.Output())
+		case <-time.After(pause):
 		}
-		_, err := h.Try(Patience, h.program(), "status", "--socket", d.Socket)
-		return err == nil
-	})
-	return d
+	}
 }
 
 // StartIPFW starts the daemon and does not wait.
 func (h *Host) StartIPFW(policy string, args ...string) *Daemon {
 	h.lab.Helper()
-	return h.startIPFW(nil, policy, args...)
+	return h.StartIPFWUnder(nil, policy, args...)
 }
 
-func (h *Host) startIPFW(starter []string, policy string, args ...string) *Daemon {
+// StartIPFWUnder is StartIPFW for a daemon that another program starts.
+func (h *Host) StartIPFWUnder(starter []string, policy string, args ...string) *Daemon {
 	h.lab.Helper()
 	if name, ok := strings.CutPrefix(policy, "profile:"); ok {
 		policy = h.lab.profile(name)
@@ -119,6 +139,28 @@ func (h *Host) startIPFW(starter []string, policy string, args ...string) *Daemo
 	all := append(slices.Clone(starter), h.program(), "run", "-c", policy, "--socket", socket, "--state", filepath.Join(h.lab.Dir, h.Name+".state"))
 	all = append(all, h.force()...)
 	return &Daemon{Process: h.Start(append(all, args...)...), host: h, Socket: socket}
+}
+
+// LittleMemory starts a program on what for it is a host with so many MB of memory.
+func (l *Lab) LittleMemory(mb int) (starter []string) {
+	l.Helper()
+	file := l.File("meminfo", fmt.Sprintf("MemTotal: %d kB\n", mb<<10))
+	// `ip netns exec` has made mounts of its own for it.
+	return []string{"sh", "-c", `mount --bind "$0" /proc/meminfo && exec "$@"`, file}
+}
+
+// PeakMemory is how much memory a process has had at most, in kB.
+func PeakMemory(t testing.TB, pid int) (kb int) {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(b), "VmHWM:")
+	if _, err := fmt.Sscan(after, &kb); err != nil {
+		t.Fatalf("process %d has no VmHWM: %v", pid, err)
+	}
+	return kb
 }
 
 // force is what has ipfw cut connections of whoever starts it: a test, which may be
