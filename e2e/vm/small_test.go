@@ -15,8 +15,11 @@ import (
 	"github.com/ipfw/ipfw/e2e/lab"
 )
 
-// tunnels is how many the small gateway has.
-const tunnels = 1000
+// tunnels is how many the small gateway has, smallMemory its memory in MB.
+const (
+	tunnels     = 1000
+	smallMemory = 256
+)
 
 // TestSmallGatewayXFRM: a gateway with one processor and 256 MB has 1,000 tunnels
 // to as many peers, which the kernel's own IPsec plays in the same 256 MB, and
@@ -24,7 +27,7 @@ const tunnels = 1000
 //
 //	lan 198.51.100.77 -- gateway 10.77.0.2 == tunnel i == 10.32.i/250.i%250+1 far (10.64.i/250.i%250+1)
 func TestSmallGatewayXFRM(t *testing.T) {
-	inside(t, false, smallGateway, Config{Processors: 1, Memory: 256})
+	inside(t, false, smallGateway, Config{Processors: 1, Memory: smallMemory})
 }
 
 func tunnelPeer(i int) netip.Addr {
@@ -34,32 +37,101 @@ func tunnelInner(i int) netip.Addr {
 	return netip.AddrFrom4([4]byte{10, 64, byte(i / 250), byte(i%250 + 1)})
 }
 
+// smallSite is the gateway and what it is between.
+type smallSite struct {
+	*lab.Lab
+	lan, gateway, far *lab.Host
+	policy            strings.Builder
+	d                 *lab.Daemon
+	began             time.Time
+}
+
+func newSmallSite(t *testing.T) *smallSite {
+	l := lab.New(t)
+	s := &smallSite{Lab: l, lan: l.Host("lan"), gateway: l.Host("gateway"), far: l.Host("far")}
+	l.Join(s.lan, "n0", []string{"198.51.100.77/24"}, s.gateway, "a0", []string{"198.51.100.1/24"})
+	l.Join(s.gateway, "w0", []string{"10.77.0.2/24"}, s.far, "f0", []string{"10.77.0.1/24"})
+	s.gateway.Sysctl("net.ipv4.ip_forward", "1")
+	s.lan.Run("ip", "route", "add", "default", "via", "198.51.100.1")
+	s.gateway.Run("ip", "route", "add", "10.32.0.0/16", "via", "10.77.0.1")
+	s.gateway.Run("ip", "route", "add", "10.64.0.0/16", "via", "10.77.0.1")
+	s.policy.WriteString("policy {\n  inbound  = \"discard\"\n  outbound = \"discard\"\n  forward  = \"discard\"\n}\n")
+	for i := range tunnels {
+		fmt.Fprintf(&s.policy, "rule \"t%d\" {\n  action = \"protect\"\n  with = \"t%[1]d\"\n  direction = \"forward\"\n  local_address = \"198.51.100.0/24\"\n  remote_address = %q\n}\n", i, tunnelInner(i).String())
+	}
+	return s
+}
+
+// start starts the gateway's daemon. Tried on a machine with more, it takes that for
+// one with as little memory as the guest has.
+func (s *smallSite) start() {
+	s.Helper()
+	var starter []string
+	if total(s) > smallMemory<<10 {
+		starter = s.LittleMemory(smallMemory)
+	}
+	s.Logf("before ipfw: %s", memory(s))
+	s.began = time.Now()
+	s.d = s.gateway.StartIPFWUnder(starter, s.File("policy.hcl", s.policy.String()))
+	s.d.Ready(10 * lab.Patience)
+	s.tell("ready")
+}
+
+// tell says what memory there is, and what the daemon has of it.
+func (s *smallSite) tell(what string) {
+	s.Helper()
+	s.Logf("%s after %v: %s; ipfw: %s", what, time.Since(s.began).Round(time.Second/10), memory(s), resident(s, s.d.Cmd.Process.Pid))
+}
+
+// plays sends through each tunnel, also when the policy has been read anew, and
+// bounds what the daemon has taken.
+func (s *smallSite) plays() {
+	s.Helper()
+	pass := func(what string) {
+		s.Helper()
+		began, missing := time.Now(), error(nil)
+		if err := s.lan.Do(func() error { missing = throughEach(); return nil }); err != nil || missing != nil {
+			s.Fatalf("%s: %v, %v\n%s\n%s", what, err, missing, s.d.Ask("status"), s.d.Output())
+		}
+		s.Logf("%s: a datagram through each of %d tunnels, and back: %v", what, tunnels, time.Since(began).Round(time.Second/10))
+	}
+	for round := range 3 {
+		pass(fmt.Sprint("round ", round+1))
+	}
+	for round := range smallReloads {
+		began := time.Now()
+		s.d.Ask("reload")
+		s.Logf("reload %d took %v", round+1, time.Since(began).Round(time.Second/10))
+		pass("after it")
+	}
+	s.tell("at the end")
+	if kb := lab.PeakMemory(s, s.d.Cmd.Process.Pid); kb > smallMemory<<10/2 {
+		s.Errorf("ipfw has taken %d kB, more than half of what there is", kb)
+	}
+	if status := s.d.Ask("status"); !strings.Contains(status, "Protected traffic: 2,000 SAs") {
+		s.Errorf("not %d SAs:\n%s", 2*tunnels, status)
+	}
+}
+
+// smallReloads is how often the policy is read anew.
+const smallReloads = 3
+
 func smallGateway(t *testing.T) {
 	Need(t, ESP)
-	l := lab.New(t)
-	lan, gateway, far := l.Host("lan"), l.Host("gateway"), l.Host("far")
-	l.Join(lan, "n0", []string{"198.51.100.77/24"}, gateway, "a0", []string{"198.51.100.1/24"})
-	l.Join(gateway, "w0", []string{"10.77.0.2/24"}, far, "f0", []string{"10.77.0.1/24"})
-	gateway.Sysctl("net.ipv4.ip_forward", "1")
-	lan.Run("ip", "route", "add", "default", "via", "198.51.100.1")
-	gateway.Run("ip", "route", "add", "10.32.0.0/16", "via", "10.77.0.1")
-	gateway.Run("ip", "route", "add", "10.64.0.0/16", "via", "10.77.0.1")
+	s := newSmallSite(t)
 	for _, own := range []string{"10.32.0.0/16", "10.64.0.0/16"} {
-		far.Run("ip", "route", "add", "local", own, "dev", "lo")
+		s.far.Run("ip", "route", "add", "local", own, "dev", "lo")
 	}
-	far.Run("ip", "route", "add", "198.51.100.0/24", "via", "10.77.0.2")
-
-	var policy, kernel strings.Builder
-	policy.WriteString("policy {\n  inbound  = \"discard\"\n  outbound = \"discard\"\n  forward  = \"discard\"\n}\n")
+	s.far.Run("ip", "route", "add", "198.51.100.0/24", "via", "10.77.0.2")
+	var kernel strings.Builder
 	for i := range tunnels {
 		var keys [4][32]byte
 		for k := range keys {
 			_, _ = rand.Read(keys[k][:]) // never fails: crypto/rand
 		}
-		file := l.File(fmt.Sprintf("keys/%d", i), fmt.Sprintf("encryption_in = %x\nintegrity_in = %x\nencryption_out = %x\nintegrity_out = %x\n", keys[0], keys[1], keys[2], keys[3]))
+		file := s.File(fmt.Sprintf("keys/%d", i), fmt.Sprintf("encryption_in = %x\nintegrity_in = %x\nencryption_out = %x\nintegrity_out = %x\n", keys[0], keys[1], keys[2], keys[3]))
 		in, out := 0x10000+2*i, 0x10001+2*i
-		fmt.Fprintf(&policy, "rule \"t%d\" {\n  action = \"protect\"\n  with = \"t%[1]d\"\n  direction = \"forward\"\n  local_address = \"198.51.100.0/24\"\n  remote_address = %q\n}\n", i, tunnelInner(i).String())
-		fmt.Fprintf(&policy, "ipsec \"t%d\" {\n  mode = \"tunnel\"\n  local_endpoint = \"10.77.0.2\"\n  remote_endpoint = %q\n  manual {\n    spi_in = \"%#x\"\n    spi_out = \"%#x\"\n    encryption = \"aes-256-cbc\"\n    integrity = \"hmac-sha2-256-128\"\n    key_file = %q\n  }\n}\n",
+		fmt.Fprintf(&s.policy, "ipsec \"t%d\" {\n  mode = \"tunnel\"\n  local_endpoint = \"10.77.0.2\"\n  remote_endpoint = %q\n  manual {\n    spi_in = \"%#x\"\n    spi_out = \"%#x\"\n    encryption = \"aes-256-cbc\"\n    integrity = \"hmac-sha2-256-128\"\n    key_file = %q\n  }\n}\n",
 			i, tunnelPeer(i).String(), in, out, file)
 		for way, spi := range []int{in, out} {
 			ends, inner := [2]string{tunnelPeer(i).String(), "10.77.0.2"}, [2]string{tunnelInner(i).String(), "198.51.100.0/24"}
@@ -69,51 +141,16 @@ func smallGateway(t *testing.T) {
 				inner[way], inner[1-way], []string{"out", "in"}[way], ends[way], ends[1-way], i+1)
 		}
 	}
-	far.Run("ip", "-batch", l.File("kernel.batch", kernel.String()))
-	if err := far.Do(func() error { return lab.Serve(7) }); err != nil {
+	s.far.Run("ip", "-batch", s.File("kernel.batch", kernel.String()))
+	if err := s.far.Do(func() error { return lab.Serve(7) }); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("before ipfw: %s", memory(t))
-	began := time.Now()
-	// While a policy is read anew Go lets memory grow to twice what there was, 150 MB
-	// here; this has it collect garbage before, and the peak is below 100.
-	t.Setenv("GOMEMLIMIT", "64MiB")
-	d := gateway.StartIPFW(l.File("policy.hcl", policy.String()))
-	// Whoever asks all the time takes the one processor from who is to answer.
-	l.Eventually(10*lab.Patience, "ipfw is ready", func() bool {
-		if err := d.Wait(5 * time.Second); err == nil || !strings.Contains(err.Error(), "still running") {
-			t.Fatalf("ipfw ended: %v\n%s", err, d.Output())
-		}
-		if _, err := os.Stat(d.Socket); err != nil {
-			return false
-		}
-		_, err := gateway.Try(lab.Patience, lab.Binary(t), "status", "--socket", d.Socket)
-		if err != nil {
-			t.Logf("after %v: no answer yet; %s; ipfw: %s", time.Since(began).Round(time.Second), memory(t), resident(t, d.Cmd.Process.Pid))
-		}
-		return err == nil
-	})
-	t.Logf("ready after %v: %s; ipfw: %s", time.Since(began).Round(time.Second/10), memory(t), resident(t, d.Cmd.Process.Pid))
-	for round := range 3 {
-		began, missing := time.Now(), error(nil)
-		if err := lan.Do(func() error { missing = throughEach(); return nil }); err != nil || missing != nil {
-			t.Fatalf("round %d: %v, %v\n%s", round+1, err, missing, d.Ask("status"))
-		}
-		t.Logf("a datagram through each of %d tunnels, and back: %v", tunnels, time.Since(began).Round(time.Second/10))
-	}
+	s.start()
+	s.plays()
 	last := lab.Transfer{Network: "tcp", To: netip.AddrPortFrom(tunnelInner(tunnels-1), 7), Size: 1 << 20, Limit: lab.Patience}
-	if err := lan.Do(last.Do); err != nil {
+	if err := s.lan.Do(last.Do); err != nil {
 		t.Error(err)
 	}
-	d.Ask("reload")
-	if err := lan.Do(throughEach); err != nil {
-		t.Errorf("after a reload: %v", err)
-	}
-	status := d.Ask("status")
-	if !strings.Contains(status, fmt.Sprintf("Protected traffic: %s SAs", "2,000")) {
-		t.Errorf("not %d SAs:\n%s", 2*tunnels, status)
-	}
-	t.Logf("at the end: %s; ipfw: %s", memory(t), resident(t, d.Cmd.Process.Pid))
 }
 
 // throughEach sends a datagram through each tunnel, again and again until each has
@@ -158,6 +195,17 @@ var (
 	freeMemory = regexp.MustCompile(`(?m)^(MemTotal|MemFree|MemAvailable): +(\d+) kB`)
 	ownMemory  = regexp.MustCompile(`(?m)^(VmHWM|VmRSS|RssAnon):\s+(\d+) kB`)
 )
+
+// total is how much memory there is, in kB.
+func total(t testing.TB) (kb int) {
+	t.Helper()
+	b, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = fmt.Sscanf(string(b), "MemTotal: %d kB", &kb)
+	return kb
+}
 
 // memory is what the guest has and has left.
 func memory(t testing.TB) string { return fields(t, "/proc/meminfo", freeMemory) }
