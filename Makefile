@@ -2,7 +2,7 @@
 # make test       what ipfw promises and its language: unit, golden, differential and
 #                 end-to-end tests, in ten minutes on two cores
 # make test-peers ipfw with the kernel's IPsec (in user-mode-linux), strongSwan, libreswan
-#                 and OpenIKED, in fifteen more; .ci/run runs both, and make test-kernels
+#                 and OpenIKED, in fifteen more; .ci/run runs both
 # make fuzz       every fuzz target for FUZZTIME
 # make e2e        the end-to-end tests alone; OFFLOAD=none or flow makes all of them use one way
 # make attack     attacks on each promise of SECURITY.md, and the table of what was seen
@@ -20,7 +20,7 @@
 # make list-figures  lists of 5,000 to 1,000,000 addresses beside nft (as root)
 # make kernels    ipfw on the stock kernels of Debian 12, 13 and 14, emulated, and the
 #                 table test x kernel (KERNEL=debian-12 ROWS=pattern, PART=2/5 for some)
-# make test-kernels  of that what fits eight minutes; .ci/run runs it
+# make test-kernels  of that what fits eight minutes
 # make lint       formatting, vet, staticcheck
 #
 # As root, make test, test-peers and test-kernels install what the end-to-end tests use (Debian packages,
