@@ -278,6 +278,11 @@ type QueueStatus struct {
 	// between its devices passes by ipfw: it is not counted, and goes on when
 	// a new policy would discard it.
 	Flowtables []string `json:"flowtables,omitempty"`
+	// Apart says that the policy protects, and that what is forwarded is therefore
+	// kept out of flowtables; NotApart why it cannot be, so that protected traffic
+	// may leave in the clear by the flowtables that are named.
+	Apart    bool   `json:"apart,omitempty"`
+	NotApart string `json:"not_apart,omitempty"`
 }
 
 // drops is how many packets were lost because the daemon was too slow.

@@ -28,8 +28,6 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -112,7 +110,7 @@ type daemon struct {
 	overflowed uint64    // queue drops already told
 	renewed    uint64    // changes of the table already told
 	notRenewed uint64    // ... and those that stayed
-	flowtables []string  // of others, as told
+	flowtables string    // what was told last of those of others
 	suppressed uint64    // malformed and refused packets without an event, so far
 
 	malformed throttle
@@ -380,15 +378,7 @@ func (d *daemon) watch() {
 		d.ring.add(&Event{Kind: KindTable, Count: n,
 			Message: by + "; it has been put back, and until then the host may have been open"})
 	}
-	if !slices.Equal(st.Flowtables, d.flowtables) {
-		d.flowtables = st.Flowtables
-		message := "no flowtable of others is there any more"
-		if len(st.Flowtables) > 0 {
-			message = fmt.Sprintf("there are flowtables of others: %s; what they carry passes by this policy, is not counted, and goes on when a new policy would discard it: "+
-				"take the devices, or the flows that the policy is to hold, out of them", strings.Join(st.Flowtables, ", "))
-		}
-		d.ring.add(&Event{Kind: KindTable, Message: message})
-	}
+	d.watchFlowtables(&st)
 	if drops := st.drops(); drops > d.overflowed {
 		d.ring.add(&Event{Kind: KindOverflow, Count: drops - d.overflowed,
 			Message: fmt.Sprintf("the kernel dropped %d packets because ipfw was too slow", drops-d.overflowed)})

@@ -33,6 +33,8 @@ type fakeKernel struct {
 	renewed   uint64
 	changedBy string
 	fast      []string // flowtables of others
+	apart     bool     // what is forwarded is kept out of them
+	notApart  string   // ... or why not
 	held      int
 	carried   []engine.Carried
 	sent      [][]byte

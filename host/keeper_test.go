@@ -287,5 +287,5 @@ func (k *fakeKernel) Status(read func()) QueueStatus {
 	read()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return QueueStatus{QueueDropped: k.drops, TableRenewed: k.renewed, TableNotRenewed: k.renewed / 2, TableChangedBy: k.changedBy, Flowtables: k.fast}
+	return QueueStatus{QueueDropped: k.drops, TableRenewed: k.renewed, TableNotRenewed: k.renewed / 2, TableChangedBy: k.changedBy, Flowtables: k.fast, Apart: k.apart, NotApart: k.notApart}
 }

@@ -161,7 +161,7 @@ func (k *kernel) Status(read func()) QueueStatus {
 		Sealed: st.Sealed, Direct: st.Direct, NotDirect: st.NotDirect, Opened: st.Opened, Unsent: st.Unsent,
 		QueueDropped: st.QueueDropped, SocketDropped: st.UserDropped, NewDropped: st.NewDropped, Overruns: st.Overruns,
 		PortTaken: st.PortTaken, TableOwned: st.Owned, TableRenewed: st.Renewed, TableNotRenewed: st.NotRenewed, TableChangedBy: st.ChangedBy,
-		Flowtables: st.Flowtables,
+		Flowtables: st.Flowtables, Apart: st.Apart, NotApart: st.NotApart,
 	}
 	w := k.Ways()
 	q.Kernel, q.UpBy, q.ESPBy = w.Kernel, w.Queue, w.ESP

@@ -339,19 +339,24 @@ func TestChangesOfTheTableAreTold(t *testing.T) {
 }
 
 // TestFlowtablesAreTold: flowtables of others, which carry flows past the policy, are
-// an event when they come, when they change, and when they go.
+// an event when they come, when they change, and when they go, and when a policy
+// protects: in one sentence what it means and what to do.
 func TestFlowtablesAreTold(t *testing.T) {
 	d := start(t, shutPolicy)
 	for _, row := range []struct {
-		there []string
-		want  string
+		there    []string
+		apart    bool
+		notApart string
+		want     string
 	}{
-		{[]string{"ft of table fast (eth0)"}, "there are flowtables of others: ft of table fast (eth0); what they carry passes by this policy"},
-		{[]string{"ft of table fast (eth0)", "g of table y (eth1)"}, "flowtables of others: ft of table fast (eth0), g of table y (eth1);"},
-		{nil, "no flowtable of others is there any more"},
+		{[]string{"ft of table fast (eth0)"}, false, "", "there are flowtables of others: ft of table fast (eth0); what they carry passes by this policy"},
+		{[]string{"ft of table fast (eth0)", "g of table y (eth1)"}, false, "", "flowtables of others: ft of table fast (eth0), g of table y (eth1);"},
+		{[]string{"g of table y (eth1)"}, true, "", "g of table y (eth1); they get no flow that begins now"},
+		{[]string{"g of table y (eth1)"}, false, "no module", "g of table y (eth1); PROTECTED TRAFFIC MAY LEAVE IN THE CLEAR by them, because what is forwarded cannot be kept out of them: remove them, or what adds flows to them (flow add): no module"},
+		{nil, true, "", "no flowtable of others is there any more"},
 	} {
 		d.kernel.mu.Lock()
-		d.kernel.fast = row.there
+		d.kernel.fast, d.kernel.apart, d.kernel.notApart = row.there, row.apart, row.notApart
 		d.kernel.mu.Unlock()
 		stop := errors.New("found")
 		if err := d.Events(t.Context(), 1000, true, func(e Event) error {

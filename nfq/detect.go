@@ -120,7 +120,7 @@ func ofXtables(e expr.Any) bool {
 }
 
 func (r *ruleset) scratch(fam nftables.TableFamily, flags uint32, exprs ...expr.Any) *transaction {
-	name := fmt.Sprintf("ipfw-trial-%d-%d", os.Getpid(), r.raw.PID())
+	name := r.scratchName()
 	c := chainSpec{name: "trial"}
 	if len(exprs) > 0 {
 		c.rules = [][]expr.Any{exprs}
@@ -130,4 +130,8 @@ func (r *ruleset) scratch(fam nftables.TableFamily, flags uint32, exprs ...expr.
 	x.chain(fam, name, &c)
 	x.deleteTable(fam, name)
 	return x
+}
+
+func (r *ruleset) scratchName() string {
+	return fmt.Sprintf("ipfw-trial-%d-%d", os.Getpid(), r.raw.PID())
 }

@@ -85,6 +85,7 @@ type Firewall struct {
 	notRenewed atomic.Uint64
 	changedBy  atomic.Pointer[string]   // who has last changed the table, and how
 	flowtables atomic.Pointer[[]string] // of others, in words
+	apart      atomic.Pointer[string]   // why nothing can be kept out of them, "": it is; nil: nothing is protected
 
 	mu     sync.Mutex // orders Reload and Close; guards what they change
 	rules  *ruleset
@@ -228,6 +229,7 @@ func (f *Firewall) install(cfg *Config, fresh bool) error {
 		queues:   f.cfg.Queues,
 		failOpen: cfg.FailOpen,
 		protect:  cfg.Protect,
+		apart:    f.holdApart(cfg),
 		encap:    bySocket,
 		ike:      bySocket && cfg.KeyExchange,
 		secret:   f.inject.own,

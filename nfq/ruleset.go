@@ -17,9 +17,10 @@ import (
 // ruleset speaks nftables to the kernel over one lasting socket, so that it
 // stays in the network namespace it was opened in.
 type ruleset struct {
-	conn *nftables.Conn
-	raw  *netlink.Conn // the same socket, and the owner of the table
-	own  bool          // the kernel has tables that belong to a socket and outlive it
+	conn  *nftables.Conn
+	raw   *netlink.Conn // the same socket, and the owner of the table
+	own   bool          // the kernel has tables that belong to a socket and outlive it
+	apart bool          // the kernel has helpers that keep connections out of flowtables
 }
 
 func openRuleset() (*ruleset, error) {
@@ -88,11 +89,18 @@ func (r *ruleset) install(t *tableSpec, fams []nftables.TableFamily) error {
 		if t.via != 0 {
 			x.viaSet(fam, t.name)
 		}
+		if t.apart {
+			x.helpers(fam, t.name)
+		}
 		for i := range chains {
 			x.chain(fam, t.name, &chains[i])
 		}
 	}
-	if err := r.commit(x); err != nil {
+	err = r.commit(x)
+	if t.apart && errors.Is(err, unix.ENOENT) && askHelpers(msgHelperNew) == nil {
+		err = r.commit(x) // one who has ended just now had taken the helper away
+	}
+	if err != nil {
 		return r.refused(t.name, err)
 	}
 	return nil
@@ -107,13 +115,21 @@ func (r *ruleset) remove(name string) error {
 	if err != nil {
 		return err
 	}
-	x := new(transaction)
+	x, apart := new(transaction), false
 	for _, old := range there {
+		chains, err := r.chainsOf(&nftables.Table{Name: name, Family: old.family})
+		if err != nil {
+			return err
+		}
+		apart = apart || slices.ContainsFunc(chains, func(c *nftables.Chain) bool { return c.Name == apartChain })
 		x.anyTable(old.family, name) // so that one who was faster does not fail us
 		x.deleteTable(old.family, name)
 	}
 	if err := r.commit(x); err != nil {
 		return r.refused(name, err)
+	}
+	if apart {
+		dropHelper()
 	}
 	return nil
 }

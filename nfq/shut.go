@@ -62,10 +62,11 @@ func withRuleset(cfg *Config, f func(*ruleset) error) (err error) {
 // first says that no daemon has let anything through before. What an earlier
 // one did is told by the table's queues.
 func (r *ruleset) shut(cfg *Config, can abilities, first bool) error {
+	fams := families(can.inet)
 	return r.install(&tableSpec{
 		name: cfg.Table, marks: marks(cfg.Mask), queue: cfg.Queue, queues: cfg.Queues,
-		protect: cfg.Protect, device: deviceName(cfg.Table), compat: can.compat, shut: true, first: first,
-	}, families(can.inet))
+		protect: cfg.Protect, apart: cfg.Protect && r.keepApart(fams) == nil, device: deviceName(cfg.Table), compat: can.compat, shut: true, first: first,
+	}, fams)
 }
 
 // refuseForeignTable keeps a second ipfw from replacing the table of a first

@@ -29,6 +29,8 @@ type Stats struct {
 	ChangedBy  string // who has changed it last, and how, in words; empty: nobody knows
 
 	Flowtables []string // of others, in words: what they carry passes by the forward hook
+	Apart      bool     // what is forwarded is kept out of them, because the policy protects ...
+	NotApart   string   // ... or why it cannot be; empty if it is, or nothing is protected
 
 	Waiting      uint64 // packets in the queues now
 	QueueDropped uint64 // dropped by the kernel: the queue, or the ring that ESP comes by, was full
@@ -102,6 +104,9 @@ func (f *Firewall) counted() Stats {
 	}
 	if list := f.flowtables.Load(); list != nil {
 		s.Flowtables = *list
+	}
+	if why := f.apart.Load(); why != nil {
+		s.Apart, s.NotApart = *why == "", *why
 	}
 	if why := f.portTaken.Load(); why != nil {
 		s.PortTaken = *why

@@ -53,7 +53,8 @@ import (
 // connection tracking, and that nobody passes with marks of ours; UDP can be
 // in super-packets whose segment length nobody tells, so all but TCP goes to
 // queues for which the kernel cuts them up. See arriving, again and queueClass;
-// via for a policy that names interfaces.
+// via for a policy that names interfaces. And one that keeps what is forwarded out of
+// flowtables, see apart.go.
 //
 // What we inject is told by who has made the socket: the skgid is drawn at each
 // start and nobody else's, see credential. Where none can be drawn a mark tells it
@@ -76,6 +77,7 @@ type tableSpec struct {
 	queues   int
 	failOpen bool
 	protect  bool       // packets are opened and sealed
+	apart    bool       // what is forwarded is kept out of flowtables
 	offload  bool       // the kernel answers for flows ...
 	gen      uint32     // ... that have been decided in this generation
 	related  bool       // packets say whether a helper expects them
@@ -149,6 +151,9 @@ func (t *tableSpec) chains() []chainSpec {
 		cs = append(cs,
 			chainSpec{name: h.name, hook: h.hook, priority: priorityFilter, policy: nftables.ChainPolicyDrop, rules: rules},
 			chainSpec{name: h.name + "_save", hook: h.hook, priority: priorityFilter + 1, policy: nftables.ChainPolicyAccept, rules: t.save(h.name)})
+	}
+	if t.apart {
+		cs = append(cs, apartLast())
 	}
 	return append(cs, t.rerouting()...)
 }

@@ -58,6 +58,8 @@ func renderExpr(e expr.Any) string {
 		return fmt.Sprintf("[lookup %d %s]", e.SourceRegister, e.SetName)
 	case *expr.Dynset:
 		return fmt.Sprintf("[dynset %d %d %s]", e.Operation, e.SrcRegKey, e.SetName)
+	case *expr.Objref:
+		return fmt.Sprintf("[objref %d %s]", e.Type, e.Name)
 	case *expr.Queue:
 		return fmt.Sprintf("[queue %d %d %#x]", e.Num, e.Total, e.Flag)
 	case *expr.Match:
@@ -148,6 +150,7 @@ func TestTableGolden(t *testing.T) {
 		{"table.via", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, offload: true, gen: 2, via: 0x01020304}},
 		{"table.related", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, offload: true, gen: 2, related: true}},
 		{"table.protect", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, protect: true, device: "ipfw0", secret: 0x0a0b0c0d}},
+		{"table.apart", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, protect: true, apart: true, device: "ipfw0", secret: 0x0a0b0c0d}},
 		{"table.encap", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, protect: true, encap: true, device: "ipfw0", secret: 0x0a0b0c0d}},
 		{"table.ike", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, protect: true, encap: true, ike: true, device: "ipfw0", secret: 0x0a0b0c0d}},
 		{"table.intake", tableSpec{marks: marks(DefaultMask), queue: 4301, queues: 2, protect: true, prog: 9, device: "ipfw0", secret: 0x0a0b0c0d}},

@@ -237,7 +237,14 @@ func queueLine(q *host.QueueStatus) string {
 		s += "\nESP in UDP and IKE go packet by packet: " + q.PortTaken
 	}
 	if len(q.Flowtables) > 0 {
-		s += "\nFlowtables of others carry flows past this policy: " + strings.Join(q.Flowtables, ", ")
+		switch list := strings.Join(q.Flowtables, ", "); {
+		case q.NotApart != "":
+			s += "\nPROTECTED TRAFFIC MAY LEAVE IN THE CLEAR by flowtables of others: " + list + "; remove them, or what they add (flow add): " + q.NotApart
+		case q.Apart:
+			s += "\nFlowtables of others carry flows past this policy that were in them before it protected: " + list + "; they get no new ones"
+		default:
+			s += "\nFlowtables of others carry flows past this policy: " + list
+		}
 	}
 	if q.TableRenewed+q.TableNotRenewed > 0 {
 		by := ""
