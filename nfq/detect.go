@@ -17,8 +17,8 @@ type abilities struct {
 	compat bool // no queue expression, but the xtables NFQUEUE target
 	socket bool // rules can ask for the mark of the socket that a packet is for
 	own    bool // tables that belong to a socket and outlive it (Linux 6.9)
-	// replace: a verdict can put one packet in the place of another.
-	replace bool
+	// replace is what a verdict can put in the place of a packet.
+	replace replacing
 }
 
 // errNoPrivilege is the sentence for a caller who may not.
@@ -41,7 +41,7 @@ func (r *ruleset) detect() (abilities, error) {
 		return a, err
 	}
 	a.socket = r.trial(families(a.inet)[0], socketMark()) == nil
-	a.replace = inFirstUserNamespace()
+	a.replace = canReplace(kernelRelease())
 	a.own = r.commit(r.scratch(families(a.inet)[0], tableOwner|tablePersist)) == nil
 	return a, nil
 }

@@ -2,31 +2,60 @@ package nfq
 
 import (
 	"bytes"
+	"fmt"
 	"net/netip"
 	"os"
 
 	"golang.org/x/sys/unix"
 )
 
-// This file knows what a verdict may put in the place of a packet. Since Linux 7.2,
-// and in the stable releases that have taken it over, the kernel holds that to rules,
-// and drops the packet without a word where it breaks one (nfqnl_validate_write): an
-// IPv4 packet keeps its options and its place among fragments; an IPv6 packet keeps
-// its next header and its extension headers, so that no sealed one can take the place
-// of a clear one, nor the other way round; and nothing is replaced in a network
-// namespace of another user namespace than the first. Whoever keeps to these rules
-// everywhere has one way on all kernels.
+// This file knows what a verdict may put in the place of a packet. Since Linux 7.2
+// the kernel holds that to rules, and drops the packet without a word where it breaks
+// one (nfqnl_validate_write): an IPv4 packet keeps its options and its place among
+// fragments; an IPv6 packet keeps its next header and its extension headers, so that
+// no sealed one can take the place of a clear one, nor the other way round; and
+// nothing is replaced in a network namespace of another user namespace than the
+// first. Before, one of the same family may take the place. That is the better way
+// where there is a choice: connection tracking remembers the packet's connection,
+// also for the next daemon.
+
+// replacing is what a verdict may replace.
+type replacing int
+
+const (
+	replaceNothing  replacing = iota
+	replaceByRules            // see mayReplace
+	replaceAnything           // of the same family
+)
+
+// canReplace says what that is here.
+func canReplace(release string) replacing {
+	var major, minor int
+	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err == nil && (major < 7 || major == 7 && minor < 2) {
+		return replaceAnything
+	}
+	if inFirstUserNamespace() {
+		return replaceByRules
+	}
+	return replaceNothing
+}
 
 // replaceable says whether a packet may go on as another.
 func (w *worker) replaceable(was, now []byte) bool {
-	return w.fw.can.replace && mayReplace(was, now)
-}
-
-// mayReplace is the kernel's rule about the two, which are whole.
-func mayReplace(was, now []byte) bool {
 	if len(now) > maxPayload || was[0]>>4 != now[0]>>4 {
 		return false
 	}
+	switch w.fw.can.replace {
+	case replaceAnything:
+		return true
+	case replaceByRules:
+		return mayReplace(was, now)
+	}
+	return false
+}
+
+// mayReplace is the kernel's rule about two packets of a family, which are whole.
+func mayReplace(was, now []byte) bool {
 	if was[0]>>4 == 6 {
 		return was[6] == now[6] && !extends(was[6])
 	}

@@ -54,8 +54,22 @@ func TestMayReplace(t *testing.T) {
 		{"IPv6, extension headers", v6(packet.AH), v6(packet.AH), false},
 		{"too long for a verdict", plain, make([]byte, maxPayload+1), false},
 	} {
-		if got := mayReplace(row.was, row.now); got != row.want {
+		w := &worker{fw: &Firewall{can: abilities{replace: replaceByRules}}}
+		if got := w.replaceable(row.was, row.now); got != row.want {
 			t.Errorf("%s: %v, want %v", row.what, got, row.want)
+		}
+		w.fw.can.replace = replaceAnything
+		if got, want := w.replaceable(row.was, row.now), len(row.now) <= maxPayload && row.was[0]>>4 == row.now[0]>>4; got != want {
+			t.Errorf("%s, before 7.2: %v, want %v", row.what, got, want)
+		}
+		w.fw.can.replace = replaceNothing
+		if w.replaceable(row.was, row.now) {
+			t.Errorf("%s is replaced where nothing may be", row.what)
+		}
+	}
+	for release, want := range map[string]bool{"6.1.0-50-amd64": true, "6.18.5": true, "7.1.9-rc1": true, "7.2.12+deb14-amd64": false, "7.10.1": false, "10.0": false, "": false} {
+		if got := canReplace(release) == replaceAnything; got != want {
+			t.Errorf("Linux %q replaces anything: %v, want %v", release, got, want)
 		}
 	}
 }
