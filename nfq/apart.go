@@ -36,7 +36,8 @@ import (
 // are behind everybody, whoever gives a connection another finds it without.
 //
 // Helpers are the machine's, not a network namespace's. So it is made by whoever
-// comes first, and taken away by the last one who ends in order.
+// comes first, and taken away by the last one who ends in order. Linux 7.2 takes away
+// one that is in use, too; who uses it keeps it, and the next makes another.
 
 const (
 	apartHelper = "ipfw"
@@ -114,9 +115,10 @@ var errApart = errors.New("this kernel lends no helper of connection tracking (C
 // nil: it does.
 func (r *ruleset) keepApart(fams []nftables.TableFamily) error {
 	made := askHelpers(msgHelperNew) // an earlier one's does as well
-	if r.apart {
+	if r.apart && made == nil {
 		return nil
 	}
+	r.apart = false // one in a container had the host's, which may be gone
 	for _, fam := range fams {
 		x := r.scratch(fam, 0)
 		table, last := r.scratchName(), x.msgs[len(x.msgs)-1]
