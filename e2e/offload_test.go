@@ -263,7 +263,8 @@ func tryOffloadedFlowIsProtectedAtOnce(t *testing.T, _ string) {
   with       = "peer"
   direction`, 1)+block)
 	d.Signal(syscall.SIGHUP)
-	l.Eventually(waitLong, "the new policy is in force", func() bool { return strings.Contains(d.Ask("status"), "protect") })
+	// The engine has it, and its rules are shown, a moment before the kernel.
+	l.Eventually(waitLong, "the new policy is in force", func() bool { return strings.Contains(d.Ask("status"), "generation 2,") })
 	wire := server.Capture("s0", "src host 10.77.0.1 and tcp port 7001")
 	if s.moves(time.Second) {
 		t.Error("the flow goes on in the clear")
@@ -431,7 +432,7 @@ rule "data" {
 }
 `)
 	d.Signal(syscall.SIGHUP)
-	l.Eventually(waitLong, "the new policy is in force", func() bool { return strings.Contains(d.Ask("status"), "data") })
+	l.Eventually(waitLong, "the new policy is in force", func() bool { return strings.Contains(d.Ask("status"), "generation 2,") })
 	say(port)
 	if err := reach(); err != nil {
 		t.Errorf("the expected connection does not get out, and the policy allows it: %v", err)

@@ -113,7 +113,13 @@ var errApart = errors.New("this kernel lends no helper of connection tracking (C
 
 // keepApart makes the helper and tries whether the kernel gives it to connections;
 // nil: it does.
+//
+// A kernel that does not is asked once: it looks for a module each time, and a reload
+// is not to wait for that.
 func (r *ruleset) keepApart(fams []nftables.TableFamily) error {
+	if r.notApart != nil {
+		return r.notApart
+	}
 	made := askHelpers(msgHelperNew) // an earlier one's does as well
 	if r.apart && made == nil {
 		return nil
@@ -129,7 +135,8 @@ func (r *ruleset) keepApart(fams []nftables.TableFamily) error {
 		x.chain(fam, table, &c)
 		x.msgs = append(x.msgs, last)
 		if err := r.commit(x); err != nil {
-			return fmt.Errorf("%w: %w", errApart, errors.Join(made, err))
+			r.notApart = fmt.Errorf("%w: %w", errApart, errors.Join(made, err))
+			return r.notApart
 		}
 	}
 	r.apart = true

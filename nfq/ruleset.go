@@ -20,7 +20,9 @@ type ruleset struct {
 	conn  *nftables.Conn
 	raw   *netlink.Conn // the same socket, and the owner of the table
 	own   bool          // the kernel has tables that belong to a socket and outlive it
-	apart bool          // the kernel has helpers that keep connections out of flowtables
+	apart bool          // the kernel has helpers that keep connections out of flowtables ...
+	// ... or why it has none.
+	notApart error
 }
 
 func openRuleset() (*ruleset, error) {
