@@ -70,8 +70,8 @@ const (
 )
 
 // askHelpers has the kernel make the helper, or take it away, for each protocol and
-// family, and gives the errors together. It expects nothing, as nobody does it for it;
-// a most of 0 would mean any number.
+// family, and gives the errors together. It expects no connections, for it is never
+// enabled; EXPECT_MAX is 1 because 0 would mean any number.
 func askHelpers(typ uint16) error {
 	c := noCtSocket(4096)
 	if err := c.open(); err != nil {

@@ -74,7 +74,7 @@ func (w *worker) judge(m *message, now int64) answer {
 		w.count(m, false)
 		return answer{}
 	}
-	mended := fault == packet.OK && w.mend(m)
+	mended := fault == packet.OK && w.mend()
 	r := w.handler.Handle(in, &w.out, fault)
 	a := answer{}
 	switch {
@@ -103,7 +103,7 @@ func (w *worker) judge(m *message, now int64) answer {
 }
 
 // mend gives a packet back the checksum that the kernel has spoilt in queueing it.
-func (w *worker) mend(m *message) bool {
+func (w *worker) mend() bool {
 	p := &w.in.Packet
 	return p.Protocol == packet.SCTP && !p.Fragment && len(p.Bytes) >= p.Len && packet.MendSCTP(p.Bytes[p.Transport:p.Len])
 }

@@ -127,9 +127,9 @@ func setCRC32c(segment []byte) {
 
 // MendSCTP gives an SCTP packet its CRC32c where it has the Internet checksum in
 // its place, and reports whether it has changed it. Linux before 6.11 makes such
-// packets: a queue that is not to see open checksums has those of SCTP, which a
-// network card would fill in, filled in as if they were those of TCP. A right
-// CRC32c stays, and so does any other wrong one: who has damaged that is not known.
+// packets: where a network card is to compute the CRC32c, and a queue wants packets
+// with their checksums, it computes that of TCP. A right CRC32c stays. So does any
+// other wrong one, for nobody knows who has damaged it.
 func MendSCTP(segment []byte) bool {
 	// The card's field was zero, and two bytes of it have been written.
 	if len(segment) < sctpHeader || segment[10] != 0 || segment[11] != 0 {
